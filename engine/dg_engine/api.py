@@ -1,0 +1,153 @@
+"""The engine's wire types: what a request says and what comes back. Text in, text out; no torch, no LSP.
+
+One infill is a stream of events over HTTP, one JSON object per line (`application/x-ndjson`):
+
+    POST /v1/infill  InfillRequest  ->  Draft*  Infill          (drafts only when `drafts` is true)
+    POST /v1/score   ScoreRequest   ->  Score
+    GET  /v1/model                  ->  ModelInfo
+    GET  /health                    ->  Health
+
+A request that cannot be carried out is answered with status 400 and a `Failure`; one that breaks on the way ends its
+stream with a `Failure` line. Closing the connection cancels the work within one denoising step.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+Extent = Literal["line", "block"]
+Decoding = Literal["diffusion", "causal"]
+StopReason = Literal["converged", "max_denoising_steps", "time_budget", "superseded", "end_of_sequence", "max_new_tokens"]
+EngineState = Literal["loading", "ready", "failed"]
+
+
+class InfillRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ask for the text between `prefix` and `suffix`.
+
+    `document` names the text being edited: its prefix cache is kept between requests, and a newer request of the same
+    document replaces an older one that still runs. An empty name means neither.
+    """
+
+    prefix: str
+    suffix: str = ""
+    path: str = ""
+    language: str = ""
+    document: str = ""
+    extent: Extent = "block"
+    """`line` ends the answer at its first newline; `block` lets it run over several lines."""
+    max_new_tokens: int = 64
+    """Upper bound of the answer's length in tokens, growth of a full hole included."""
+    max_denoising_steps: int | None = None
+    """None takes the model's own default. More steps cost time and buy quality."""
+    entropy_bound: float | None = None
+    """Nats of joint uncertainty accepted per step; None takes the model's own default."""
+    time_budget_ms: float | None = None
+    """Return the confident left part of the draft at hand when this much time is spent."""
+    decoding: Decoding = "diffusion"
+    """`causal` decodes the same weights from left to right: the built-in baseline. It does not see the suffix."""
+    seed: int = 0
+    drafts: bool = False
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range, naming the field."""
+        _at_least("max_new_tokens", self.max_new_tokens, 1)
+        _at_least("max_denoising_steps", self.max_denoising_steps, 1)
+        _at_least("entropy_bound", self.entropy_bound, 0.0)
+        _at_least("time_budget_ms", self.time_budget_ms, 0.0)
+
+
+class Piece(msgspec.Struct, frozen=True):
+    """A run of draft text; `settled` when the step accepted its tokens, otherwise they are renoised next."""
+
+    text: str
+    settled: bool
+
+
+class Draft(msgspec.Struct, frozen=True, kw_only=True, tag="draft", tag_field="event"):
+    """The argmax of the hole after one denoising step."""
+
+    step: int
+    pieces: tuple[Piece, ...]
+    milliseconds: float
+
+    @property
+    def text(self) -> str:
+        """The draft as plain text."""
+        return "".join(piece.text for piece in self.pieces)
+
+
+class Infill(msgspec.Struct, frozen=True, kw_only=True, tag="infill", tag_field="event"):
+    """The answer. `score` is the mean log-probability per token (nats) that the causal twin gives to the text."""
+
+    text: str
+    tokens: int
+    steps: int
+    milliseconds: float
+    score: float | None
+    stop_reason: StopReason
+    prefix_tokens: int
+    cached_tokens: int
+    """How many of `prefix_tokens` came from the prefix cache."""
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure", tag_field="event"):
+    """The request failed; `message` is one sentence for people."""
+
+    message: str
+
+
+class ScoreRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ask how likely the causal twin finds `text` after `prefix`, and then `suffix` after both."""
+
+    prefix: str
+    text: str
+    suffix: str = ""
+    path: str = ""
+    language: str = ""
+
+
+class Score(msgspec.Struct, frozen=True, kw_only=True):
+    """Summed log-probabilities in nats, with the number of tokens each sum runs over."""
+
+    text: float
+    text_tokens: int
+    suffix: float
+    suffix_tokens: int
+
+
+class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """What the engine has loaded and where it runs."""
+
+    name: str
+    path: str
+    parameters: int
+    active_parameters: int
+    device: str
+    dtype: str
+    vocab_size: int
+    canvas_length: int
+    max_prefix_tokens: int
+    max_denoising_steps: int
+    entropy_bound: float
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether the engine is up. While it loads, `progress` goes from 0 to 1."""
+
+    state: EngineState
+    message: str = ""
+    progress: float = 0.0
+    version: str = ""
+    pid: int = 0
+    uptime_s: float = 0.0
+    active_requests: int = 0
+
+
+Event = Draft | Infill | Failure
+
+
+def _at_least(name: str, value: float | None, minimum: float) -> None:
+    if value is not None and not value >= minimum:
+        raise ValueError(f"{name} must be at least {minimum}, not {value}")
