@@ -19,7 +19,9 @@ import msgspec
 
 Extent = Literal["line", "block"]
 Decoding = Literal["diffusion", "causal"]
-StopReason = Literal["converged", "max_denoising_steps", "time_budget", "superseded", "end_of_sequence", "max_new_tokens"]
+StopReason = Literal[
+    "converged", "max_denoising_steps", "time_budget", "superseded", "end_of_sequence", "max_new_tokens"
+]
 EngineState = Literal["loading", "ready", "failed"]
 
 

@@ -1,1 +1,24 @@
-"""The operations of the model, each behind one public function with a readable PyTorch reference."""
+"""The operations of the model, each behind one public function with a readable PyTorch reference.
+
+Tensors in, tensors out: no model, no configuration, no text. Every operation has a folder; `reference.py` in it is the
+ground truth to which any faster implementation is held by a test, and `__init__.py` is the public function that checks
+shapes and chooses the implementation.
+"""
+
+from dg_kernels.canvas_attention import canvas_attention
+from dg_kernels.expert_mlp import expert_mlp, gated_mlp
+from dg_kernels.rms_norm import rms_norm
+from dg_kernels.rotary import rotary, rotary_angles
+from dg_kernels.sampling import SamplingStatistics, sampling_statistics, soft_cap
+
+__all__ = [
+    "SamplingStatistics",
+    "canvas_attention",
+    "expert_mlp",
+    "gated_mlp",
+    "rms_norm",
+    "rotary",
+    "rotary_angles",
+    "sampling_statistics",
+    "soft_cap",
+]

@@ -1,0 +1,64 @@
+"""Gated MLPs with the tanh-approximated GELU (Shazeer, arXiv 2002.05202), dense and as a mixture of experts."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+__all__ = ["expert_mlp", "gated_mlp"]
+
+
+def gated_mlp(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
+    """down(gelu(gate x) * up x) for x [..., H], gate and up [I, H], down [H, I]; returns [..., H]."""
+    return functional.linear(
+        functional.gelu(functional.linear(x, gate), approximate="tanh") * functional.linear(x, up), down
+    )
+
+
+def expert_mlp(x: Tensor, gate_up: Tensor, down: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """Sum, for every row, the outputs of its chosen experts, each times its weight.
+
+    Args:
+        x: [N, H].
+        gate_up: [E, 2 I, H], the gate's rows first.
+        down: [E, H, I].
+        index: [N, K] expert numbers; the K experts of a row differ.
+        weight: [N, K], in the type in which the sum is to be weighted.
+
+    Returns:
+        [N, H] in the type of `x`.
+
+    Raises:
+        ValueError: `index` and `weight` differ in shape, or `gate_up` does not belong to `down`.
+    """
+    experts, hidden, inner = down.shape
+    if index.shape != weight.shape:
+        raise ValueError(f"index is {list(index.shape)} but weight is {list(weight.shape)}")
+    if gate_up.shape != (experts, 2 * inner, hidden):
+        raise ValueError(f"gate_up must be {[experts, 2 * inner, hidden]}, not {list(gate_up.shape)}")
+    if index.shape[1] == experts:
+        return _every_expert(x, gate_up, down, index, weight)
+    return _chosen_experts(x, gate_up, down, index, weight)
+
+
+def _every_expert(x: Tensor, gate_up: Tensor, down: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """K = E: no row is left out, so nothing is gathered and the graph has no data-dependent shape."""
+    total = torch.zeros_like(x)
+    for expert, (gate_and_up, back) in enumerate(zip(gate_up, down, strict=True)):
+        share = torch.where(index == expert, weight, 0).sum(dim=-1, keepdim=True)
+        gate, up = gate_and_up.chunk(2)
+        total = total + (gated_mlp(x, gate, up, back) * share).to(x.dtype)
+    return total
+
+
+def _chosen_experts(x: Tensor, gate_up: Tensor, down: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+    """K < E: sort the N K pairs by expert, run every expert once over its own rows, add the rows back."""
+    order = index.flatten().argsort(stable=True)
+    rows = order // index.shape[1]
+    counts = torch.bincount(index.flatten(), minlength=down.shape[0]).tolist()
+    outputs = []
+    for expert, chosen in enumerate(torch.split(x[rows], counts)):
+        if counts[expert]:
+            gate, up = gate_up[expert].chunk(2)
+            outputs.append(gated_mlp(chosen, gate, up, down[expert]))
+    weighted = torch.cat(outputs) * weight.flatten()[order, None]
+    return torch.zeros_like(x).index_add_(0, rows, weighted.to(x.dtype))
