@@ -346,7 +346,7 @@ class DiffusionGemma(nn.Module):
         query = torch.arange(cached, cached + new, device=device)[:, None]
         key = torch.arange(cached + new, device=device)[None, :]
         if self.config.use_bidirectional_attention == "all":
-            near = (query - key).abs() < self.config.window
+            near = (query - key).abs() <= self.config.window
             return Masks(None, near[None])
         causal = key <= query
         return Masks(causal[None], (causal & (query - key < self.config.window))[None])
