@@ -1,0 +1,191 @@
+"""Find the user's engine, or start it: one per model, shared by all windows, detached from whoever started it.
+
+Two clients may come at the same moment. Both start a process; the engine takes the file lock beside its socket, the one
+that loses exits with status 0 at once, and both clients go on asking the socket until the winner answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dg_engine import paths
+from dg_engine.api import Health
+from dg_engine.client import EngineClient
+from dg_engine.errors import EngineError, EngineUnavailable
+
+Report = Callable[[Health], None]
+
+LOG_TAIL_LINES = 12
+LOG_LIMIT_BYTES = 4 * 1024 * 1024
+"""A log longer than this is emptied before the next start."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LaunchSpec:
+    """Which engine is wanted and how patient to be with it.
+
+    `address` is empty for the user's own engine of `model`; an explicit one is only asked, never started, unless it is
+    a Unix socket.
+    """
+
+    model: str = ""
+    address: str = ""
+    token: str = ""
+    autostart: bool = True
+    idle_timeout_s: float = 900.0
+    start_timeout_s: float = 300.0
+    poll_interval_s: float = 0.05
+    command: Sequence[str] = field(default=(sys.executable, "-P", "-m", "dg_engine", "serve"))
+    """`-P` keeps the working directory, which is the user's project, off the engine's import path."""
+
+
+class Engine:
+    """An engine that answered `ready`, and the process that was started for it, if this client started one."""
+
+    def __init__(self, client: EngineClient, process: subprocess.Popen[bytes] | None) -> None:
+        self.client = client
+        self._process = process
+
+    async def aclose(self) -> None:
+        """Let go of the engine. It runs on for the other windows until it is idle long enough."""
+        await self.client.aclose()
+        if self._process is not None and self._process.poll() is None:
+            # Detached on purpose: the interpreter would otherwise warn that the child still runs.
+            self._process.returncode = 0
+
+
+def resolve_address(spec: LaunchSpec) -> str:
+    """The address to ask: the explicit one, or the socket of the user's engine for the model.
+
+    Raises:
+        EngineUnavailable: the socket's directory is unusable.
+    """
+    return spec.address or f"unix:{paths.socket_path(spec.model)}"
+
+
+async def ensure_engine(spec: LaunchSpec, report: Report = lambda health: None) -> Engine:
+    """Return the engine once it is ready, starting it when nothing answers.
+
+    `report` is called with each `Health` while the engine loads.
+
+    Raises:
+        EngineUnavailable: none answers and none may or can be started; the message ends with the tail of its log.
+    """
+    try:
+        client = EngineClient(resolve_address(spec), spec.token)
+    except ValueError as error:
+        raise EngineUnavailable(f"{str(error)[0].upper()}{str(error)[1:]}.") from error
+    waiting = _Waiting(spec, client, report)
+    try:
+        async with asyncio.timeout(spec.start_timeout_s):
+            await waiting.until_ready()
+    except TimeoutError as error:
+        waiting.terminate()
+        await waiting.give_up()
+        raise EngineUnavailable(f"The engine was not ready after {spec.start_timeout_s:g} s.") from error
+    except BaseException:
+        await waiting.give_up()
+        raise
+    return Engine(client, waiting.process)
+
+
+class _Waiting:
+    """One wait for one engine; it holds the process it started until that process is known to serve."""
+
+    def __init__(self, spec: LaunchSpec, client: EngineClient, report: Report) -> None:
+        self._spec = spec
+        self._client = client
+        self._report = report
+        self._silent_after_exit = 0
+        self.process: subprocess.Popen[bytes] | None = None
+
+    async def until_ready(self) -> None:
+        while True:
+            health = await self._health()
+            if health is None:
+                self._start_or_check()
+            elif health.state == "ready":
+                return
+            elif health.state == "failed":
+                raise EngineUnavailable(f"The engine could not load its model: {health.message}")
+            else:
+                self._report(health)
+            await asyncio.sleep(self._spec.poll_interval_s)
+
+    def terminate(self) -> None:
+        # A hung engine would keep the lock, and no later start could ever succeed.
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait()
+
+    async def give_up(self) -> None:
+        await Engine(self._client, self.process).aclose()
+
+    async def _health(self) -> Health | None:
+        try:
+            return await self._client.health()
+        except EngineUnavailable:
+            return None
+        except EngineError:
+            # It was there and broke off: a dying engine, or one that restarts. The next poll tells.
+            return None
+
+    def _start_or_check(self) -> None:
+        socket = self._client.address.socket
+        if not self._spec.autostart or socket is None:
+            raise EngineUnavailable(
+                f"No engine answers at {socket or self._client.address.url}, and starting one is not allowed here; "
+                "run `dg-engine serve`."
+            )
+        if self.process is None:
+            self.process = _spawn(self._spec, Path(socket))
+        elif (status := self.process.poll()) is not None:
+            self._on_exit(status)
+
+    def _on_exit(self, status: int) -> None:
+        # Status 0 without an answer: another engine holds the lock and still imports, or has just died.
+        self._silent_after_exit += 1
+        if status != 0 or self._silent_after_exit * self._spec.poll_interval_s > GRACE_S:
+            tail = log_tail(paths.log_path(self._spec.model))
+            raise EngineUnavailable(f"The engine stopped while it started (status {status}). Its log ends:\n{tail}")
+
+
+GRACE_S = 30.0
+"""How long the winner of the lock may import torch before it listens: 2 s from a warm disk cache, far more cold."""
+
+
+def log_tail(path: Path) -> str:
+    """The last lines of a log file; empty when there is none."""
+    try:
+        data = path.read_bytes()[-16 * 1024 :]
+    except OSError:
+        return ""
+    return "\n".join(data.decode("utf-8", "replace").splitlines()[-LOG_TAIL_LINES:])
+
+
+def serve_command(spec: LaunchSpec, socket: Path) -> list[str]:
+    """The command line that serves `spec.model` on `socket`."""
+    command = [*spec.command, "--socket", str(socket), "--idle-timeout", f"{spec.idle_timeout_s:g}"]
+    return [*command, "--model", spec.model] if spec.model else command
+
+
+def _spawn(spec: LaunchSpec, socket: Path) -> subprocess.Popen[bytes]:
+    log = paths.log_path(spec.model)
+    mode = "ab" if not log.exists() or log.stat().st_size < LOG_LIMIT_BYTES else "wb"
+    try:
+        with log.open(mode) as output:
+            return subprocess.Popen(
+                serve_command(spec, socket),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+                cwd="/",
+            )
+    except OSError as error:
+        raise EngineUnavailable(f"Cannot start the engine: {error}.") from error

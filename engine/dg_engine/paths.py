@@ -1,0 +1,100 @@
+"""Where one user's engines meet their clients: socket, lock and log, one of each per model.
+
+    <runtime directory>/dg-lsp/engine-<key>.sock         the service, readable by the user alone
+    <runtime directory>/dg-lsp/engine-<key>.sock.lock    held by the one engine that serves it
+    <log directory>/dg-lsp/engine-<key>.log              what that engine wrote
+
+The key is a digest of the model's name or path, so every editor window that asks for the same model finds the same
+engine.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import sys
+from pathlib import Path
+
+import platformdirs
+
+from dg_engine.errors import EngineUnavailable
+
+APPLICATION = "dg-lsp"
+SOCKET_PATH_LIMIT = 103
+"""Bytes that fit into `sockaddr_un.sun_path` with its final NUL: 104 on macOS and the BSDs, 108 on Linux."""
+
+
+def runtime_directory() -> Path:
+    """The directory of sockets and locks, created with mode 0700.
+
+    Without a usable `XDG_RUNTIME_DIR` (a login over ssh, a container) the user's cache directory takes its place, not
+    `/tmp`: there another user could have made the directory first.
+
+    Raises:
+        EngineUnavailable: the directory cannot be created, or belongs to somebody else, or others may enter it.
+    """
+    directory = _runtime_base()
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = directory.stat()
+    except OSError as error:
+        raise EngineUnavailable(f"Cannot create {directory} for the engine's socket: {error.strerror}.") from error
+    if status.st_uid != os.getuid():
+        raise EngineUnavailable(f"{directory} belongs to another user; set XDG_RUNTIME_DIR to a directory of yours.")
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        directory.chmod(stat.S_IRWXU)
+    return directory
+
+
+def socket_path(model: str) -> Path:
+    """The Unix socket on which the engine of `model` listens; an empty name means the shipped model.
+
+    Raises:
+        EngineUnavailable: the directory is unusable, or the path is longer than a socket address can hold.
+    """
+    path = runtime_directory() / f"engine-{model_key(model)}.sock"
+    length = len(os.fsencode(path))
+    if length > SOCKET_PATH_LIMIT:
+        raise EngineUnavailable(
+            f"The socket path {path} has {length} bytes, more than the {SOCKET_PATH_LIMIT} a Unix socket allows; "
+            "set XDG_RUNTIME_DIR to a shorter directory."
+        )
+    return path
+
+
+def lock_path(socket: Path) -> Path:
+    """The file that the engine serving `socket` keeps locked for as long as it runs."""
+    return socket.with_name(socket.name + ".lock")
+
+
+def log_path(model: str) -> Path:
+    """The engine's log file; its directory is created."""
+    directory = platformdirs.user_log_path(APPLICATION, ensure_exists=True)
+    return directory / f"engine-{model_key(model)}.log"
+
+
+def model_key(model: str) -> str:
+    """Twelve hex digits that stand for the model; a path on disk counts as the same however it is written."""
+    name = model
+    if model and Path(model).exists():
+        name = str(Path(model).resolve())
+    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
+def _runtime_base() -> Path:
+    if sys.platform != "linux":
+        return platformdirs.user_runtime_path(APPLICATION)
+    given = os.environ.get("XDG_RUNTIME_DIR")
+    if given and _is_private(Path(given)):
+        return Path(given) / APPLICATION
+    return platformdirs.user_cache_path(APPLICATION) / "run"
+
+
+def _is_private(directory: Path) -> bool:
+    # The XDG base directory specification wants it owned by the user with mode 0700, and ignored otherwise.
+    try:
+        status = directory.stat()
+    except OSError:
+        return False
+    return status.st_uid == os.getuid() and stat.S_IMODE(status.st_mode) == stat.S_IRWXU

@@ -1,0 +1,196 @@
+"""The launcher against real processes that speak the service's health call on a Unix socket."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import stat
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import aclosing, suppress
+from pathlib import Path
+
+import pytest
+
+from dg_engine import paths
+from dg_engine.api import Health
+from dg_engine.errors import EngineUnavailable
+from dg_engine.launcher import Engine, LaunchSpec, ensure_engine, serve_command
+
+ENGINE = """
+import json, os, sys
+from http.server import BaseHTTPRequestHandler
+from pathlib import Path
+from socketserver import UnixStreamServer
+from filelock import FileLock, Timeout
+
+socket = sys.argv[sys.argv.index("--socket") + 1]
+mode = sys.argv[1]
+if mode == "dies":
+    sys.exit("the checkpoint is not there")
+lock = FileLock(socket + ".lock")
+try:
+    lock.acquire(timeout=0)
+except Timeout:
+    sys.exit(0)
+with open(socket + ".pids", "a") as pids:
+    pids.write(f"{os.getpid()}\\n")
+answers = iter(["loading", "loading"])
+
+class Handler(BaseHTTPRequestHandler):
+    def do_GET(self):
+        state = {"fails": "failed", "hangs": "loading"}.get(mode) or next(answers, "ready")
+        body = json.dumps({"state": state, "message": "no such tensor", "progress": 0.5, "pid": os.getpid()}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def address_string(self):
+        return "unix"
+
+    def log_message(self, *args):
+        pass
+
+Path(socket).unlink(missing_ok=True)
+UnixStreamServer(socket, Handler).serve_forever()
+"""
+
+
+@pytest.fixture
+def home(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A user of our own: runtime and state directories that nothing else uses. Engines left behind are ended."""
+    directory = Path(tempfile.mkdtemp(prefix="dg"))
+    (directory / "run").mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(directory / "run"))
+    monkeypatch.setenv("XDG_STATE_HOME", str(directory / "state"))
+    yield directory
+    for pids in directory.rglob("*.pids"):
+        for pid in pids.read_text().split():
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+            with suppress(ChildProcessError):
+                os.waitpid(int(pid), 0)
+    shutil.rmtree(directory)
+
+
+def spec(home: Path, mode: str, *, start_timeout_s: float = 60.0, autostart: bool = True) -> LaunchSpec:
+    script = home / "engine.py"
+    script.write_text(ENGINE)
+    return LaunchSpec(
+        command=(sys.executable, str(script), mode), start_timeout_s=start_timeout_s, autostart=autostart
+    )  # fmt: skip
+
+
+def started(home: Path) -> list[str]:
+    return [pid for pids in home.rglob("*.pids") for pid in pids.read_text().split()]
+
+
+@pytest.mark.asyncio
+async def test_an_engine_is_started_when_nothing_answers_and_its_loading_is_reported(home: Path) -> None:
+    seen: list[Health] = []
+    engine = await ensure_engine(spec(home, "serves"), seen.append)
+    async with aclosing(engine):
+        assert (await engine.client.health()).state == "ready"
+    assert [health.state for health in seen] == ["loading", "loading"]
+    assert len(started(home)) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_running_engine_is_found_and_none_is_started(home: Path) -> None:
+    await (await ensure_engine(spec(home, "serves"))).aclose()
+    await (await ensure_engine(spec(home, "serves", autostart=False))).aclose()
+    assert len(started(home)) == 1
+
+
+@pytest.mark.asyncio
+async def test_two_clients_at_the_same_moment_end_up_with_one_engine(home: Path) -> None:
+    engines: list[Engine] = await asyncio.gather(*(ensure_engine(spec(home, "serves")) for _ in range(2)))
+    pids = {(await engine.client.health()).pid for engine in engines}
+    for engine in engines:
+        await engine.aclose()
+    assert len(pids) == 1
+    assert len(started(home)) == 1
+
+
+@pytest.mark.asyncio
+async def test_an_engine_that_dies_at_start_is_reported_with_the_tail_of_its_log(home: Path) -> None:
+    with pytest.raises(EngineUnavailable, match=r"(?s)status 1.*the checkpoint is not there"):
+        await ensure_engine(spec(home, "dies"))
+
+
+@pytest.mark.asyncio
+async def test_an_engine_that_cannot_load_its_model_is_reported_with_its_message(home: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="no such tensor"):
+        await ensure_engine(spec(home, "fails"))
+
+
+@pytest.mark.asyncio
+async def test_an_engine_that_never_becomes_ready_is_given_up_and_ended(home: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="not ready after"):
+        await ensure_engine(spec(home, "hangs", start_timeout_s=1.0))
+    for pid in started(home):
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(pid), 0)
+
+
+@pytest.mark.asyncio
+async def test_nothing_is_started_where_that_is_not_allowed(home: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="dg-engine serve"):
+        await ensure_engine(spec(home, "serves", autostart=False))
+    assert started(home) == []
+
+
+@pytest.mark.asyncio
+async def test_a_command_that_does_not_exist_is_engine_unavailable(home: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="Cannot start the engine"):
+        await ensure_engine(LaunchSpec(command=(str(home / "absent"),)))
+
+
+@pytest.mark.asyncio
+async def test_a_wrong_address_is_engine_unavailable(home: Path) -> None:
+    with pytest.raises(EngineUnavailable, match="must be unix:/PATH"):
+        await ensure_engine(LaunchSpec(address="tcp:99"))
+
+
+def test_the_command_names_socket_idle_time_and_model(home: Path) -> None:
+    command = serve_command(LaunchSpec(model="m", idle_timeout_s=60, command=("e",)), Path("/s"))
+    assert command == ["e", "--socket", "/s", "--idle-timeout", "60", "--model", "m"]
+
+
+def test_the_socket_directory_is_closed_to_others_even_if_it_was_open(home: Path) -> None:
+    directory = paths.runtime_directory()
+    directory.chmod(0o755)
+    assert stat.S_IMODE(paths.socket_path("").parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="XDG_RUNTIME_DIR is Linux's")
+@pytest.mark.parametrize("given", [None, "absent", "open"])
+def test_without_a_private_runtime_directory_the_socket_lies_in_the_users_cache(
+    home: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    (home / "open").mkdir(mode=0o755)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home / "cache"))
+    if given is None:
+        monkeypatch.delenv("XDG_RUNTIME_DIR")
+    else:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(home / given))
+    assert paths.socket_path("").is_relative_to(home / "cache")
+
+
+def test_a_path_too_long_for_a_socket_is_refused_with_what_to_do(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    long = home / ("x" * 90)
+    long.mkdir(mode=0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(long))
+    with pytest.raises(EngineUnavailable, match="set XDG_RUNTIME_DIR to a shorter"):
+        paths.socket_path("")
+
+
+def test_each_model_has_its_own_socket_and_one_directory_has_one_name(home: Path) -> None:
+    model = home / "model"
+    model.mkdir()
+    assert paths.socket_path("a") != paths.socket_path("b")
+    assert paths.socket_path(str(model)) == paths.socket_path(f"{home}/./model/")
