@@ -11,13 +11,19 @@ import re
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from itertools import accumulate, chain
+from typing import NamedTuple
 
 _TERMINATED = re.compile(r"[^\r\n]*(?:\r\n?|\n)")
 
 # An edit copies one chunk and the list of chunks: 512 keeps both short up to some 500,000 lines.
 _CHUNK = 512
 
-Chunk = tuple[str, ...]
+
+class Chunk(NamedTuple):
+    """Some hundred lines and their length in characters."""
+
+    lines: tuple[str, ...]
+    size: int
 
 
 def split_lines(text: str) -> list[str]:
@@ -49,11 +55,12 @@ def content(line: str) -> str:
 class Lines:
     """An immutable sequence of lines, kept as chunks of some hundred lines."""
 
-    __slots__ = ("_chunks", "_ends")
+    __slots__ = ("_chunks", "_ends", "_sizes")
 
     def __init__(self, chunks: Iterable[Chunk]) -> None:
         self._chunks = tuple(chunks)
-        self._ends = tuple(accumulate(map(len, self._chunks)))
+        self._ends = tuple(accumulate(len(chunk.lines) for chunk in self._chunks))
+        self._sizes = tuple(accumulate(chunk.size for chunk in self._chunks))
 
     @classmethod
     def of(cls, text: str) -> Lines:
@@ -65,17 +72,17 @@ class Lines:
 
     def __getitem__(self, row: int) -> str:
         index, offset = self._locate(row)
-        return self._chunks[index][offset]
+        return self._chunks[index].lines[offset]
 
     def __iter__(self) -> Iterator[str]:
-        return chain.from_iterable(self._chunks)
+        return chain.from_iterable(chunk.lines for chunk in self._chunks)
 
     def between(self, first: int, last: int) -> Iterator[str]:
         """The lines of rows `first` (included) to `last` (excluded), both clamped to the text."""
         first, last = max(first, 0), min(last, len(self))
         while first < last:
             index, offset = self._locate(first)
-            part = self._chunks[index][offset : offset + last - first]
+            part = self._chunks[index].lines[offset : offset + last - first]
             yield from part
             first += len(part)
 
@@ -83,11 +90,28 @@ class Lines:
         """These lines with rows `first` to `last`, both included, replaced by `lines`."""
         left, head = self._locate(first)
         right, tail = self._locate(last)
-        middle = [*self._chunks[left][:head], *lines, *self._chunks[right][tail + 1 :]]
+        middle = [*self._chunks[left].lines[:head], *lines, *self._chunks[right].lines[tail + 1 :]]
         if len(middle) < _CHUNK // 4 and right + 1 < len(self._chunks):
             right += 1
-            middle.extend(self._chunks[right])
+            middle.extend(self._chunks[right].lines)
         return Lines((*self._chunks[:left], *_chunked(middle), *self._chunks[right + 1 :]))
+
+    def offset(self, row: int) -> int:
+        """How many characters lie before `row`."""
+        index, rest = self._locate(row)
+        return (self._sizes[index - 1] if index else 0) + sum(map(len, self._chunks[index].lines[:rest]))
+
+    def row_at(self, offset: int) -> int:
+        """The row that holds the character at `offset`; the last row for an offset at the end of the text."""
+        index = min(bisect_right(self._sizes, offset), len(self._chunks) - 1)
+        row = self._ends[index - 1] if index else 0
+        start = self._sizes[index - 1] if index else 0
+        for line in self._chunks[index].lines[:-1]:
+            start += len(line)
+            if start > offset:
+                break
+            row += 1
+        return row
 
     def _locate(self, row: int) -> tuple[int, int]:
         index = bisect_right(self._ends, row)
@@ -95,9 +119,8 @@ class Lines:
 
 
 def _chunked(lines: list[str]) -> Iterator[Chunk]:
-    if len(lines) <= 2 * _CHUNK:  # a little over one chunk is left whole, lest typing splits and merges in turn
-        if lines:
-            yield tuple(lines)
-        return
-    for start in range(0, len(lines), _CHUNK):
-        yield tuple(lines[start : start + _CHUNK])
+    # A little over one chunk is left whole, lest typing splits and merges in turn.
+    size = len(lines) if len(lines) <= 2 * _CHUNK else _CHUNK
+    for start in range(0, len(lines), max(size, 1)):
+        part = tuple(lines[start : start + size])
+        yield Chunk(part, sum(map(len, part)))

@@ -127,6 +127,10 @@ def test_lines_in_chunks_behave_as_one_list(data: st.DataObject, count: int) -> 
         assert len(lines) == len(plain)
         assert [lines[row] for row in (0, first, len(plain) - 1)] == [plain[0], plain[first], plain[-1]]
         assert list(lines.between(first - 5, last + 5)) == plain[max(first - 5, 0) : last + 5]
+        offset = len("".join(plain[:first]))
+        assert lines.offset(first) == offset
+        assert lines.row_at(offset) == first
+        assert lines.row_at(len("".join(plain))) == len(plain) - 1
 
 
 @pytest.mark.parametrize("encoding", ENCODINGS)
