@@ -1,7 +1,7 @@
 """One denoising step on one canvas: decode, sample, accept, renoise, restore what is pinned. Token ids only.
 
-A canvas is a run of slots after an encoded prefix. Its *free* slots are to be filled and hold noise until a step accepts
-a token for them; every other slot is *pinned*. Nothing accepted is frozen: each step judges every free slot anew.
+A canvas is a run of slots after an encoded prefix. Its *free* slots are to be filled and hold noise until a step
+accepts a token for them; every other slot is *pinned*. Nothing accepted is frozen: each step judges every free slot.
 """
 
 from __future__ import annotations
@@ -91,9 +91,7 @@ class Belief(NamedTuple):
     """[F] boolean."""
 
 
-def new_canvas(
-    model: DiffusionGemma, hole: int, suffix: Tensor, draws: Draws, *, pinned_signal: bool
-) -> Canvas:
+def new_canvas(model: DiffusionGemma, hole: int, suffix: Tensor, draws: Draws, *, pinned_signal: bool) -> Canvas:
     """A hole of noise followed by pinned tokens.
 
     Args:

@@ -117,7 +117,7 @@ class ModelConfig:
 
     @property
     def window(self) -> int:
-        """Keys that a sliding layer sees, the query's own included; to either side, when the encoder looks both ways."""
+        """Keys that a sliding layer sees, the query's own among them; to either side if the encoder looks both ways."""
         return self.sliding_window // 2 + 1 if self.use_bidirectional_attention == "all" else self.sliding_window
 
     @property

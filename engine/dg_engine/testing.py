@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import torch
+from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
+from dg_engine import checkpoint
 from dg_engine.checkpoint import initialise
 from dg_engine.config import ModelConfig
 from dg_engine.model import DiffusionGemma
@@ -67,3 +71,43 @@ SHAPES: dict[str, ModelConfig] = {
     ),
 }
 """Shapes that between them reach every branch of the architecture."""
+
+
+SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<|file|>")
+
+
+def tiny_tokenizer(vocab_size: int = 320) -> Tokenizer:
+    """A byte-level tokenizer with a few merges, learnt from this file."""
+    backend = Tokenizer(models.BPE())
+    words = Regex(r"\r?\n[ \t]*|[ _]?\p{L}+|\s+|.")
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(words, "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator([Path(__file__).read_text(encoding="utf-8")], trainer)
+    return backend
+
+
+def tiny_checkpoint(directory: Path, config: ModelConfig = TINY, *, seed: int = 0) -> Path:
+    """A whole random checkpoint on disk: weights, tokenizer, sampling defaults. Its answers are gibberish, but real."""
+    tokenizer = tiny_tokenizer()
+    sized = replace(config, vocab_size=tokenizer.get_vocab_size(), canvas_length=64, max_position_embeddings=1024)
+    checkpoint.save(tiny_model(sized, seed=seed), directory, {"max_denoising_steps": 4, "t_min": 0.4, "t_max": 0.8})
+    tokenizer.save(str(directory / "tokenizer.json"))
+    infill = {
+        "name": "tiny-random",
+        "max_prefix_tokens": 256,
+        "suffix_tokens": 16,
+        "line_hole": 8,
+        "block_hole": 16,
+        "pinned_signal": True,
+        "file_header": True,
+    }
+    (directory / "infill_config.json").write_text(json.dumps(infill), encoding="utf-8")
+    return directory

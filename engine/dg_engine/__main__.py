@@ -1,0 +1,5 @@
+"""`python -m dg_engine`."""
+
+from dg_engine.cli import main
+
+main()

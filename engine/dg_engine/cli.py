@@ -1,0 +1,89 @@
+"""`dg-engine`: serve, look at, measure, train and evaluate models. Imports torch only in the commands that need it."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dg_engine import __version__
+from dg_engine.errors import EngineError
+
+if TYPE_CHECKING:
+    from dg_engine.engine import Engine
+
+_ELSEWHERE = {
+    "bench": "dg_engine.bench:bench",
+    "corpus": "dg_engine.training.commands:corpus",
+    "evaluate": "dg_engine.evaluation.commands:evaluate",
+    "train": "dg_engine.training.commands:train",
+}
+
+
+class _LazyGroup(click.Group):
+    """Imports a command's module when it is asked for, and shows the project's own errors as one line."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *_ELSEWHERE})
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _ELSEWHERE:
+            return super().get_command(ctx, cmd_name)
+        module, name = _ELSEWHERE[cmd_name].split(":")
+        command = getattr(importlib.import_module(module), name)
+        assert isinstance(command, click.Command)  # noqa: S101  (narrows getattr's Any)
+        return command
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except EngineError as error:
+            raise click.ClickException(str(error)) from error
+
+
+@click.group(cls=_LazyGroup)
+@click.version_option(__version__)
+def main() -> None:
+    """The text-diffusion engine."""
+
+
+@main.command()
+@click.option("--socket", "socket_", type=click.Path(path_type=Path), help="Unix socket; default: the model's own.")
+@click.option("--listen", metavar="HOST:PORT", help="Loopback address instead; needs DG_ENGINE_TOKEN.")
+@click.option("--model", default="", help="Checkpoint directory; default: the model that comes with the package.")
+@click.option("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: at most 4, one per core.")
+@click.option("--idle-timeout", type=click.FloatRange(0), default=900.0, show_default=True, help="Seconds.")
+def serve(
+    socket_: Path | None, listen: str | None, model: str, device: str | None, threads: int | None, idle_timeout: float
+) -> None:
+    """Serve a model on a Unix socket, or on loopback, until it is idle."""
+    from dg_engine import paths, serving
+    from dg_engine.service import Service
+
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    service = Service(lambda: load_engine(model, device=device, threads=threads))
+    if listen is not None:
+        host, _, port = listen.rpartition(":")
+        if not host or not port.isdigit():
+            raise click.BadParameter(f"expected HOST:PORT, not {listen!r}", param_hint="--listen")
+        token = os.environ.get("DG_ENGINE_TOKEN", "")
+        serving.serve_loopback(service, host.strip("[]"), int(port), token, idle_timeout)
+    else:
+        serving.serve_socket(service, socket_ or paths.socket_path(model), idle_timeout)
+
+
+def load_engine(model: str, *, device: str | None = None, threads: int | None = None) -> Engine:
+    """The engine for a checkpoint directory; an empty name is the shipped one."""
+    import torch
+
+    from dg_engine.engine import Engine
+    from dg_engine.service import shipped_model
+
+    torch.set_num_threads(threads or min(4, len(os.sched_getaffinity(0))))
+    return Engine.load(Path(model) if model else shipped_model(), device=device)

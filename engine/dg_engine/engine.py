@@ -1,0 +1,296 @@
+"""The engine in one process: text in, drafts and an answer out, one unit of work at a time.
+
+`infill` is a generator. Each item that it yields is one unit of work done: a chunk of the prefix encoded, or one
+denoising step. Whoever drives it decides what runs next, and cancels by not asking for more.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dg_engine import checkpoint
+from dg_engine.api import Draft, Infill, InfillRequest, ModelInfo, Piece, Score, ScoreRequest, StopReason
+from dg_engine.canvas import BANNED, SeededDraws
+from dg_engine.errors import CheckpointError
+from dg_engine.infill import Filling, Hole, fill
+from dg_engine.model import DiffusionGemma, PrefixCache
+from dg_engine.policies import Denoising, EntropyBound
+from dg_engine.prefix_store import PrefixStore
+from dg_engine.prompt import encode_prefix
+from dg_engine.settings import read_denoising, read_infill_config
+from dg_engine.tokenizer import REPLACEMENT, Healed, Tokenizer
+
+# Tokens encoded between two chances to cancel: about 10 ms of a 5 M model on one core.
+PREFILL_CHUNK = 128
+DOCUMENTS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class _Prefix:
+    """An encoded prefix: its cache, the hidden state that predicts what follows, and what the work was."""
+
+    cache: PrefixCache
+    last: Tensor
+    """[1, H]."""
+    tokens: int
+    cached: int
+
+
+class Engine:
+    """A loaded checkpoint and the prefix caches of the documents in use. Not thread-safe: one worker owns it."""
+
+    def __init__(self, model: DiffusionGemma, tokenizer: Tokenizer, directory: Path) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.directory = directory
+        self.config = read_infill_config(directory)
+        self.denoising = read_denoising(directory)
+        self._prefixes = PrefixStore(DOCUMENTS)
+        self._answer_ends = tokenizer.special.clone()
+        self._line_ends = self._answer_ends | tokenizer.with_newline
+
+    @classmethod
+    def load(cls, directory: Path, *, device: str | None = None, dtype: torch.dtype | None = None) -> Engine:
+        """Load a checkpoint directory.
+
+        Args:
+            directory: Hugging Face layout.
+            device: None takes a GPU if there is one.
+            dtype: None takes what this machine multiplies fastest.
+
+        Raises:
+            CheckpointError: something in the directory is missing or malformed.
+        """
+        where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        tokenizer = Tokenizer.load(directory)
+        model = checkpoint.load(directory, dtype=dtype or fastest_dtype(where), device=where)
+        if tokenizer.vocab_size != model.config.vocab_size:
+            raise CheckpointError(
+                f"{directory}/tokenizer.json: expected {model.config.vocab_size} tokens, found {tokenizer.vocab_size}"
+            )
+        return cls(model, tokenizer, directory)
+
+    @property
+    def info(self) -> ModelInfo:
+        """What is loaded and where."""
+        config = self.model.config
+        parameters = sum(p.numel() for p in self.model.parameters())
+        expert = 3 * config.hidden_size * config.moe_intermediate_size
+        idle = (config.num_experts - config.top_k_experts) * expert * config.num_hidden_layers
+        weight = self.model.decoder.embed_tokens.weight
+        return ModelInfo(
+            name=self.config.name,
+            path=str(self.directory),
+            parameters=parameters,
+            active_parameters=parameters - idle,
+            device=str(weight.device),
+            dtype=str(weight.dtype).removeprefix("torch."),
+            vocab_size=config.vocab_size,
+            canvas_length=config.canvas_length,
+            max_prefix_tokens=self.config.max_prefix_tokens,
+            max_denoising_steps=self.denoising.max_denoising_steps,
+            entropy_bound=self.denoising.acceptance.entropy_bound,
+        )
+
+    def warm_up(self) -> None:
+        """Run one small infill, so that the first user does not pay for lazy initialisation."""
+        for _ in self.infill(InfillRequest(prefix="def f(a):\n    return ", suffix="\n", max_denoising_steps=2)):
+            pass
+
+    @torch.inference_mode()
+    def infill(self, request: InfillRequest) -> Iterator[Draft | Infill]:
+        """Do the work of a request, yielding after every unit; the last item is the `Infill`.
+
+        A draft of step 0 has no text yet: a chunk of the prefix was encoded.
+        """
+        started = time.perf_counter()
+        healed = self.tokenizer.heal(request.prefix)
+        tokens = encode_prefix(self.tokenizer, self._path(request.path), healed.kept, self.config.max_prefix_tokens)
+        prefix = None
+        for prefix in self._encode(request.document, tokens):
+            if prefix is None:
+                yield Draft(step=0, pieces=(), milliseconds=_since(started))
+        assert prefix is not None  # noqa: S101  (the last item always is a prefix)
+        produce = self._causal if request.decoding == "causal" else self._diffuse
+        yield from produce(request, healed, prefix, started)
+
+    @torch.inference_mode()
+    def score(self, request: ScoreRequest) -> Score:
+        """How likely the causal twin finds the text after the prefix, and the suffix after both."""
+        tokens = encode_prefix(self.tokenizer, self._path(request.path), request.prefix, self.config.max_prefix_tokens)
+        *_, prefix = self._encode("", tokens)
+        assert prefix is not None  # noqa: S101
+        text, suffix = self.tokenizer.encode(request.text), self.tokenizer.encode(request.suffix)
+        gains = self._log_probabilities(prefix, text + suffix)
+        return Score(
+            text=float(gains[: len(text)].sum()),
+            text_tokens=len(text),
+            suffix=float(gains[len(text) :].sum()),
+            suffix_tokens=len(suffix),
+        )
+
+    def _path(self, path: str) -> str:
+        return path if self.config.file_header else ""
+
+    def _encode(self, document: str, tokens: list[int]) -> Iterator[_Prefix | None]:
+        """None after each chunk but the last, then the encoded prefix."""
+        cache = self._prefixes.reusable(document, tokens)
+        cached = cache.length if cache else 0
+        chunks = torch.split(torch.tensor([tokens[cached:]], device=self._device), PREFILL_CHUNK, dim=1)
+        for number, chunk in enumerate(chunks):
+            hidden, cache = self.model.encode(chunk, cache)
+            if number + 1 < len(chunks):
+                yield None
+        assert cache is not None  # noqa: S101  (there is always at least one token: the one that begins a text)
+        self._prefixes.keep(document, tokens, cache)
+        yield _Prefix(cache, hidden[0, -1:], len(tokens), cached)
+
+    def _diffuse(
+        self, request: InfillRequest, healed: Healed, prefix: _Prefix, started: float
+    ) -> Iterator[Draft | Infill]:
+        suffix = self.tokenizer.encode(_head(request.suffix, self.config.suffix_tokens))[: self.config.suffix_tokens]
+        plan = self._plan(request)
+        deadline = None if request.time_budget_ms is None else started + request.time_budget_ms / 1000
+        draws = SeededDraws(self.model.config.vocab_size, request.seed, self._device)
+        pinned = torch.tensor(suffix, dtype=torch.long, device=self._device)
+        for state in fill(
+            self.model, prefix.cache, pinned, self._hole(request, healed), plan, draws, deadline=deadline
+        ):
+            yield Draft(step=state.step, pieces=self._pieces(state, healed), milliseconds=_since(started))
+        assert state.stop_reason is not None  # noqa: S101  (`fill` ends with one)
+        yield self._answer(
+            state.belief.argmax[: state.end].tolist(), state.step, state.stop_reason, healed, prefix, started
+        )
+
+    def _hole(self, request: InfillRequest, healed: Healed) -> Hole:
+        line = request.extent == "line"
+        longest = min(request.max_new_tokens, self.model.config.canvas_length)
+        return Hole(
+            initial=min(self.config.line_hole if line else self.config.block_hole, longest),
+            longest=longest,
+            ends=(self._line_ends if line else self._answer_ends).to(self._device),
+            filler=self.model.config.eos_token_id,
+            first_allowed=None if healed.allowed is None else healed.allowed.to(self._device),
+            pinned_signal=self.config.pinned_signal,
+        )
+
+    def _plan(self, request: InfillRequest) -> Denoising:
+        plan = self.denoising
+        if request.max_denoising_steps is not None:
+            plan = replace(plan, max_denoising_steps=request.max_denoising_steps)
+        if request.entropy_bound is not None:
+            plan = replace(plan, acceptance=EntropyBound(entropy_bound=request.entropy_bound))
+        return plan
+
+    def _causal(
+        self, request: InfillRequest, healed: Healed, prefix: _Prefix, started: float
+    ) -> Iterator[Draft | Infill]:
+        """Greedy decoding from left to right with the same weights: the baseline. The suffix is not seen."""
+        ends = (self._line_ends if request.extent == "line" else self._answer_ends).to(self._device)
+        hidden, cache, chosen = prefix.last, prefix.cache, list[int]()
+        reason: StopReason = "max_new_tokens"
+        while len(chosen) < request.max_new_tokens:
+            logits = self.model.logits(hidden)[0]
+            if not chosen and healed.allowed is not None:
+                logits.masked_fill_(~healed.allowed.to(self._device), BANNED)
+            token = int(logits.argmax())
+            if bool(ends[token]):
+                reason = "end_of_sequence"
+                break
+            chosen.append(token)
+            text, whole = _without(healed.cut, self.tokenizer.decode(chosen))
+            pieces = (Piece(text, settled=True),) if whole and text else ()
+            yield Draft(step=len(chosen), pieces=pieces, milliseconds=_since(started))
+            encoded = self.model.encode(torch.tensor([[token]], device=self._device), cache)
+            hidden, cache = encoded.hidden[0], encoded.cache
+        yield self._answer(chosen, len(chosen) + 1, reason, healed, prefix, started)
+
+    def _answer(
+        self, chosen: list[int], steps: int, reason: StopReason, healed: Healed, prefix: _Prefix, started: float
+    ) -> Infill:
+        text, whole = _without(healed.cut, _sound(self.tokenizer.decode(chosen)))
+        gains = self._log_probabilities(prefix, chosen)
+        return Infill(
+            text=text if whole else "",
+            tokens=len(chosen),
+            steps=steps,
+            milliseconds=_since(started),
+            score=float(gains.mean()) if chosen else None,
+            stop_reason=reason,
+            prefix_tokens=prefix.tokens,
+            cached_tokens=prefix.cached,
+        )
+
+    def _pieces(self, state: Filling, healed: Healed) -> tuple[Piece, ...]:
+        """The draft's text in runs of accepted and not accepted tokens, less what the user already has."""
+        tokens = state.belief.argmax[: state.end].tolist()
+        accepted = state.belief.accepted[: state.end].tolist()
+        starts = [i for i in range(len(tokens)) if i == 0 or accepted[i] != accepted[i - 1]]
+        runs = zip(starts, [*starts[1:], len(tokens)], strict=True)
+        pieces, had = list[Piece](), healed.cut
+        for start, stop in runs:
+            text, whole = _without(had, self.tokenizer.decode(tokens[start:stop]))
+            had = "" if whole else had
+            if text:
+                pieces.append(Piece(text, settled=accepted[start]))
+        return tuple(pieces)
+
+    def _log_probabilities(self, prefix: _Prefix, tokens: list[int]) -> Tensor:
+        """[N] log-probability, in nats, that the causal twin gives to each of N tokens after the prefix."""
+        if not tokens:
+            return torch.zeros(0)
+        ids = torch.tensor(tokens, device=self._device)
+        hidden = prefix.last
+        if len(tokens) > 1:
+            hidden = torch.cat((hidden, self.model.encode(ids[None, :-1], prefix.cache).hidden[0]))
+        return self.model.logits(hidden).log_softmax(dim=-1).gather(1, ids[:, None])[:, 0]
+
+    @property
+    def _device(self) -> torch.device:
+        return self.model.decoder.embed_tokens.weight.device
+
+
+def fastest_dtype(device: str) -> torch.dtype:
+    """bf16 on a GPU; on a CPU whichever of bf16 and fp32 multiplies a canvas faster, measured in some 5 ms.
+
+    Names of instruction sets do not tell: bf16 is ten times faster than fp32 where there are AMX tiles, and slower than
+    it where it is emulated.
+    """
+    if device != "cpu":
+        return torch.bfloat16
+    return min((torch.bfloat16, torch.float32), key=_matmul_seconds)
+
+
+def _matmul_seconds(dtype: torch.dtype) -> float:
+    canvas, weight = torch.ones(64, 256, dtype=dtype), torch.ones(1024, 256, dtype=dtype)
+    best = float("inf")
+    for _ in range(6):
+        started = time.perf_counter()
+        torch.nn.functional.linear(canvas, weight)
+        best = min(best, time.perf_counter() - started)
+    return best
+
+
+def _head(suffix: str, tokens: int) -> str:
+    """Enough characters of the suffix for so many tokens; few tokens are longer than 16 characters."""
+    return suffix[: 16 * tokens]
+
+
+def _without(cut: str, text: str) -> tuple[str, bool]:
+    """The text after `cut`, which it must begin with; (text, False) where it does not."""
+    return (text[len(cut) :], True) if text.startswith(cut) else (text, False)
+
+
+def _sound(text: str) -> str:
+    """The text up to the first byte sequence that is no character."""
+    return text.split(REPLACEMENT, 1)[0]
+
+
+def _since(started: float) -> float:
+    return (time.perf_counter() - started) * 1000

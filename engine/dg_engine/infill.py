@@ -1,0 +1,142 @@
+"""Filling one hole of unknown length between an encoded prefix and a pinned suffix. Token ids only.
+
+The hole starts long. A model trained with filler writes it behind its answer; filler that is certain is removed while
+sampling, so that the suffix moves up to where it belongs (the delete-only form of DreamOn, arXiv 2602.01326), and a
+hole that is full to its end grows. The answer ends at the first filler.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dg_engine.api import StopReason
+from dg_engine.canvas import Belief, Canvas, Draws, denoise_step, new_canvas
+from dg_engine.model import DiffusionGemma, PrefixCache
+from dg_engine.policies import Denoising
+
+HOLE_LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Hole:
+    """What is known of the hole before it is filled."""
+
+    initial: int
+    """Slots at the start; more than the answer is likely to need."""
+    longest: int
+    """Slots to which a full hole may grow."""
+    ends: Tensor
+    """[V] booleans: tokens that end the answer; filler among them."""
+    filler: int
+    """The token of slots that hold nothing."""
+    first_allowed: Tensor | None = None
+    """[V] booleans: with what the answer may begin; None for anything."""
+    pinned_signal: bool = True
+    """Whether the checkpoint was trained to be told which slots are pinned."""
+
+
+class Filling(NamedTuple):
+    """The state after a step."""
+
+    belief: Belief
+    end: int
+    """Tokens of the draft that are the answer: those before the first that ends it."""
+    step: int
+    stop_reason: StopReason | None
+    """None while there is more to do."""
+
+
+# A slot is spare when it stands this far behind the answer's end: room for the answer to change its mind.
+SPARE = 2
+# Filler is removed when its slots' mean entropy is below this (nats): shorter canvases are cheaper and better placed.
+CERTAIN = 0.1
+# Left of the first slot less confident than this, a draft that ran out of time may be shown.
+CONFIDENT = 0.5
+
+
+def fill(
+    model: DiffusionGemma,
+    cache: PrefixCache,
+    suffix: Tensor,
+    hole: Hole,
+    plan: Denoising,
+    draws: Draws,
+    *,
+    deadline: float | None = None,
+) -> Iterator[Filling]:
+    """Yield after each denoising step; the last state carries a stop reason.
+
+    Args:
+        model: the decoder.
+        cache: the encoded prefix.
+        suffix: [S] pinned token ids behind the hole.
+        hole: lengths and what ends the answer.
+        plan: steps, temperature, acceptance, stopping.
+        draws: the randomness.
+        deadline: `time.perf_counter()` seconds after which to stop with what is certain; at least one step is run.
+    """
+    canvas = new_canvas(model, hole.initial, suffix, draws, pinned_signal=hole.pinned_signal)
+    previous: list[int] | None = None
+    unchanged = 0
+    for step in range(plan.max_denoising_steps):
+        canvas, belief = denoise_step(
+            model,
+            cache,
+            canvas,
+            temperature=plan.temperature.at(step, plan.max_denoising_steps),
+            acceptance=plan.acceptance,
+            draws=draws,
+            first_allowed=hole.first_allowed,
+        )
+        end = answer_end(belief.argmax, hole.ends)
+        judged = belief.argmax[: end + 1].tolist()
+        unchanged = unchanged + 1 if judged == previous else 0
+        previous = judged
+        growing = step > 0 and end == len(belief.argmax) < hole.longest
+        reason: StopReason | None = None
+        if not growing and plan.stopping.met(unchanged, float(belief.entropy[: end + 1].mean())):
+            reason = "converged"
+        elif deadline is not None and time.perf_counter() >= deadline:
+            reason, end = "time_budget", _confident(belief, end)
+        elif step + 1 == plan.max_denoising_steps:
+            reason = "max_denoising_steps"
+        yield Filling(belief, end, step + 1, reason)
+        if reason is not None:
+            return
+        if step > 0:
+            canvas = _resized(canvas, belief, end, hole, draws)
+
+
+def answer_end(draft: Tensor, ends: Tensor) -> int:
+    """How many tokens of the draft [F] stand before the first that ends the answer."""
+    ending = ends[draft].nonzero()
+    return int(ending[0]) if len(ending) else len(draft)
+
+
+def next_length(length: int, longest: int) -> int:
+    """The hole length after `length`, at most `longest`."""
+    return min(next((larger for larger in HOLE_LENGTHS if larger > length), longest), longest)
+
+
+def _resized(canvas: Canvas, belief: Belief, end: int, hole: Hole, draws: Draws) -> Canvas:
+    slots = len(belief.argmax)
+    if end == slots:
+        fresh = draws.noise(next_length(slots, hole.longest) - slots)
+        return canvas.moved(torch.arange(slots), fresh) if len(fresh) else canvas
+    spare_from = end + SPARE
+    tail = belief.argmax[end:]
+    removable = slots - spare_from >= SPARE and bool((tail == hole.filler).all())
+    if removable and float(belief.entropy[end:].mean()) < CERTAIN:
+        return canvas.moved(torch.arange(spare_from), draws.noise(0))
+    return canvas
+
+
+def _confident(belief: Belief, end: int) -> int:
+    doubtful = (belief.confidence[:end] < CONFIDENT).nonzero()
+    return int(doubtful[0]) if len(doubtful) else end

@@ -1,0 +1,41 @@
+"""How a file's text before the cursor becomes the encoder's tokens: one rule for training and for use."""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from dg_engine.tokenizer import Tokenizer
+
+PATH_PARTS = 3
+"""Trailing components of the path that the model is told: `http/client.py` says more than the user's home directory."""
+CUT_STEP = 128
+"""Tokens by which a long prefix is cut at a time, so that the cut, and with it the prefix cache, stays while typing."""
+
+
+def encode_prefix(tokenizer: Tokenizer, path: str, text: str, max_tokens: int) -> list[int]:
+    """`<bos>`, the path behind `<|file|>` if there is one, and the end of the text, in at most `max_tokens` ids.
+
+    A text that is too long loses its start, up to the beginning of a line where there is one within a step.
+    """
+    header = encode_header(tokenizer, path)
+    tokens = tokenizer.encode(text)
+    return header + tokens[_cut(tokenizer, tokens, max_tokens - len(header)) :]
+
+
+def encode_header(tokenizer: Tokenizer, path: str) -> list[int]:
+    """What stands before a file's text: `<bos>` alone, or with `<|file|>`, the last parts of the path and a newline."""
+    bos = tokenizer.special_id("<bos>")
+    if not path:
+        return [bos]
+    shown = "/".join(PurePosixPath(path.replace("\\", "/")).parts[-PATH_PARTS:])
+    return [bos, tokenizer.special_id("<|file|>"), *tokenizer.encode(shown), *tokenizer.encode("\n")]
+
+
+def _cut(tokenizer: Tokenizer, tokens: list[int], budget: int) -> int:
+    excess = len(tokens) - budget
+    if excess <= 0:
+        return 0
+    start = -(-excess // CUT_STEP) * CUT_STEP
+    newline = tokenizer.with_newline
+    window = range(start, min(start + CUT_STEP, len(tokens)))
+    return next((index for index in window if newline[tokens[index]]), min(start, len(tokens) - 1))

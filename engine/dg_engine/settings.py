@@ -1,0 +1,96 @@
+"""What a checkpoint directory says of how it wants to be sampled.
+
+`generation_config.json` is Hugging Face's file with Hugging Face's names. `infill_config.json` is this engine's own: it
+says what the checkpoint was trained to know of infill, which no field of the other can express.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from dg_engine.errors import CheckpointError
+from dg_engine.policies import Denoising, EntropyBound, LinearTemperature, StableAndConfident
+
+
+class InfillConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How to lay out prefix and canvas for this checkpoint."""
+
+    name: str = "diffusion-gemma"
+    max_prefix_tokens: int = 4096
+    suffix_tokens: int = 128
+    """Pinned tokens behind the hole."""
+    line_hole: int = 32
+    """Slots at the start for an answer of one line."""
+    block_hole: int = 128
+    """Slots at the start for an answer of several lines."""
+    pinned_signal: bool = False
+    """Whether pinned slots are self-conditioned on their own embedding from the first step on."""
+    file_header: bool = False
+    """Whether the prefix begins with the file's path behind a special token."""
+
+
+class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The fields of `generation_config.json` that denoising reads; absent or null takes the published value."""
+
+    max_denoising_steps: int | None = None
+    sampler_config: dict[str, Any] | None = None
+    t_min: float | None = None
+    t_max: float | None = None
+    stability_threshold: int | None = None
+    confidence_threshold: float | None = None
+
+    def denoising(self) -> Denoising:
+        """The same as policies."""
+        default = Denoising()
+        bound = (self.sampler_config or {}).get("entropy_bound", default.acceptance.entropy_bound)
+        stable, confident = self.stability_threshold, self.confidence_threshold
+        published = StableAndConfident()
+        return Denoising(
+            max_denoising_steps=self.max_denoising_steps or default.max_denoising_steps,
+            temperature=LinearTemperature(
+                t_min=default.temperature.t_min if self.t_min is None else self.t_min,
+                t_max=default.temperature.t_max if self.t_max is None else self.t_max,
+            ),
+            acceptance=EntropyBound(entropy_bound=bound),
+            stopping=StableAndConfident(
+                stability_threshold=published.stability_threshold if stable is None else stable,
+                confidence_threshold=published.confidence_threshold if confident is None else confident,
+            ),
+        )
+
+
+def read_infill_config(directory: Path) -> InfillConfig:
+    """`infill_config.json`, or what holds for a released checkpoint that has none.
+
+    Raises:
+        CheckpointError: the file has an unknown key or a wrong value.
+    """
+    return _read(directory / "infill_config.json", InfillConfig)
+
+
+def read_denoising(directory: Path) -> Denoising:
+    """The denoising policies of `generation_config.json`, or the published ones.
+
+    Raises:
+        CheckpointError: a value is wrong or impossible.
+    """
+    path = directory / "generation_config.json"
+    try:
+        return _read(path, GenerationConfig).denoising()
+    except ValueError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+
+
+_Config = TypeVar("_Config", InfillConfig, GenerationConfig)
+
+
+def _read(path: Path, kind: type[_Config]) -> _Config:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=kind)
+    except FileNotFoundError:
+        return kind()
+    except (OSError, msgspec.DecodeError) as error:
+        raise CheckpointError(f"{path}: {error}") from error

@@ -1,0 +1,123 @@
+"""Text to token ids and back, and the questions that infill asks of a vocabulary."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from tokenizers import Tokenizer as Backend
+from torch import Tensor
+
+from dg_engine.errors import CheckpointError
+
+REPLACEMENT = "\ufffd"
+
+
+class Healed(NamedTuple):
+    """Text cut back to a token boundary, and what was cut: the answer must begin with it."""
+
+    kept: str
+    cut: str
+    allowed: Tensor | None
+    """[V] booleans: the tokens that begin with `cut`; None when nothing was cut."""
+
+
+class Tokenizer:
+    """A checkpoint's `tokenizer.json`. Text that looks like a special token is encoded as the text it is."""
+
+    def __init__(self, backend: Backend) -> None:
+        self.backend = backend
+        backend.encode_special_tokens = True
+        self.vocab_size = backend.get_vocab_size()
+
+    @classmethod
+    def load(cls, directory: Path) -> Tokenizer:
+        """Read `tokenizer.json`.
+
+        Raises:
+            CheckpointError: the file is missing or malformed.
+        """
+        path = directory / "tokenizer.json"
+        if not path.exists():
+            raise CheckpointError(f"{path}: expected a tokenizer here, found no such file")
+        try:
+            return cls(Backend.from_file(str(path)))
+        except Exception as error:  # tokenizers raises nothing narrower
+            raise CheckpointError(f"{path}: is not a readable tokenizer ({error})") from error
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of the text, with nothing added. Lone surrogates, which UTF-8 cannot hold, become `?`."""
+        sound = text.encode("utf-8", "replace").decode("utf-8")
+        return list(self.backend.encode(sound, add_special_tokens=False).ids)
+
+    def decode(self, tokens: list[int]) -> str:
+        """Text of the token ids; bytes that form no character become U+FFFD."""
+        return str(self.backend.decode(tokens, skip_special_tokens=False))
+
+    def special_id(self, token: str) -> int:
+        """The id of a special token.
+
+        Raises:
+            CheckpointError: the vocabulary has no such token.
+        """
+        found = self.backend.token_to_id(token)
+        if found is None:
+            raise CheckpointError(f"the tokenizer has no {token!r}, which this checkpoint's prompts need")
+        return int(found)
+
+    def heal(self, text: str) -> Healed:
+        """Cut the text back so that its last token can still grow ("token healing").
+
+        A model sees text cut where tokens end, and a user stops typing anywhere: after `foo(` the likely next token may
+        be the `()` that already began. The last pre-token is cut if some token continues it, or else the last token.
+        Indentation stays: the user chose it.
+        """
+        tail = text[-_TAIL:]
+        pieces = self.backend.pre_tokenizer.pre_tokenize_str(tail) if tail and self.backend.pre_tokenizer else []
+        if not pieces:
+            return Healed(text, "", None)
+        start = pieces[-1][1][0]
+        for cut in (tail[start:], self.decode(self.encode(tail[start:])[-1:])):
+            if cut and "\n" not in cut and tail.endswith(cut) and (found := self._beginning_with(cut)):
+                return Healed(text[: len(text) - len(cut)], cut, self._mask(found))
+        return Healed(text, "", None)
+
+    @cached_property
+    def texts(self) -> list[str]:
+        """The text of every token by itself."""
+        return [self.decode([token]) for token in range(self.vocab_size)]
+
+    @cached_property
+    def special(self) -> Tensor:
+        """[V] booleans: tokens that stand for no text."""
+        mask = torch.zeros(self.vocab_size, dtype=torch.bool)
+        for token, added in self.backend.get_added_tokens_decoder().items():
+            mask[token] = added.special
+        return mask
+
+    @cached_property
+    def with_newline(self) -> Tensor:
+        """[V] booleans: tokens whose text has a line break in it."""
+        return torch.tensor(["\n" in text or "\r" in text for text in self.texts])
+
+    @cached_property
+    def _sorted(self) -> list[tuple[str, int]]:
+        special = self.special.tolist()
+        return sorted((text, token) for token, text in enumerate(self.texts) if not special[token])
+
+    def _beginning_with(self, text: str) -> list[int]:
+        first = bisect_left(self._sorted, (text, -1))
+        last = bisect_left(self._sorted, (text + chr(0x10FFFF), -1))
+        return [token for _, token in self._sorted[first:last]]
+
+    def _mask(self, tokens: list[int]) -> Tensor:
+        mask = torch.zeros(self.vocab_size, dtype=torch.bool)
+        mask[tokens] = True
+        return mask
+
+
+# Characters at the end of a text that are tokenised again to find its last token; no token is near as long.
+_TAIL = 64
