@@ -1,0 +1,107 @@
+"""Which brackets and quotes a piece of text leaves open or closes, with its strings and comments skipped.
+
+This works on text that does not parse, which is what stands around a cursor.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+from dg_lsp.languages import Language
+
+CLOSER_OF = {"(": ")", "[": "]", "{": "}"}
+
+
+class Bracket(NamedTuple):
+    """A bracket without its partner, `offset` characters into the text."""
+
+    offset: int
+    character: str
+
+
+class Scan(NamedTuple):
+    """What a text leaves unmatched."""
+
+    openers: tuple[Bracket, ...]
+    """Outermost first."""
+    closers: tuple[Bracket, ...]
+    quote: str
+    """The quote of the string in which the text ends, empty where it ends outside."""
+    in_comment: bool
+    """Whether the text ends in a comment."""
+
+
+def scan(text: str, language: Language) -> Scan:
+    """Match the brackets of `text`, which begins outside of strings and comments."""
+    openers: list[Bracket] = []
+    closers: list[Bracket] = []
+    quote, in_comment = "", False
+    for token in _tokens(language).finditer(text):
+        word, at_end = token.group(), token.end() == len(text)
+        if token.lastgroup == "bracket":
+            _match(Bracket(token.start(), word), openers, closers)
+        elif token.lastgroup == "string":
+            quote = _open_quote(word) if at_end else ""
+        else:
+            in_comment = at_end and not _is_closed(word, language)
+    return Scan(tuple(openers), tuple(closers), quote, in_comment)
+
+
+def closable(openers: Sequence[str], closers: Sequence[str], *, beyond: bool) -> list[str]:
+    """The openers before a cursor, outermost first, that the closers after it leave to be closed in between.
+
+    The text after the cursor closes from the inside out; an opener that its next closer does not fit is the one left
+    open. Where that text is spent, the remaining openers count as open unless more of it lies `beyond`.
+    """
+    left = list(openers)
+    open_: list[str] = []
+    for closer in closers:
+        while left and CLOSER_OF[left[-1]] != closer:
+            open_.insert(0, left.pop())
+        if not left:
+            return open_
+        left.pop()
+    return open_ if beyond else left + open_
+
+
+def _match(bracket: Bracket, openers: list[Bracket], closers: list[Bracket]) -> None:
+    if bracket.character in CLOSER_OF:
+        openers.append(bracket)
+        return
+    partners = [index for index, opener in enumerate(openers) if CLOSER_OF[opener.character] == bracket.character]
+    if partners:
+        del openers[partners[-1] :]  # what was opened inside and not closed ends here too
+    else:
+        closers.append(bracket)
+
+
+def _open_quote(string: str) -> str:
+    for quote in ('"""', "'''"):
+        if string.startswith(quote):
+            return "" if len(string) >= 6 and string.endswith(quote) else quote
+    body = re.sub(r"\\.", "", string[1:], flags=re.DOTALL)
+    return "" if body.endswith(string[0]) else string[0]
+
+
+def _is_closed(comment: str, language: Language) -> bool:
+    return any(comment.startswith(start) and comment.endswith(end) for start, end in language.block_comments)
+
+
+@lru_cache(maxsize=64)
+def _tokens(language: Language) -> re.Pattern[str]:
+    """Comments, strings and brackets. A quote that its line does not close opens nothing, save at the text's end."""
+    comments = [rf"{re.escape(start)}(?s:.*?)(?:{re.escape(end)}|\Z)" for start, end in language.block_comments]
+    # `$#` and `${#name}` of the shell are no comments.
+    comments += [rf"(?<![$]){re.escape(start)}[^\n]*" for start in language.line_comments if start != "#"]
+    comments += [r"(?<![${])#[^\n]*"] if "#" in language.line_comments else []
+    strings = [r'"""(?s:\\.|.)*?(?:"""|\Z)', r"'''(?s:\\.|.)*?(?:'''|\Z)"] if language.indented else []
+    for quote in language.quotes:
+        stop = "" if quote == "`" else r"\n"  # a backtick string of Go or JavaScript runs over lines
+        strings.append(rf"{quote}(?:\\(?s:.)|[^{quote}\\{stop}])*(?:{quote}|\Z)")
+    if language.quotes_characters:
+        strings.append(r"'(?:\\[^\n'][^'\n]*|\\'|[^'\\\n])'")
+    kinds = [("comment", comments), ("string", strings), ("bracket", [r"[()\[\]{}]"])]
+    return re.compile("|".join(f"(?P<{name}>{'|'.join(parts)})" for name, parts in kinds if parts))
