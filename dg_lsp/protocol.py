@@ -13,7 +13,7 @@ import contextlib
 import contextvars
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from typing import Any
 
@@ -42,6 +42,9 @@ Identifier = str | int
 
 class Protocol(LanguageServerProtocol):
     """One client's connection."""
+
+    _server: Any
+    """A `dg_lsp.server.Server`, which this module is below."""
 
     def __init__(self, *arguments: Any, **keywords: Any) -> None:
         super().__init__(*arguments, **keywords)
@@ -139,6 +142,11 @@ class Protocol(LanguageServerProtocol):
             self._handle_response(identifier, getattr(response, "result", None), getattr(response, "error", None))
 
     @property
+    def is_open(self) -> bool:
+        """Whether `initialize` has been answered and the connection is not over."""
+        return hasattr(self, "server_capabilities") and not self.finished.is_set()
+
+    @property
     def _is_fresh(self) -> bool:
         return not hasattr(self, "server_capabilities")
 
@@ -165,6 +173,13 @@ class Protocol(LanguageServerProtocol):
         builtin = self.fm.builtin_features
         for method in set(builtin) - LIBRARY_FEATURES:
             del builtin[method]
+
+    @lsp_method("initialize")
+    def lsp_initialize(self, params: Any) -> Generator[Any, Any, Any]:
+        """Let the server adapt its capabilities to the client's."""
+        result = yield from super().lsp_initialize(params)
+        self._server.adapt(result.capabilities)
+        return result
 
     @lsp_method("exit")
     def lsp_exit(self, *_: Any) -> None:  # type: ignore[override]  # pygls runs plain functions as well as generators

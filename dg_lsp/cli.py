@@ -1,0 +1,208 @@
+"""The command `dg-lsp`: the server, one completion in the terminal, and a check-up.
+
+Only what the server needs for `initialize` is imported here; each command brings the rest when it runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import re
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import click
+
+from dg_lsp import __version__, logs
+from dg_lsp.place import Place
+
+if TYPE_CHECKING:
+    from dg_lsp.server import Server
+    from dg_lsp.workspace import BackendFactory
+
+
+class PlaceType(click.ParamType[Place]):
+    """Reads `FILE:LINE:COL`; the file's name may hold colons itself."""
+
+    name = "FILE:LINE:COL"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Place:
+        """Raises click's usage error for anything else."""
+        match = re.fullmatch(r"(.+):(\d{1,9}):(\d{1,9})", str(value), re.DOTALL)
+        if match is None or int(match[2]) < 1 or int(match[3]) < 1:
+            self.fail(f"{value!r} is not FILE:LINE:COL with line and column from 1 on.", param, ctx)
+        return Place(Path(match[1]), int(match[2]), int(match[3]))
+
+
+class AddressType(click.ParamType[tuple[str, int]]):
+    """Reads `HOST:PORT` of this machine: the protocol has no password."""
+
+    name = "HOST:PORT"
+
+    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        """Raises click's usage error for anything else."""
+        host, colon, port = str(value).rpartition(":")
+        if not colon or not port.isdecimal() or int(port) > 65535:
+            self.fail(f"{value!r} is not HOST:PORT.", param, ctx)
+        host = "127.0.0.1" if host == "localhost" else host.strip("[]")
+        if not _is_loopback(host):
+            self.fail(f"{host!r} is not a loopback address of this machine, such as 127.0.0.1.", param, ctx)
+        return host, int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class BackendChoice(NamedTuple):
+    """Which backend the command line asks for."""
+
+    name: str
+    script: Path | None
+
+    def factory(self) -> BackendFactory:
+        """What makes the backend for given settings.
+
+        Raises:
+            click.ClickException: the script cannot be used.
+        """
+        from dg_lsp.backends import EngineBackend
+        from dg_lsp.scripted import ScriptedBackend, read_script
+
+        if self.name == "engine":
+            return lambda settings: EngineBackend(settings.engine)
+        if self.script is None:
+            raise click.UsageError("--backend scripted needs --script FILE.")
+        try:
+            script = read_script(self.script)
+        except (OSError, ValueError) as error:
+            raise click.ClickException(str(error)) from error
+        return lambda _: ScriptedBackend(script)
+
+
+@click.group(invoke_without_command=True)
+@click.version_option(__version__, prog_name="dg-lsp")
+@click.option("--tcp", type=AddressType(), help="Serve one client on a loopback port instead of standard input.")
+@click.option("--stdio", is_flag=True, help="Serve on standard input and output: the default, named by some clients.")
+@click.option("--log-file", type=click.Path(path_type=Path, dir_okay=False), help="Write the log here.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.option("--backend", type=click.Choice(["engine", "scripted"]), default="engine", help="Who fills the hole.")
+@click.option("--script", type=click.Path(path_type=Path, dir_okay=False), help="What the scripted backend does.")
+@click.pass_context
+def main(
+    context: click.Context,
+    tcp: tuple[str, int] | None,
+    stdio: bool,  # noqa: FBT001  (click passes options by their names)
+    log_file: Path | None,
+    log_level: str,
+    backend: str,
+    script: Path | None,
+) -> None:
+    """In-line completion from a text-diffusion model on this machine. Without a command: the language server."""
+    if stdio and tcp is not None:
+        raise click.UsageError("--stdio and --tcp exclude each other.")
+    try:
+        logs.configure(log_level, log_file)
+    except OSError as error:
+        raise click.ClickException(f"The log file cannot be written: {error}") from error
+    context.obj = BackendChoice(backend, script)
+    if context.invoked_subcommand is None:
+        sys.exit(serve(context.obj.factory(), tcp))
+
+
+def serve(make_backend: BackendFactory, tcp: tuple[str, int] | None) -> int:
+    """Run the server to its end; returns the exit status."""
+    from dg_lsp.server import Server
+
+    with contextlib.suppress(KeyboardInterrupt):
+        return asyncio.run(_serve_tcp(Server, make_backend, tcp) if tcp else _serve_stdio(Server, make_backend))
+    return 130
+
+
+async def _serve_stdio(kind: type[Server], make_backend: BackendFactory) -> int:
+    from dg_lsp.transport import DescriptorWriter, claim_stdout, read_descriptor
+
+    writer = DescriptorWriter(claim_stdout())
+    server = kind(make_backend)
+    _stop_on_signals(server)
+    try:
+        return await server.serve(read_descriptor(0, asyncio.get_running_loop()), writer)
+    finally:
+        writer.close()
+
+
+async def _serve_tcp(kind: type[Server], make_backend: BackendFactory, address: tuple[str, int]) -> int:
+    accepted: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]]
+    accepted = asyncio.get_running_loop().create_future()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if accepted.done():
+            writer.close()
+        else:
+            accepted.set_result((reader, writer))
+
+    listener = await asyncio.start_server(accept, *address)
+    host, port = listener.sockets[0].getsockname()[:2]
+    click.echo(f"dg-lsp listens on {host}:{port}", err=True)
+    reader, writer = await accepted
+    listener.close()
+    server = kind(make_backend)
+    _stop_on_signals(server)
+    try:
+        return await server.serve(reader, writer)
+    finally:
+        writer.close()
+
+
+def _stop_on_signals(server: Server) -> None:
+    # Windows has no handlers in its event loop; there the default action ends the process.
+    with contextlib.suppress(NotImplementedError):
+        for name in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(name, server.protocol.finished.set)
+
+
+@main.command()
+@click.argument("place", type=PlaceType())
+@click.option("--watch", is_flag=True, help="Show the drafts as they crystallise.")
+@click.option("--json", "as_json", is_flag=True, help="Print text, range, steps, milliseconds, score and stop reason.")
+@click.option("--steps", type=click.IntRange(min=1), help="Denoising steps at most.")
+@click.option("--model", default="", help="Name or directory of a checkpoint; the shipped one by default.")
+@click.pass_obj
+def complete(
+    choice: BackendChoice,
+    place: Place,
+    watch: bool,  # noqa: FBT001  (click passes options by their names)
+    as_json: bool,  # noqa: FBT001  (as above)
+    steps: int | None,
+    model: str,
+) -> None:
+    """Print the completion at FILE:LINE:COL, line and column as editors show them.
+
+    Exit status: 0 with a completion, 1 without one (the reason is on standard error), 2 for a wrong command line,
+    3 when the engine fails.
+    """
+    from dg_lsp import terminal
+    from dg_lsp.settings import EngineSettings, Settings
+
+    if watch and as_json:
+        raise click.UsageError("--watch and --json exclude each other.")
+    settings = Settings(max_denoising_steps=steps, engine=EngineSettings(model=model, answer_timeout_s=120.0))
+    display = terminal.Watched() if watch else terminal.Json() if as_json else terminal.Plain()
+    sys.exit(asyncio.run(terminal.complete(place, choice.factory()(settings), settings, display)))
+
+
+@main.command()
+@click.option("--model", default="", help="Name or directory of a checkpoint; the shipped one by default.")
+def doctor(model: str) -> None:
+    """Say what is installed and running, and what to do about each problem. Exit status 1 if something is broken."""
+    from dg_lsp.doctor import examine, render
+
+    checks = asyncio.run(examine(model))
+    render(checks)
+    sys.exit(any(check.state == "broken" for check in checks))

@@ -1,0 +1,141 @@
+"""Protocol types to the server's own values and back. The one place besides `server` that knows lsprotocol.
+
+Nothing here writes into an argument, and nothing raises: a position is rounded (`Snapshot.point`), an address without a
+file has no path.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import cast
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from lsprotocol import types
+
+from dg_lsp.document import Change, Document, Encoding, Point, Position, Snapshot
+from dg_lsp.lines import content
+from dg_lsp.session import Ask, Offer, Selected
+
+FALLBACK_TRIGGERS = (".", "(", "=", ":", ",")
+"""After these a client without in-line completion asks by itself; after word characters it does anyway."""
+
+LABEL_LENGTH = 80
+
+_WORD_END = re.compile(r"\w+\Z")
+
+
+def encoding(capabilities: types.ServerCapabilities) -> Encoding:
+    """The units of positions that were agreed on."""
+    return cast("Encoding", str(getattr(capabilities.position_encoding, "value", capabilities.position_encoding)))
+
+
+def offers_inline_completion(capabilities: types.ClientCapabilities) -> bool:
+    """Whether the client says that it shows in-line completions."""
+    document = capabilities.text_document
+    return document is not None and document.inline_completion is not None
+
+
+def path_of(uri: str) -> Path | None:
+    """The file behind a `file:` address; None for anything else, such as an untitled buffer."""
+    try:
+        parts = urlsplit(uri)
+        if parts.scheme != "file":
+            return None
+        return Path(url2pathname(parts.path))
+    except ValueError:
+        return None
+
+
+def folders(given: Iterable[types.WorkspaceFolder] | None, root_uri: str | None) -> list[Path]:
+    """The directories of the workspace, from folders or from the one root of older clients."""
+    uris = [folder.uri for folder in given] if given is not None else [root_uri or ""]
+    return [path for uri in uris if (path := path_of(uri)) is not None]
+
+
+def document(item: types.TextDocumentItem, units: Encoding) -> Document:
+    """The mirror of a newly opened buffer."""
+    return Document(item.uri, item.language_id, item.version, item.text, units)
+
+
+def changes(events: Sequence[types.TextDocumentContentChangeEvent]) -> list[Change]:
+    """Edits in the client's units, in their order."""
+    return [_change(event) for event in events]
+
+
+def _change(event: types.TextDocumentContentChangeEvent) -> Change:
+    if isinstance(event, types.TextDocumentContentChangePartial):
+        return Change(position(event.range.start), position(event.range.end), event.text)
+    return Change(None, None, event.text)
+
+
+def position(value: types.Position) -> Position:
+    """A place in the client's units."""
+    return Position(value.line, value.character)
+
+
+def inline_ask(params: types.InlineCompletionParams) -> Ask:
+    """What an in-line completion request asks for."""
+    automatic = params.context.trigger_kind != types.InlineCompletionTriggerKind.Invoked
+    return Ask(position(params.position), automatic, _selected(params.context.selected_completion_info))
+
+
+def fallback_ask(params: types.CompletionParams) -> Ask:
+    """What an ordinary completion request asks for."""
+    context = params.context
+    automatic = context is not None and context.trigger_kind != types.CompletionTriggerKind.Invoked
+    return Ask(position(params.position), automatic)
+
+
+def _selected(info: types.SelectedCompletionInfo | None) -> Selected | None:
+    if info is None:
+        return None
+    return Selected(position(info.range.start), position(info.range.end), info.text)
+
+
+def inline_list(offer: Offer) -> types.InlineCompletionList:
+    """The offer as ghost text."""
+    suggestion = offer.suggestion
+    item = types.InlineCompletionItem(
+        insert_text=suggestion.text, range=_range(offer.snapshot, suggestion.start, suggestion.end)
+    )
+    return types.InlineCompletionList(items=[item])
+
+
+def completion_list(offer: Offer) -> types.CompletionList:
+    """The offer as one entry of a completion menu.
+
+    The entry takes in the word before it, because menus hide entries that do not begin with the word at the cursor.
+    """
+    suggestion = offer.suggestion
+    line = content(offer.snapshot.lines[suggestion.start.row])
+    word = _WORD_END.search(line[: suggestion.start.column])
+    head = word[0] if word else ""
+    start = Point(suggestion.start.row, suggestion.start.column - len(head))
+    text = head + suggestion.text
+    item = types.CompletionItem(
+        label=_label(text),
+        kind=types.CompletionItemKind.Text,
+        detail="dg",
+        filter_text=text,
+        insert_text_format=types.InsertTextFormat.PlainText,
+        text_edit=types.TextEdit(range=_range(offer.snapshot, start, suggestion.end), new_text=text),
+    )
+    return types.CompletionList(is_incomplete=True, items=[item])
+
+
+def _label(text: str) -> str:
+    first, *more = text.strip().split("\n")
+    short = first[:LABEL_LENGTH]
+    return f"{short}…" if more or short != first else short
+
+
+def _range(snapshot: Snapshot, start: Point, end: Point) -> types.Range:
+    return types.Range(start=_position(snapshot, start), end=_position(snapshot, end))
+
+
+def _position(snapshot: Snapshot, point: Point) -> types.Position:
+    place = snapshot.position(point)
+    return types.Position(line=place.line, character=place.character)

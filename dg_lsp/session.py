@@ -1,0 +1,216 @@
+"""One open document: its text, its syntax tree, what was offered, and at most one request that still runs.
+
+The newest request wins: an older one is settled at once, and so is any whose text has changed meanwhile. Work that lost
+is cancelled, which closes the engine's stream.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from typing import NamedTuple, TypeAlias
+
+import msgspec
+
+from dg_engine.api import Draft, Infill, InfillRequest
+from dg_engine.errors import EngineError
+from dg_lsp.backends import Backend
+from dg_lsp.document import Change, Document, Position, Snapshot
+from dg_lsp.exclusion import Exclusions
+from dg_lsp.memory import Memory
+from dg_lsp.planning import Plan, PlanningOptions, SelectedCompletion, Silence, plan
+from dg_lsp.postprocess import Suggestion, suggest
+from dg_lsp.settings import Settings
+from dg_lsp.syntax import syntax_for
+
+log = logging.getLogger(__name__)
+
+Watch = Callable[[Plan, Draft], None]
+
+
+class Selected(NamedTuple):
+    """The entry selected in the client's menu: `text` would replace what lies from `start` to `end`."""
+
+    start: Position
+    end: Position
+    text: str
+
+
+class Ask(NamedTuple):
+    """What the client wants to know: a completion at `position`, on its own account if `automatic`."""
+
+    position: Position
+    automatic: bool
+    selected: Selected | None = None
+
+
+class Offer(NamedTuple):
+    """A completion for one version of the text; `infill` is None where memory answered."""
+
+    suggestion: Suggestion
+    snapshot: Snapshot
+    infill: Infill | None
+
+
+class EngineTrouble(Silence):
+    """Nothing is offered because the engine failed."""
+
+
+Outcome: TypeAlias = Offer | Silence
+
+
+class Services(NamedTuple):
+    """What a request needs besides the document, as it stands when the request comes."""
+
+    settings: Settings
+    backend: Backend
+    exclusions: Exclusions
+
+
+SUPERSEDED = Silence("A newer request of the same document took its place.")
+CHANGED = Silence("The text changed before the answer came.")
+CLOSED = Silence("The document was closed.")
+
+
+class Session:
+    """One document and the conversation about it."""
+
+    def __init__(self, document: Document, path: Path | None) -> None:
+        snapshot = document.snapshot()
+        self._document = document
+        self._path = path
+        self._syntax = syntax_for(snapshot.language_id, "" if path is None else str(path))
+        self._memory = Memory()
+        self._run: _Run | None = None
+        self._unfinished: set[asyncio.Task[Outcome]] = set()
+        self.last: Outcome | None = None
+        """What the last finished request came to."""
+
+    @property
+    def running(self) -> int:
+        """Tasks that are not over yet, those on their way out included."""
+        return len(self._unfinished)
+
+    def change(self, changes: Sequence[Change], version: int) -> None:
+        """Carry out edits. A request that runs is for an older text and is settled without an answer."""
+        self._document.apply(changes, version)
+        self._supersede(CHANGED)
+
+    def close(self) -> None:
+        """Settle what runs."""
+        self._supersede(CLOSED)
+
+    async def complete(self, ask: Ask, services: Services, watch: Watch | None = None) -> Outcome:
+        """Answer for the text as it is now, in place of any request before this one.
+
+        `watch` is called with each draft. Cancelling the caller stops the work.
+        """
+        self._supersede(SUPERSEDED)
+        run = self._run = _Run(self._answer(self._document.snapshot(), ask, services, watch), self._unfinished)
+        try:
+            self.last = await run.outcome
+        finally:
+            run.stop(SUPERSEDED)
+            if self._run is run:
+                self._run = None
+        return self.last
+
+    def _supersede(self, reason: Silence) -> None:
+        if self._run is not None:
+            self._run.stop(reason)
+            self._run = None
+
+    async def _answer(self, snapshot: Snapshot, ask: Ask, services: Services, watch: Watch | None) -> Outcome:
+        planned = self._plan(snapshot, ask, services)
+        if isinstance(planned, Silence):
+            return planned
+        if (known := self._memory.recall(planned)) is not None:
+            return Offer(known, snapshot, None)
+        if ask.automatic:
+            await asyncio.sleep(services.settings.debounce_ms / 1000)
+        infill = await self._infill(planned, services, watch)
+        if isinstance(infill, Silence):
+            return infill
+        if self._document.snapshot() is not snapshot:
+            return CHANGED
+        suggestion = suggest(planned, infill.text, self._syntax)
+        if isinstance(suggestion, Silence):
+            return suggestion
+        self._memory.keep(planned, suggestion)
+        return Offer(suggestion, snapshot, infill)
+
+    def _plan(self, snapshot: Snapshot, ask: Ask, services: Services) -> Plan | Silence:
+        settings = services.settings
+        if not settings.enabled_for(snapshot.language_id):
+            return Silence(f"Completions are switched off for {snapshot.language_id or 'files without a language'}.")
+        if (reason := services.exclusions.reason(self._path, snapshot.uri)) is not None:
+            return Silence(reason)
+        options = PlanningOptions(multi_line=settings.multi_line, in_comments=settings.in_comments)
+        point, chosen = snapshot.point(ask.position), ask.selected
+        selected = chosen and SelectedCompletion(snapshot.point(chosen.start), snapshot.point(chosen.end), chosen.text)
+        return plan(snapshot, self._syntax, point, automatic=ask.automatic, options=options, selected=selected)
+
+    async def _infill(self, planned: Plan, services: Services, watch: Watch | None) -> Infill | Silence:
+        limit = services.settings.engine.answer_timeout_s
+        request = _request(planned, self._path, services.settings)
+        request = msgspec.structs.replace(request, drafts=watch is not None)
+        try:
+            async with asyncio.timeout(limit), aclosing(services.backend.infill(request)) as events:
+                async for event in events:
+                    if isinstance(event, Infill):
+                        return event
+                    if watch is not None:
+                        watch(planned, event)
+        except TimeoutError:
+            return EngineTrouble(f"The engine did not answer within {limit:g} s.")
+        except EngineError as error:
+            return EngineTrouble(str(error))
+        return EngineTrouble("The engine ended without an answer.")
+
+
+class _Run:
+    """One request's task, and the outcome that its caller waits for: whichever comes first, answer or `stop`."""
+
+    def __init__(self, work: Coroutine[None, None, Outcome], unfinished: set[asyncio.Task[Outcome]]) -> None:
+        self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self._task = asyncio.create_task(work)
+        unfinished.add(self._task)
+        self._task.add_done_callback(unfinished.discard)
+        self._task.add_done_callback(self._finish)
+
+    def stop(self, reason: Silence) -> None:
+        """Settle the outcome now if it is open, and cancel the work; its cleanup is not waited for."""
+        if not self.outcome.done():
+            self.outcome.set_result(reason)
+        self._task.cancel()
+
+    def _finish(self, task: asyncio.Task[Outcome]) -> None:
+        if task.cancelled() or (self.outcome.done() and task.exception() is None):
+            return
+        error = task.exception()
+        if error is None:
+            self.outcome.set_result(task.result())
+        elif self.outcome.done():
+            log.error("Work that was given up failed: %s", error, exc_info=error)
+        else:
+            self.outcome.set_exception(error)
+
+
+def _request(planned: Plan, path: Path | None, settings: Settings) -> InfillRequest:
+    return InfillRequest(
+        prefix=planned.prefix,
+        suffix=planned.suffix,
+        path=path.name if path is not None else "",
+        language=planned.snapshot.language_id or next(iter(planned.language.ids), ""),
+        # Two windows on one file are two documents: the newer request of one must not end the other's.
+        document=f"{os.getpid()}:{planned.snapshot.uri}",
+        extent=planned.extent,
+        max_new_tokens=settings.max_new_tokens,
+        max_denoising_steps=settings.max_denoising_steps,
+        entropy_bound=settings.entropy_bound,
+        time_budget_ms=settings.time_budget_ms,
+    )

@@ -1,0 +1,161 @@
+"""All that one client has open, and the settings, rules and backend in force for it. No protocol types.
+
+Holds memory in proportion to the documents that are open, and nothing about those that are closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from dg_engine.errors import EngineError
+from dg_lsp import logs
+from dg_lsp.backends import Backend, Report
+from dg_lsp.document import Change, Document
+from dg_lsp.exclusion import Exclusions
+from dg_lsp.planning import Silence
+from dg_lsp.session import Ask, Offer, Outcome, Services, Session
+from dg_lsp.settings import Settings, SettingsError, parse
+
+log = logging.getLogger(__name__)
+
+BackendFactory = Callable[[Settings], Backend]
+
+UNKNOWN = Silence("The document was never opened, or its text was lost; open it again.")
+
+
+class Workspace:
+    """The documents of one client."""
+
+    def __init__(self, make_backend: BackendFactory, report: Report) -> None:
+        self._make_backend = make_backend
+        self._report = report
+        self._sessions: dict[str, Session] = {}
+        self._initial: Mapping[str, Any] = {}
+        self._configured = False
+        self._warming: asyncio.Task[str] | None = None
+        self.folders: tuple[Path, ...] = ()
+        self.settings = Settings()
+        self.backend = make_backend(self.settings)
+        self.set_folders(())
+
+    def open(self, document: Document, path: Path | None) -> None:
+        """Take a document; one of the same address that is open already is replaced."""
+        uri = document.snapshot().uri
+        self.close(uri)
+        self._sessions[uri] = Session(document, path)
+        self._warm_up()
+
+    def change(self, uri: str, changes: Sequence[Change], version: int) -> None:
+        """Carry out edits. If they cannot be, the document is forgotten: better no answer than one for other text."""
+        session = self._sessions.get(uri)
+        if session is None:
+            log.warning("Edits of a document that was never opened were ignored: %s", uri)
+            return
+        try:
+            session.change(changes, version)
+        except Exception:
+            log.exception("The edits could not be carried out, and the document is closed here: %s", uri)
+            self.close(uri)
+
+    def close(self, uri: str) -> None:
+        """Forget a document."""
+        if (session := self._sessions.pop(uri, None)) is not None:
+            session.close()
+
+    async def complete(self, uri: str, ask: Ask) -> Outcome:
+        """Answer for the document as it is now."""
+        session = self._sessions.get(uri)
+        if session is None:
+            outcome: Outcome = UNKNOWN
+        else:
+            outcome = await session.complete(ask, Services(self.settings, self.backend, self.exclusions))
+        if isinstance(outcome, Silence):
+            log.debug("Nothing offered in %s: %s", uri, outcome.reason)
+        return outcome
+
+    def explain(self, uri: str) -> str:
+        """Why the last request of a document ended as it did."""
+        session = self._sessions.get(uri)
+        if session is None:
+            return UNKNOWN.reason
+        if session.last is None:
+            return "Nothing has been asked for in this document yet."
+        return "A completion was offered." if isinstance(session.last, Offer) else session.last.reason
+
+    @property
+    def running(self) -> int:
+        """Requests whose work is not over yet, in all documents."""
+        return sum(session.running for session in self._sessions.values())
+
+    def set_folders(self, folders: Sequence[Path]) -> None:
+        """Take the client's workspace folders, whose ignore rules apply from now on."""
+        self.folders = tuple(folders)
+        self.exclusions = Exclusions(self.folders, self.settings.exclude)
+
+    def initialize(self, options: Mapping[str, Any]) -> None:
+        """Take the client's `initializationOptions`, over which later settings are laid."""
+        if (settings := _taken(options)) is not None:
+            self._initial = options
+            self._adopt(settings)
+
+    async def configure(self, values: Mapping[str, Any] | None) -> None:
+        """Take the client's settings; wrong ones are named in the log, and what was in force stays.
+
+        A backend whose settings changed is replaced.
+        """
+        self._configured = True
+        if (settings := _taken(self._initial, values)) is not None:
+            old = self._adopt(settings)
+            if old is not self.backend:
+                await old.close()
+        self._warm_up()
+
+    def _adopt(self, settings: Settings) -> Backend:
+        """Put `settings` in force; returns the backend that was in use before."""
+        before, self.settings = self.settings, settings
+        old = self.backend
+        logs.set_level(settings.log_level)
+        if settings.exclude != before.exclude:
+            self.set_folders(self.folders)
+        if settings.engine != before.engine:
+            self.backend = self._make_backend(settings)
+            self._warming = None
+        return old
+
+    def _warm_up(self) -> None:
+        # Not before the settings are known, lest the wrong engine is loaded, nor before a document is open.
+        if self._configured and self._sessions and self.settings.enabled and self._warming is None:
+            self._warming = asyncio.create_task(self._start(self.backend.start(self._report)))
+
+    async def restart(self) -> str:
+        """End the engine and start it again; returns what came of it, for people."""
+        return await self._start(self.backend.restart()) or "The engine runs."
+
+    async def _start(self, starting: Awaitable[None]) -> str:
+        try:
+            await starting
+        except EngineError as error:
+            log.warning("The engine did not start: %s", error)
+            return str(error)
+        return ""
+
+    async def aclose(self) -> None:
+        """Settle all requests and let go of the backend."""
+        for uri in list(self._sessions):
+            self.close(uri)
+        if self._warming is not None:
+            self._warming.cancel()
+        await self.backend.close()
+
+
+def _taken(*layers: Mapping[str, Any] | None) -> Settings | None:
+    try:
+        return parse(*layers)
+    except SettingsError as error:
+        for problem in error.problems:
+            log.warning("Settings not taken: %s", problem)
+        return None
