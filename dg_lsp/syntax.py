@@ -106,7 +106,7 @@ class Syntax:
         return (_path(tree.root_node, offset - 1) if offset else []), offset
 
     def _parsed(self, snapshot: Snapshot, row: int) -> Tree | None:
-        self.window = window_at(snapshot.lines, row, self.window)
+        self.window = window_at(snapshot.lines, row, self.window, self.language)
         if self.window is None:
             self._tree = None
             return None

@@ -1,10 +1,10 @@
 """The part of a document that is parsed: the whole of a small file, the lines around the cursor of a large one.
 
 Parsing again after one key costs time in proportion to the file where brackets are left open: 2 ms and up to 60 ms in
-1 MiB of Python (tree-sitter 0.26), 0.3 ms and up to 2 ms in 32 KiB. So some 20 KiB are parsed, at most twice that. The
-first line of a window in the middle of a file is one that begins at the margin; the parser knows nothing of the text
-before it, so in a window that begins inside a string or a comment of many lines its end is taken for its start. Nothing
-is parsed where the cursor's own line is longer than a window.
+1 MiB of Python (tree-sitter 0.26), 0.3 ms and up to 2 ms in 32 KiB. So some 12 KiB are parsed, at most twice that.
+Within a large file a window begins and ends where a definition does, at the least indentation that is to be had: the
+parser knows nothing of the text outside, and a window that begins inside a string or a comment of many lines takes its
+end for its start. Nothing is parsed where the cursor's own line is longer than a window.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from dg_lsp.document import Point, encoded
-from dg_lsp.lines import Lines
+from dg_lsp.indentation import width
+from dg_lsp.languages import Language
+from dg_lsp.lines import Lines, content
 
-BEFORE, AFTER = 12_288, 6_144
+BEFORE, AFTER = 8192, 4096
 """Characters wanted before and after the row of the cursor."""
 
 # A cursor that stays this far from both ends keeps its window, so that typing never parses anew.
@@ -38,7 +40,7 @@ class Window(NamedTuple):
         return len(encoded("".join(lines.between(self.first, point.row)))) + len(encoded(head))
 
 
-def window_at(lines: Lines, row: int, old: Window | None) -> Window | None:
+def window_at(lines: Lines, row: int, old: Window | None, language: Language) -> Window | None:
     """The window for a cursor in `row`: `old`, grown with the text, while that fits; None where the line is a giant."""
     if len(lines[row]) > BEFORE:
         return None
@@ -46,7 +48,7 @@ def window_at(lines: Lines, row: int, old: Window | None) -> Window | None:
         kept = Window(old.first, old.last + len(lines) - old.total, len(lines))
         if _fits(kept, lines, row):
             return kept
-    return Window(_first_row(lines, row), _last_row(lines, row), len(lines))
+    return Window(_first_row(lines, row, language), _last_row(lines, row, language), len(lines))
 
 
 def _fits(window: Window, lines: Lines, row: int) -> bool:
@@ -57,22 +59,32 @@ def _fits(window: Window, lines: Lines, row: int) -> bool:
     return sum(map(len, lines.between(window.first, window.last))) <= 2 * (BEFORE + AFTER)
 
 
-def _first_row(lines: Lines, row: int) -> int:
+def _first_row(lines: Lines, row: int, language: Language) -> int:
     first, room = row, BEFORE
     while first and len(lines[first - 1]) <= room:
         first -= 1
         room -= len(lines[first])
     if first == 0:
         return 0
-    for candidate in range(first, (first + row) // 2):
-        if lines[candidate][:1].isalpha() or lines[candidate][:1] in "@_$#<":
-            return candidate
-    return first
+    starts = _definitions(lines, first, (first + row) // 2, language)
+    return min(starts, key=lambda start: (width(lines[start]), start), default=first)
 
 
-def _last_row(lines: Lines, row: int) -> int:
+def _last_row(lines: Lines, row: int, language: Language) -> int:
     last, room = row + 1, AFTER
     while last < len(lines) and len(lines[last]) <= room:
         room -= len(lines[last])
         last += 1
-    return last
+    if last == len(lines):
+        return last
+    starts = _definitions(lines, (row + last) // 2 + 1, last, language)
+    return min(starts, key=lambda start: (width(lines[start]), -start), default=last)
+
+
+def _definitions(lines: Lines, first: int, last: int, language: Language) -> list[int]:
+    """The rows from `first` to `last` that open a block right after a blank line."""
+    return [row for row in range(max(first, 1), last) if lines[row - 1].isspace() and _opens(lines[row], language)]
+
+
+def _opens(line: str, language: Language) -> bool:
+    return line[:1] == "@" or language.opens_block(content(line))
