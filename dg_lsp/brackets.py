@@ -50,28 +50,38 @@ def scan(text: str, language: Language) -> Scan:
     return Scan(tuple(openers), tuple(closers), quote, in_comment)
 
 
-def closable(openers: Sequence[str], closers: Sequence[str], *, beyond: bool) -> list[str]:
-    """The openers before a cursor, outermost first, that the closers after it leave to be closed in between.
+class Closable(NamedTuple):
+    """The openers before a cursor that text at the cursor may close, outermost first."""
 
-    The text after the cursor closes from the inside out; an opener that its next closer does not fit is the one left
-    open. Where that text is spent, the remaining openers count as open unless more of it lies `beyond`.
-    """
+    missing: tuple[Bracket, ...]
+    """The text after the cursor closes what is around them and not them."""
+    undecided: tuple[Bracket, ...]
+    """They are further out than all that the text after the cursor closes, as far as it is known."""
+
+
+def closable(openers: Sequence[Bracket], closers: Sequence[Bracket]) -> Closable:
+    """What remains of `openers` before a cursor when `closers` after it have closed theirs, from the inside out."""
     left = list(openers)
-    open_: list[str] = []
+    missing: list[Bracket] = []
     for closer in closers:
-        while left and CLOSER_OF[left[-1]] != closer:
-            open_.insert(0, left.pop())
+        while left and not pairs(left[-1], closer):
+            missing.insert(0, left.pop())
         if not left:
-            return open_
+            break
         left.pop()
-    return open_ if beyond else left + open_
+    return Closable(tuple(missing), tuple(left))
+
+
+def pairs(opener: Bracket, closer: Bracket) -> bool:
+    """Whether `closer` is the partner of `opener`."""
+    return CLOSER_OF[opener.character] == closer.character
 
 
 def _match(bracket: Bracket, openers: list[Bracket], closers: list[Bracket]) -> None:
     if bracket.character in CLOSER_OF:
         openers.append(bracket)
         return
-    partners = [index for index, opener in enumerate(openers) if CLOSER_OF[opener.character] == bracket.character]
+    partners = [index for index, opener in enumerate(openers) if pairs(opener, bracket)]
     if partners:
         del openers[partners[-1] :]  # what was opened inside and not closed ends here too
     else:

@@ -260,17 +260,20 @@ def test_brackets_and_quotes_are_matched_outside_strings_and_comments(
 
 
 @pytest.mark.parametrize(
-    ("openers", "closers", "beyond", "expected"),
+    ("before", "after", "missing", "undecided"),
     [
-        ("{(", ")}", False, ""),
-        ("{(", "}", False, "("),
-        ("{(", "", False, "{("),
-        ("{(", "", True, ""),
-        ("{(", "}", True, "("),
-        ("(", "]", False, "("),
+        ("{(", ")}", "", ""),
+        ("{(", "}", "(", ""),
+        ("{(", "", "", "{("),
+        ("{(", ")", "", "{"),
+        ("(", "]", "(", ""),
+        ("([{", "])", "{", ""),
     ],
 )
 def test_what_the_text_after_the_cursor_closes_may_not_be_closed_before(
-    openers: str, closers: str, beyond: bool, expected: str
+    before: str, after: str, missing: str, undecided: str
 ) -> None:
-    assert "".join(closable(openers, closers, beyond=beyond)) == expected
+    python = language_of("python")
+    found = closable(scan(before, python).openers, scan(after, python).closers)
+    assert "".join(bracket.character for bracket in found.missing) == missing
+    assert "".join(bracket.character for bracket in found.undecided) == undecided

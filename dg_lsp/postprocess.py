@@ -1,0 +1,147 @@
+"""From the engine's raw text to what the editor shows: cut at the right place, repeating nothing that is there already.
+
+In order: one kind of line end; the first line's indentation; one line, or the lines of one block; no repetition; no line
+that follows anyway; what the syntax tree finds broken at the end; brackets and quotes against what stands after the
+cursor. Either a text remains, with the range on the cursor's row that it replaces, or the reason why there is none.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from dg_lsp.brackets import scan
+from dg_lsp.document import Point
+from dg_lsp.fitting import CLOSING, fitted
+from dg_lsp.indentation import width
+from dg_lsp.planning import Plan, Silence
+from dg_lsp.repetition import without_repetition
+from dg_lsp.syntax import Syntax, Trial
+
+# A shorter line than this may well stand twice.
+_MIN_LINE = 3
+
+
+class Suggestion(NamedTuple):
+    """`text`, with `\\n` as its only line end, in place of what lies from `start` to `end`, both on one row."""
+
+    text: str
+    start: Point
+    end: Point
+
+
+def suggest(plan: Plan, raw: str, syntax: Syntax | None) -> Suggestion | Silence:
+    """What to show of `raw`, the engine's answer to `plan`, or why nothing. Reads the plan's own snapshot only."""
+    text = _indented(plan, raw.replace("\r\n", "\n").replace("\r", "\n"))
+    if not text.strip():
+        return Silence("the engine has nothing to add")
+    if plan.extent == "line" and text.startswith("\n"):
+        return Silence("the engine takes the line for complete")
+    text = text.split("\n", 1)[0] if plan.extent == "line" else _block(plan, text)
+    text = without_repetition(text)
+    repeated = _repeated(plan, text)
+    if repeated is not None:
+        return Silence(repeated)
+    text = _before_following_lines(plan, text)
+    if syntax is not None and plan.extent == "block":
+        text = _sound(plan, text, syntax)
+    return suggestion(plan, *fitted(plan, text))
+
+
+def suggestion(plan: Plan, text: str, replaced: int) -> Suggestion | Silence:
+    """Offer `text` at the plan's cursor, in place of the `replaced` characters after it."""
+    following = plan.rest_of_line[replaced:]
+    if not following.strip() or following[0].isspace():
+        text = text.rstrip()
+    if not text.strip():
+        return Silence("nothing of the answer is left that is not there already")
+    if text == plan.rest_of_line[:replaced]:
+        return Silence("the answer is what is there already")
+    end = Point(plan.point.row, plan.point.column + replaced)
+    return Suggestion(plan.typed + text, plan.start, end)
+
+
+def _indented(plan: Plan, text: str) -> str:
+    """The text with its first line as deep as the block it goes on, counting what is before the cursor already."""
+    if plan.line_prefix.strip():
+        return text.lstrip(" \t") if plan.line_prefix[-1:].isspace() else text
+    text = re.sub(r"\A(?:[ \t]*\n)+", "", text)
+    if plan.in_string or plan.in_comment or _is_bracketed(plan):
+        return text
+    if plan.extent == "block" and not plan.line_prefix:
+        return plan.indentation + text.lstrip(" \t")
+    room = max(width(plan.indentation) - width(plan.line_prefix), 0)
+    return text.lstrip(" \t") if width(text) > room == 0 else text[max(width(text) - room, 0) :]
+
+
+def _is_bracketed(plan: Plan) -> bool:
+    """Whether the cursor stands between round or square brackets, where indentation is free."""
+    openers = scan(plan.prefix, plan.language).openers
+    return bool(openers) and openers[-1].character in "(["
+
+
+def _block(plan: Plan, text: str) -> str:
+    """The lines of `text` that belong to the block at the cursor, by their indentation."""
+    first, *others = text.split("\n")
+    kept = [first]
+    for line in others:
+        if not line.strip():
+            if plan.opener is None and any(map(str.strip, kept)):
+                break  # where a block goes on, a blank line ends the thought
+        elif plan.opener is None and width(line) < width(plan.indentation):
+            break
+        elif plan.opener is not None and width(line) <= width(plan.opener):
+            if plan.language.closes_block(line) and width(line) == width(plan.opener):
+                kept.append(line)
+            break
+        kept.append(line)
+    return "\n".join(kept).rstrip("\n")
+
+
+def _repeated(plan: Plan, text: str) -> str | None:
+    """Why the first line of `text` is not worth showing, if it says again what the line above or below says."""
+    line = (plan.line_prefix + text.split("\n", 1)[0]).strip()
+    if len(line) < _MIN_LINE or CLOSING.fullmatch(line):
+        return None
+    if line == plan.line_before.strip():
+        return "the answer repeats the line above"
+    following = _following(plan)
+    if following and line == following[0].strip():
+        return "the answer repeats the line below"
+    return None
+
+
+def _before_following_lines(plan: Plan, text: str) -> str:
+    """`text` up to a line that stands after the cursor anyway."""
+    following = _following(plan)
+    first, *others = text.split("\n")
+    for count, line in enumerate(others):
+        if following and line.strip() and line.rstrip() == following[0].rstrip():
+            return "\n".join([first, *others[:count]])
+    return text
+
+
+def _following(plan: Plan) -> list[str]:
+    return [line for line in plan.suffix.split("\n")[1:] if line.strip()]
+
+
+def _sound(plan: Plan, text: str, syntax: Syntax) -> str:
+    """`text` up to the end of its block, or else up to what does not parse; as it is where no cut makes it parse."""
+    found = _trial(plan, text, syntax)
+    if found is not None and plan.opener is not None and found.block_end is not None:
+        text = text[: max(found.block_end - len(plan.typed), 0)] or text
+        found = _trial(plan, text, syntax)
+    if found is None or found.new_errors <= 0 or "\n" not in text:
+        return text
+    heads = [text.rsplit("\n", 1)[0]]
+    if found.first_error is not None:
+        heads.insert(0, text[: max(found.first_error - len(plan.typed), 0)].rpartition("\n")[0])
+    for head in heads:
+        tried = _trial(plan, head, syntax) if head.strip() else None
+        if tried is not None and tried.new_errors <= 0:
+            return head
+    return text
+
+
+def _trial(plan: Plan, text: str, syntax: Syntax) -> Trial | None:
+    return syntax.trial(plan.snapshot, plan.start, plan.point, plan.typed + text)
