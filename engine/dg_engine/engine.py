@@ -9,6 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -231,14 +233,12 @@ class Engine:
         """The draft's text in runs of accepted and not accepted tokens, less what the user already has."""
         tokens = state.belief.argmax[: state.end].tolist()
         accepted = state.belief.accepted[: state.end].tolist()
-        starts = [i for i in range(len(tokens)) if i == 0 or accepted[i] != accepted[i - 1]]
-        runs = zip(starts, [*starts[1:], len(tokens)], strict=True)
         pieces, had = list[Piece](), healed.cut
-        for start, stop in runs:
-            text, whole = _without(had, self.tokenizer.decode(tokens[start:stop]))
+        for settled, run in groupby(zip(tokens, accepted, strict=True), key=itemgetter(1)):
+            text, whole = _without(had, self.tokenizer.decode([token for token, _ in run]))
             had = "" if whole else had
             if text:
-                pieces.append(Piece(text, settled=accepted[start]))
+                pieces.append(Piece(text, settled=settled))
         return tuple(pieces)
 
     def _log_probabilities(self, prefix: _Prefix, tokens: list[int]) -> Tensor:

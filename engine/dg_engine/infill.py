@@ -110,7 +110,7 @@ def fill(
         if reason is not None:
             return
         if step > 0:
-            canvas = _resized(canvas, belief, end, hole, draws)
+            canvas = resized(canvas, belief, end, hole, draws)
 
 
 def answer_end(draft: Tensor, ends: Tensor) -> int:
@@ -124,7 +124,8 @@ def next_length(length: int, longest: int) -> int:
     return min(next((larger for larger in HOLE_LENGTHS if larger > length), longest), longest)
 
 
-def _resized(canvas: Canvas, belief: Belief, end: int, hole: Hole, draws: Draws) -> Canvas:
+def resized(canvas: Canvas, belief: Belief, end: int, hole: Hole, draws: Draws) -> Canvas:
+    """The canvas grown by a bucket where the answer fills it, or without the filler of which the step was certain."""
     slots = len(belief.argmax)
     if end == slots:
         fresh = draws.noise(next_length(slots, hole.longest) - slots)

@@ -6,8 +6,10 @@ import asyncio
 import ipaddress
 import logging
 import os
+import signal
 import socket
 import stat
+import sys
 import time
 from pathlib import Path
 
@@ -67,6 +69,9 @@ def serve_loopback(service: Service, host: str, port: int, token: str, idle_time
 
 
 async def _run(service: Service, listener: socket.socket, token: str, idle_timeout_s: float) -> None:
+    # uvicorn shuts down on SIGTERM and then raises it again: without a handler the process would end before its
+    # socket is removed.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
     config = uvicorn.Config(
         create_app(service, token), log_config=None, access_log=False, timeout_graceful_shutdown=1, ws="none"
     )

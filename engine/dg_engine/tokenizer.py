@@ -50,8 +50,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Token ids of the text, with nothing added. Lone surrogates, which UTF-8 cannot hold, become `?`."""
-        sound = text.encode("utf-8", "replace").decode("utf-8")
-        return list(self.backend.encode(sound, add_special_tokens=False).ids)
+        return list(self.backend.encode(_storable(text), add_special_tokens=False).ids)
 
     def decode(self, tokens: list[int]) -> str:
         """Text of the token ids; bytes that form no character become U+FFFD."""
@@ -75,6 +74,7 @@ class Tokenizer:
         be the `()` that already began. The last pre-token is cut if some token continues it, or else the last token.
         Indentation stays: the user chose it.
         """
+        text = _storable(text)
         tail = text[-_TAIL:]
         pieces = self.backend.pre_tokenizer.pre_tokenize_str(tail) if tail and self.backend.pre_tokenizer else []
         if not pieces:
@@ -121,3 +121,7 @@ class Tokenizer:
 
 # Characters at the end of a text that are tokenised again to find its last token; no token is near as long.
 _TAIL = 64
+
+
+def _storable(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")

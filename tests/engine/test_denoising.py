@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
+
 from dg_engine import checkpoint
 from dg_engine.canvas import Canvas, SeededDraws, denoise_step, new_canvas
 from dg_engine.denoising import denoise, denoise_reference
 from dg_engine.policies import Denoising, EntropyBound, LinearTemperature, NeverStop, StableAndConfident
 from dg_engine.testing import SHAPES, TINY, tiny_model
 from dg_kernels.sampling.reference import sampling_statistics_reference
-from torch import Tensor
 
 transformers = pytest.importorskip("transformers", minversion="5.23.0")
 
@@ -227,5 +228,5 @@ def test_stopping_needs_both_stability_and_confidence() -> None:
     ],
 )
 def test_impossible_values_are_refused_at_birth(make: Any) -> None:
-    with pytest.raises(ValueError, match="must|does not hold"):
+    with pytest.raises(ValueError, match=r"must|does not hold"):
         make()

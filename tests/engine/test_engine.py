@@ -1,0 +1,152 @@
+"""The engine on a whole tiny checkpoint: text in, events out, prefix reuse, scores, the causal baseline, healing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+
+from dg_engine.api import Draft, Infill, InfillRequest, ScoreRequest
+from dg_engine.engine import PREFILL_CHUNK, Engine
+from dg_engine.prompt import CUT_STEP, encode_header, encode_prefix
+from dg_engine.testing import tiny_checkpoint
+from dg_engine.tokenizer import Tokenizer
+
+SOURCE = Path(torch.__file__).parent.joinpath("functional.py").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def engine(tmp_path_factory: pytest.TempPathFactory) -> Engine:
+    return Engine.load(tiny_checkpoint(tmp_path_factory.mktemp("checkpoint")), dtype=torch.float32)
+
+
+def run(engine: Engine, request: InfillRequest) -> tuple[list[Draft], Infill]:
+    *drafts, answer = engine.infill(request)
+    assert isinstance(answer, Infill)
+    assert all(isinstance(draft, Draft) for draft in drafts)
+    return [draft for draft in drafts if isinstance(draft, Draft)], answer
+
+
+def test_the_same_request_gives_the_same_answer_and_one_draft_a_step(engine: Engine) -> None:
+    request = InfillRequest(prefix=SOURCE[:300], suffix=SOURCE[320:500], path="torch/functional.py")
+    drafts, answer = run(engine, request)
+    again = run(engine, request)[1]
+    assert msgspec.structs.replace(again, milliseconds=answer.milliseconds) == answer
+    assert [draft.step for draft in drafts if draft.step] == list(range(1, answer.steps + 1))
+    assert answer.score is None or answer.score < 0
+
+
+def test_a_line_answer_has_no_line_break(engine: Engine) -> None:
+    for seed in range(8):
+        request = InfillRequest(prefix="x = [", suffix="\n", extent="line", seed=seed)
+        assert "\n" not in run(engine, request)[1].text
+
+
+def test_steps_and_entropy_bound_of_the_request_are_obeyed(engine: Engine) -> None:
+    assert run(engine, InfillRequest(prefix="a", max_denoising_steps=2))[1].steps == 2
+    few = run(engine, InfillRequest(prefix="a = ", suffix="\n", entropy_bound=0.0))[0]
+    many = run(engine, InfillRequest(prefix="a = ", suffix="\n", entropy_bound=1e6))[0]
+    assert all(piece.settled for draft in many for piece in draft.pieces)
+    assert not all(piece.settled for draft in few for piece in draft.pieces)
+
+
+def test_one_more_character_encodes_a_tenth_of_a_cold_prefix_or_less(engine: Engine) -> None:
+    prefix = SOURCE[:400]
+    cold = run(engine, InfillRequest(prefix=prefix, document="file:///a"))[1]
+    warm = run(engine, InfillRequest(prefix=prefix + "s", document="file:///a"))[1]
+    assert cold.cached_tokens == 0
+    assert 10 * (warm.prefix_tokens - warm.cached_tokens) <= cold.prefix_tokens
+
+
+def test_a_reused_prefix_gives_the_answer_of_a_cold_one(engine: Engine) -> None:
+    text = SOURCE[1000:1400]
+    for position in (400, 390, 250, 399):
+        request = InfillRequest(prefix=text[:position], suffix="\n", document="file:///b")
+        warm = run(engine, request)[1]
+        cold = run(engine, msgspec.structs.replace(request, document=""))[1]
+        assert warm.text == cold.text
+        assert cold.cached_tokens == 0
+    assert warm.cached_tokens > 0
+
+
+def test_a_long_prefix_is_encoded_in_units_that_can_be_cancelled(engine: Engine) -> None:
+    drafts, answer = run(engine, InfillRequest(prefix=SOURCE[:450]))
+    assert answer.prefix_tokens > PREFILL_CHUNK
+    assert drafts[0].step == 0
+
+
+def test_the_causal_baseline_decodes_greedily_what_the_score_ranks_first(engine: Engine) -> None:
+    request = InfillRequest(prefix="def f():\n    return", decoding="causal", max_new_tokens=3)
+    answer = run(engine, request)[1]
+    assert answer.tokens <= 3
+    assert answer.stop_reason in ("max_new_tokens", "end_of_sequence")
+
+
+def test_score_adds_up_over_text_and_suffix(engine: Engine) -> None:
+    whole = engine.score(ScoreRequest(prefix="import os\n", text="import sys\n", suffix="import re\n"))
+    head = engine.score(ScoreRequest(prefix="import os\n", text="import sys\n"))
+    assert whole.text == pytest.approx(head.text, abs=1e-4)
+    assert whole.text_tokens == head.text_tokens
+    assert whole.suffix < 0
+    assert head.suffix == 0 == head.suffix_tokens
+
+
+@pytest.mark.parametrize("prefix", ["", "x", "\n", "    ", "\ud800 lone", "emoji 😋", "é" * 50, "\x00", "<eos><bos>"])
+@pytest.mark.parametrize("suffix", ["", "\n", "😋)", "\udfff"])
+def test_any_text_is_answered(engine: Engine, prefix: str, suffix: str) -> None:
+    assert run(engine, InfillRequest(prefix=prefix, suffix=suffix, max_new_tokens=8))[1].steps >= 1
+
+
+def test_text_that_looks_like_a_special_token_is_text(engine: Engine) -> None:
+    tokens = engine.tokenizer.encode("<eos> <bos>")
+    assert not any(engine.tokenizer.special[token] for token in tokens)
+    assert engine.tokenizer.decode(tokens) == "<eos> <bos>"
+
+
+def test_healing_cuts_the_token_in_progress_and_allows_what_begins_with_it(engine: Engine) -> None:
+    tokenizer = engine.tokenizer
+    healed = tokenizer.heal("x = retur")
+    assert healed.kept + healed.cut == "x = retur"
+    assert healed.cut
+    assert healed.allowed is not None
+    allowed = [tokenizer.texts[token] for token in healed.allowed.nonzero()[:, 0].tolist()]
+    assert allowed
+    assert all(text.startswith(healed.cut) for text in allowed)
+
+
+def test_healing_leaves_indentation_and_nothing_alone(engine: Engine) -> None:
+    for text in ("def f():\n    ", "\n", ""):
+        assert engine.tokenizer.heal(text) == (text, "", None)
+
+
+def test_a_healed_answer_continues_what_the_user_typed(engine: Engine) -> None:
+    for seed in range(6):
+        request = InfillRequest(prefix="if x:\n    tok", suffix="\n", seed=seed, max_new_tokens=6)
+        healed = engine.tokenizer.heal(request.prefix)
+        answer = run(engine, request)[1]
+        chosen = healed.cut + answer.text
+        assert any(
+            chosen.startswith(engine.tokenizer.texts[token])
+            for token in healed.allowed.nonzero()[:, 0].tolist()  # type: ignore[union-attr]
+        )
+
+
+def test_a_long_prefix_is_cut_at_a_line_and_the_cut_stays_while_typing(engine: Engine) -> None:
+    tokenizer, budget = engine.tokenizer, 256
+    text = SOURCE[:6000]
+    cut = [encode_prefix(tokenizer, "a/b.py", text[:end], budget) for end in range(5900, 5960)]
+    header = len(encode_header(tokenizer, "a/b.py"))
+    assert all(len(tokens) <= budget for tokens in cut)
+    assert all("\n" in tokenizer.texts[tokens[header]] for tokens in cut)
+    starts = {tuple(tokens[: header + 20]) for tokens in cut}
+    assert len(starts) <= 2, f"60 characters moved the cut more than once in steps of {CUT_STEP}"
+
+
+def test_the_header_names_the_last_parts_of_the_path(engine: Engine) -> None:
+    tokenizer: Tokenizer = engine.tokenizer
+    tokens = encode_header(tokenizer, "/home/me/project/http/client.py")
+    assert tokenizer.decode(tokens) == "<bos><|file|>project/http/client.py\n"
+    assert tokenizer.decode(encode_header(tokenizer, "C:\\work\\a.py")).endswith("work/a.py\n")
+    assert tokenizer.decode(encode_header(tokenizer, "")) == "<bos>"
