@@ -162,7 +162,7 @@ class Session:
             async with asyncio.timeout(limit), aclosing(services.backend.infill(request)) as events:
                 async for event in events:
                     if isinstance(event, Infill):
-                        return event
+                        return SUPERSEDED if event.stop_reason == "superseded" else event
                     if watch is not None:
                         watch(planned, event)
         except TimeoutError:
