@@ -1,7 +1,7 @@
 """From the engine's raw text to what the editor shows: cut at the right place, repeating nothing that is there already.
 
-In order: one kind of line end; the first line's indentation; one line, or the lines of one block; no repetition; no line
-that follows anyway; what the syntax tree finds broken at the end; brackets and quotes against what stands after the
+In order: one kind of line end; the first line's indentation; one line, or the lines of one block; no repetition; no
+line that follows anyway; what the syntax tree finds broken at the end; brackets and quotes against what stands after the
 cursor. Either a text remains, with the range on the cursor's row that it replaces, or the reason why there is none.
 """
 

@@ -1,0 +1,185 @@
+"""Which files are never read and never sent: secrets by their names, and what the user's rules say.
+
+Rules are lines in the manner of `.gitignore`, matched without regard to case:
+
+- the built-in ones, against the whole path; only the user's own settings can take one back, with `!`, since a rule
+  that comes with a checked-out repository must not open a file of secrets;
+- the globs of the settings, against the path within each workspace folder;
+- `.dglspignore` files in the workspace folders and the folders below them, each for what lies beneath it.
+
+A path and what it links to must both be free. A rule that cannot be read blocks every file: nobody can tell what it
+meant to protect. No excluded file is opened here; what is read are the ignore files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from pathspec import GitIgnoreSpec
+
+IGNORE_FILE = ".dglspignore"
+
+SECRETS = (
+    ".env*",
+    ".envrc",
+    ".dev.vars",
+    ".netrc",
+    ".npmrc",
+    ".pgpass",
+    ".pypirc",
+    ".git-credentials",
+    ".htpasswd",
+    "*.cer",
+    "*.cert",
+    "*.crt",
+    "*.db",
+    "*.der",
+    "*.jks",
+    "*.kdbx",
+    "*.key",
+    "*.keystore",
+    "*.ovpn",
+    "*.p12",
+    "*.pem",
+    "*.pfx",
+    "*.ppk",
+    "*.sqlite",
+    "*.sqlite3",
+    "*.tfstate",
+    "*.tfvars",
+    "id_dsa*",
+    "id_ecdsa*",
+    "id_ed25519*",
+    "id_rsa*",
+    "credentials",
+    "credentials.*",
+    "secret.*",
+    "secrets.*",
+    "secrets/",
+    ".aws/",
+    ".azure/",
+    ".gcloud/",
+    ".gnupg/",
+    ".kube/",
+    ".ssh/",
+)
+"""Names behind which secrets are kept, by custom."""
+
+
+class BrokenRules(Exception):
+    """A rule or an ignore file cannot be understood; the message says which and why."""
+
+
+class _Stamp(NamedTuple):
+    """What tells one state of a file from another."""
+
+    modified_ns: int
+    size: int
+
+
+class Exclusions:
+    """The rules of one workspace: `folders` and the `globs` of its settings. Ignore files are read anew on change."""
+
+    def __init__(self, folders: Sequence[Path] = (), globs: Sequence[str] = ()) -> None:
+        self._folders = tuple({folder.absolute(): None for folder in folders} | {_resolved(f): None for f in folders})
+        self._cache: dict[Path, tuple[_Stamp, GitIgnoreSpec]] = {}
+        self._broken: str | None = None
+        self._secrets, self._globs = GitIgnoreSpec([]), GitIgnoreSpec([])
+        try:
+            self._globs = _spec(globs, "the setting `exclude`")
+            allowed = [glob for glob in globs if glob.startswith("!")]
+            self._secrets = _spec([*SECRETS, *allowed], "the setting `exclude`")
+        except BrokenRules as error:
+            self._broken = _blocked(error)
+
+    def reason(self, path: Path | None, uri: str) -> str | None:
+        """Why the document is left alone, in one sentence, or None. `path` is None for one that is on no disk."""
+        if self._broken is not None:
+            return self._broken
+        if path is None:
+            return self._reason_by_name(Path("/", unquote(urlsplit(uri).path).lstrip("/")))
+        try:
+            real = _resolved(path)
+            for name in dict.fromkeys((path.absolute(), real)):
+                found = self._reason_by_name(name) or self._reason_by_file(name)
+                if found is not None:
+                    return found
+        except (BrokenRules, OSError, RuntimeError) as error:  # pathlib reports a loop of links as either of the last
+            return _blocked(error)
+        return None
+
+    def _reason_by_name(self, path: Path) -> str | None:
+        if _matches(self._secrets, _relative(path, Path(path.anchor))):
+            return "Files of this name hold secrets, as a rule, and are left alone."
+        within = [_relative(path, folder) for folder in self._folders if path.is_relative_to(folder)]
+        if any(_matches(self._globs, name) for name in within or [_relative(path, Path(path.anchor))]):
+            return "The setting `exclude` names this file."
+        return None
+
+    def _reason_by_file(self, path: Path) -> str | None:
+        for folder in self._folders:
+            if path.is_relative_to(folder) and self._is_ignored(path, folder):
+                return f"An ignore file ({IGNORE_FILE}) names this file."
+        return None
+
+    def _is_ignored(self, path: Path, folder: Path) -> bool:
+        """The last rule that speaks of `path` decides, and an ignore file nearer to it speaks later."""
+        ignored = False
+        for place in _between(folder, path.parent):
+            spec = self._ignore_file(place / IGNORE_FILE)
+            verdict = None if spec is None else spec.check_file(_relative(path, place)).include
+            ignored = ignored if verdict is None else verdict
+        return ignored
+
+    def _ignore_file(self, path: Path) -> GitIgnoreSpec | None:
+        try:
+            status = path.stat()
+        except (FileNotFoundError, NotADirectoryError):
+            self._cache.pop(path, None)
+            return None
+        stamp = _Stamp(status.st_mtime_ns, status.st_size)
+        known = self._cache.get(path)
+        if known is None or known[0] != stamp:
+            known = self._cache[path] = (stamp, _spec(_lines(path), str(path)))
+        return known[1]
+
+
+def _spec(rules: Iterable[str], source: str) -> GitIgnoreSpec:
+    try:
+        return GitIgnoreSpec.from_lines([rule.lower() for rule in rules])
+    except (ValueError, TypeError) as error:
+        raise BrokenRules(f"{source}: {error}") from error
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except ValueError as error:
+        raise BrokenRules(f"{path}: {error}") from error
+
+
+def _blocked(error: Exception) -> str:
+    return f"No file is completed until a broken rule is mended: {error}"
+
+
+def _matches(spec: GitIgnoreSpec, name: str) -> bool:
+    return spec.match_file(name)
+
+
+def _relative(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix().lower()
+
+
+def _resolved(path: Path) -> Path:
+    return path.resolve()
+
+
+def _between(folder: Path, place: Path) -> Iterator[Path]:
+    """`folder`, and each folder from there down to `place`."""
+    yield folder
+    for part in place.relative_to(folder).parts:
+        folder = folder / part
+        yield folder

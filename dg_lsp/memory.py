@@ -1,0 +1,93 @@
+"""What was offered in one document, so that typing along an offer needs no engine.
+
+An offer is remembered by all the text before the cursor that its plan had, and exactly the text after it. It is offered
+again where the user has typed, accepted or deleted so that the text before the cursor is that text and a head of the
+offer, and the text after it is the same. A plan's prefix begins in another place from time to time; two prefixes are
+then the same text as far as the shorter one goes.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import NamedTuple
+
+from dg_lsp.planning import Plan, Silence
+from dg_lsp.postprocess import Suggestion, suggestion
+
+
+class _Offer(NamedTuple):
+    """One offer: `text` between `before` and `after`, in place of the first `replaced` characters of `after`."""
+
+    before: str
+    before_is_cut: bool
+    after: str
+    text: str
+    replaced: int
+
+
+class Memory:
+    """The last offers of one document, `capacity` at most; the ones used least recently go first."""
+
+    def __init__(self, capacity: int = 64) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity must be at least 1, not {capacity}")
+        self._capacity = capacity
+        self._offers: OrderedDict[_Offer, None] = OrderedDict()
+        self._accepted: set[_Offer] = set()
+
+    def __len__(self) -> int:
+        return len(self._offers)
+
+    def keep(self, plan: Plan, suggestion: Suggestion) -> None:
+        """Remember that `suggestion` was offered for `plan`."""
+        offer = _Offer(
+            before=plan.prefix,
+            before_is_cut=plan.prefix_is_cut,
+            after=plan.suffix,
+            text=suggestion.text[len(plan.typed) :],
+            replaced=suggestion.end.column - plan.point.column,
+        )
+        self._offers[offer] = None
+        self._offers.move_to_end(offer)
+        while len(self._offers) > self._capacity:
+            oldest, _ = self._offers.popitem(last=False)
+            self._accepted.discard(oldest)
+
+    def recall(self, plan: Plan) -> Suggestion | None:
+        """What is left of the newest offer that goes on at the plan's cursor, if there is one."""
+        for offer in reversed(self._offers):
+            typed = _typed(offer, plan)
+            if typed is None:
+                continue
+            if typed == len(offer.text):
+                self._accepted.add(offer)
+                continue
+            found = suggestion(plan, offer.text[typed:], offer.replaced)
+            if isinstance(found, Suggestion):
+                self._offers.move_to_end(offer)
+                return found
+        return None
+
+    def declined(self, plan: Plan) -> Silence | None:
+        """Why an automatic request gets nothing: its offer was taken whole and then undone."""
+        undone = any(_typed(offer, plan) == 0 for offer in self._accepted)
+        return Silence("The user took this completion and undid it.") if undone and plan.automatic else None
+
+
+def _typed(offer: _Offer, plan: Plan) -> int | None:
+    """How many characters of the offer stand before the plan's cursor, None where the texts differ."""
+    if plan.suffix != offer.after:
+        return None
+    if not plan.prefix_is_cut and not offer.before_is_cut:
+        count = len(plan.prefix) - len(offer.before)
+        fits = 0 <= count <= len(offer.text) and plan.prefix == offer.before + offer.text[:count]
+        return count if fits else None
+    counts = range(len(offer.text), -1, -1)
+    return next((count for count in counts if _agree(offer, offer.before + offer.text[:count], plan)), None)
+
+
+def _agree(offer: _Offer, text: str, plan: Plan) -> bool:
+    """Whether `text` and the plan's prefix end alike, as far back as both are known."""
+    if len(text) >= len(plan.prefix):
+        return text.endswith(plan.prefix) and (plan.prefix_is_cut or len(text) == len(plan.prefix))
+    return offer.before_is_cut and plan.prefix.endswith(text)
