@@ -13,12 +13,14 @@ meant to protect. No excluded file is opened here; what is read are the ignore f
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from pathspec import GitIgnoreSpec
+from pathspec.patterns.gitignore.spec import GitIgnoreSpecPattern
 
 IGNORE_FILE = ".dglspignore"
 
@@ -84,7 +86,9 @@ class Exclusions:
     """The rules of one workspace: `folders` and the `globs` of its settings. Ignore files are read anew on change."""
 
     def __init__(self, folders: Sequence[Path] = (), globs: Sequence[str] = ()) -> None:
-        self._folders = tuple({folder.absolute(): None for folder in folders} | {_resolved(f): None for f in folders})
+        self._folders = tuple(
+            {folder.absolute(): None for folder in folders} | {folder.resolve(): None for folder in folders}
+        )
         self._cache: dict[Path, tuple[_Stamp, GitIgnoreSpec]] = {}
         self._broken: str | None = None
         self._secrets, self._globs = GitIgnoreSpec([]), GitIgnoreSpec([])
@@ -102,8 +106,7 @@ class Exclusions:
         if path is None:
             return self._reason_by_name(Path("/", unquote(urlsplit(uri).path).lstrip("/")))
         try:
-            real = _resolved(path)
-            for name in dict.fromkeys((path.absolute(), real)):
+            for name in dict.fromkeys((path.absolute(), path.resolve())):
                 found = self._reason_by_name(name) or self._reason_by_file(name)
                 if found is not None:
                     return found
@@ -148,15 +151,22 @@ class Exclusions:
 
 
 def _spec(rules: Iterable[str], source: str) -> GitIgnoreSpec:
-    try:
-        return GitIgnoreSpec.from_lines([rule.lower() for rule in rules])
-    except (ValueError, TypeError) as error:
-        raise BrokenRules(f"{source}: {error}") from error
+    """Compile rules; BrokenRules where one of them says nothing, be it malformed or empty of meaning."""
+    patterns = []
+    for rule in rules:
+        try:
+            pattern = GitIgnoreSpecPattern(rule.lower())
+        except (ValueError, re.error) as error:
+            raise BrokenRules(f"{source}: {error}") from error
+        if pattern.include is None and rule.strip() and not rule.startswith("#"):
+            raise BrokenRules(f"{source}: {rule!r} matches nothing")
+        patterns.append(pattern)
+    return GitIgnoreSpec(patterns)
 
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").splitlines()
+        return path.read_text(encoding="utf-8").split("\n")
     except ValueError as error:
         raise BrokenRules(f"{path}: {error}") from error
 
@@ -171,10 +181,6 @@ def _matches(spec: GitIgnoreSpec, name: str) -> bool:
 
 def _relative(path: Path, folder: Path) -> str:
     return path.relative_to(folder).as_posix().lower()
-
-
-def _resolved(path: Path) -> Path:
-    return path.resolve()
 
 
 def _between(folder: Path, place: Path) -> Iterator[Path]:

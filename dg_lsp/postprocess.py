@@ -1,8 +1,8 @@
 """From the engine's raw text to what the editor shows: cut at the right place, repeating nothing that is there already.
 
 In order: one kind of line end; the first line's indentation; one line, or the lines of one block; no repetition; no
-line that follows anyway; what the syntax tree finds broken at the end; brackets and quotes against what stands after the
-cursor. Either a text remains, with the range on the cursor's row that it replaces, or the reason why there is none.
+line that follows anyway; brackets and quotes against what stands after the cursor; what the syntax tree finds broken at
+the end. Either a text remains, with the range on the cursor's row that it replaces, or the reason why there is none.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ def suggest(plan: Plan, raw: str, syntax: Syntax | None) -> Suggestion | Silence
     if repeated is not None:
         return Silence(repeated)
     text = _before_following_lines(plan, text)
-    if syntax is not None and plan.extent == "block":
+    text, replaced = fitted(plan, text)
+    if syntax is not None and plan.extent == "block" and not replaced:
         text = _sound(plan, text, syntax)
-    return suggestion(plan, *fitted(plan, text))
+    return suggestion(plan, text, replaced)
 
 
 def suggestion(plan: Plan, text: str, replaced: int) -> Suggestion | Silence:
@@ -95,7 +96,9 @@ def _block(plan: Plan, text: str) -> str:
                 kept.append(line)
             break
         kept.append(line)
-    return "\n".join(kept).rstrip("\n")
+    while len(kept) > 1 and (not kept[-1].strip() or plan.language.opens_block(kept[-1])):
+        kept.pop()  # the answer broke off before the block that this line opens
+    return "\n".join(kept)
 
 
 def _repeated(plan: Plan, text: str) -> str | None:

@@ -6,7 +6,7 @@ pattern matching in strings", SIAM J. Comput. 6(2), 1977), in one pass.
 
 from __future__ import annotations
 
-# How often a unit of at least this many characters may stand in a row: short ones are rulers and padding.
+# (least length, times): so often in a row a unit of this length is a repetition; short ones may be rulers or padding.
 _LIMITS = ((1, 24), (2, 10), (3, 6), (10, 4), (20, 3))
 _RULER = frozenset("-=#*~_./+ \n\t")
 
@@ -18,7 +18,7 @@ def without_repetition(text: str) -> str:
     best = len(tail)
     for length, period in enumerate(_periods(backwards), start=1):
         unit = backwards[:period]
-        if length // period > _limit(period) and not set(unit) <= _RULER:
+        if length // period >= _limit(period) and not set(unit) <= _RULER:
             best = min(best, len(tail) - length + period)
     return text if best == len(tail) else tail[:best]
 

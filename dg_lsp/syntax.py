@@ -62,7 +62,7 @@ class Syntax:
             if node.type in COMMENTS:
                 return Place(in_comment=_reaches_past(node, offset, self._source))
             if node.type in INTERPOLATIONS:
-                break
+                return Place()
             if node.type in STRINGS:
                 return Place(in_string=node.start_byte < offset < node.end_byte, broken=node.has_error)
         return Place(broken=any(node.has_error for node in path[1:][-3:]))

@@ -1,0 +1,247 @@
+"""From raw text to what is shown: each rule as text with its cursor, the engine's answer, and the text afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dg_lsp.document import Change, Point
+from dg_lsp.planning import Plan, PlanningOptions, SelectedCompletion, Silence, plan
+from dg_lsp.postprocess import Suggestion, suggest
+from dg_lsp.repetition import without_repetition
+from dg_lsp.syntax import Syntax, syntax_for
+from dg_lsp.testing import Marked, marked
+
+
+def planned(mark: Marked, syntax: Syntax | None, **arguments: Any) -> Plan:
+    options = arguments.pop("options", PlanningOptions(mid_line="anywhere", min_characters=0))
+    found = plan(mark.snapshot, syntax, mark.point, automatic=False, options=options, **arguments)
+    assert isinstance(found, Plan), found
+    return found
+
+
+def suggested(source: str, raw: str, language_id: str = "python", *, parsed: bool = True) -> Suggestion | Silence:
+    mark = marked(source, language_id)
+    syntax = syntax_for(language_id, "") if parsed else None
+    return suggest(planned(mark, syntax), raw, syntax)
+
+
+def accepted(source: str, raw: str, language_id: str = "python", *, parsed: bool = True) -> str | Silence:
+    """The document after the user took what was shown."""
+    mark = marked(source, language_id)
+    found = suggested(source, raw, language_id, parsed=parsed)
+    if isinstance(found, Silence):
+        return found
+    snapshot = mark.snapshot
+    change = Change(snapshot.position(found.start), snapshot.position(found.end), found.text)
+    mark.document.apply([change], 2)
+    return mark.snapshot.text
+
+
+def check(source: str, raw: str, after: str, language_id: str = "python", *, parsed: bool = True) -> None:
+    assert accepted(source, raw, language_id, parsed=parsed) == after
+
+
+def check_silent(source: str, raw: str, reason: str, language_id: str = "python") -> None:
+    found = suggested(source, raw, language_id)
+    assert isinstance(found, Silence), found
+    assert reason in found.reason
+
+
+LINES = [
+    ("x = |\n", "1 + 2", "x = 1 + 2\n"),
+    ("x = |\n", "1 + 2\ny = 3\n", "x = 1 + 2\n"),
+    ("x = |\n", " 1", "x = 1\n"),
+    ("x =|\n", " 1  ", "x = 1\n"),
+    ("x = |\r\n", "1\r\ny = 2", "x = 1\r\n"),
+    ("call(a,|b)\n", " c, ", "call(a, c, b)\n"),
+]
+
+
+@pytest.mark.parametrize(("source", "raw", "after"), LINES)
+def test_a_line_is_one_line_without_blanks_at_its_end(source: str, raw: str, after: str) -> None:
+    check(source, raw, after)
+
+
+BRACKETS = [
+    ("foo(|)\n", "a, b)", "foo(a, b)\n"),
+    ("foo(|)\n", "a, b", "foo(a, b)\n"),
+    ("foo(|)\n", "bar()", "foo(bar())\n"),
+    ("foo(|)\n", "bar())", "foo(bar())\n"),
+    ("foo(|)\n", "a)[0]", "foo(a)[0]\n"),
+    ("foo(|\n", "a, b)", "foo(a, b)\n"),
+    ("foo(bar(|)\n", "a))", "foo(bar(a))\n"),
+    ("foo(bar(|))\n", "a))", "foo(bar(a))\n"),
+    ("foo(bar(|))\n", "a) + b)", "foo(bar(a) + b)\n"),
+    ("def f(|):\n    pass\n", "a, b):", "def f(a, b):\n    pass\n"),
+    ("x = a|\n", " + b)", "x = a + b\n"),
+    ("x = [|]\n", "1, 2]", "x = [1, 2]\n"),
+    ('x = "|"\n', 'hello"', 'x = "hello"\n'),
+    ('print("|")\n', 'hello", end=x)', 'print("hello", end=x)\n'),
+    ('print("|")\n', 'hello", x', 'print("hello")\n'),
+    ('print("|\n', 'hello")', 'print("hello")\n'),
+    ("x = {|}\n", "'(': 1}", "x = {'(': 1}\n"),
+    ("foo(| + c)\n", "a + b + c)", "foo(a + b + c)\n"),
+    ("foo(|) + c\n", "a) * 2", "foo(a) + c\n"),
+    ("foo(\n    a,\n    |\n)\n", "b)", "foo(\n    a,\n    b\n)\n"),
+]
+
+
+@pytest.mark.parametrize(("source", "raw", "after"), BRACKETS)
+def test_nothing_is_closed_twice(source: str, raw: str, after: str) -> None:
+    check(source, raw, after)
+    check(source, raw, after, parsed=False)
+
+
+@pytest.mark.parametrize(
+    ("source", "raw", "after"),
+    [
+        ("let x = |;\n", "f(1);", "let x = f(1);\n"),
+        ("let x = f(|);\n", "1, 2);", "let x = f(1, 2);\n"),
+        ("f(() => {|});\n", "\n  g();\n});", "f(() => {\n  g();\n});\n"),
+        ("function f() {\n  |\n}\n", "return 1;\n}\n\nfunction g() {}\n", "function f() {\n  return 1;\n}\n"),
+        ("function f() {|\n", "\n  return 1;\n}\n\nf();\n", "function f() {\n  return 1;\n}\n"),
+        ("let x = `${|}`;\n", "a}`;", "let x = `${a}`;\n"),
+    ],
+)
+def test_braces_are_closed_once_too(source: str, raw: str, after: str) -> None:
+    check(source, raw, after, "javascript")
+
+
+def test_a_brace_is_closed_where_the_known_rest_of_a_long_file_does_not() -> None:
+    rest = "function g() {\n  return 2;\n}\n" * 100
+    source = f"function f() {{\n  |\n\n{rest}"
+    check(source, "return 1;\n}\n", f"function f() {{\n  return 1;\n}}\n\n{rest}", "javascript")
+
+
+BLOCKS = [
+    ("def f(a):|\n", "\n    return a\n\n\ndef g():\n    pass\n", "def f(a):\n    return a\n"),
+    ("def f(a):\n    |\n", "b = a\n\n    return b\n\ndef g():\n", "def f(a):\n    b = a\n\n    return b\n"),
+    ("def f(a):\n|\n", "    return a\n", "def f(a):\n    return a\n"),
+    ("def f(a):\n    |\n", "    return a\n", "def f(a):\n    return a\n"),
+    ("def f(a):\n    |\n", "\n    return a\n", "def f(a):\n    return a\n"),
+    (
+        "def f(a):\n    b = a\n    |\n",
+        "c = b\n    d = c\n\n    e = d\n",
+        "def f(a):\n    b = a\n    c = b\n    d = c\n",
+    ),
+    (
+        "class A:\n    def f(self):\n        |\n",
+        "return 1\n\n    def g(self):\n",
+        "class A:\n    def f(self):\n        return 1\n",
+    ),
+    ("if a:\n    if b:\n        |\n", "c()\n    else:\n        d()\n", "if a:\n    if b:\n        c()\n"),
+    ("def f(a):\n    |\n\nx = 1\n", "return a\nx = 1\n", "def f(a):\n    return a\n\nx = 1\n"),
+    ("def f(a):\n    |\n    return b\n", "b = a\n    return b\n", "def f(a):\n    b = a\n    return b\n"),
+]
+
+
+@pytest.mark.parametrize(("source", "raw", "after"), BLOCKS)
+def test_a_block_ends_where_its_indentation_does(source: str, raw: str, after: str) -> None:
+    check(source, raw, after)
+    check(source, raw, after, parsed=False)
+
+
+def test_a_last_line_that_does_not_parse_is_left_out() -> None:
+    check("def f(a):\n    |\n", "b = a\n    return b +", "def f(a):\n    b = a\n")
+    check("def f(a):\n    |\n", "b = a\n    if b:", "def f(a):\n    b = a\n")
+
+
+def test_a_first_line_is_kept_even_where_it_does_not_parse() -> None:
+    check("def f(a):\n    |\n", "return (a +", "def f(a):\n    return (a +\n")
+
+
+SILENT = [
+    ("x = |\n", "", "nothing to add"),
+    ("x = |\n", "  \n  ", "nothing to add"),
+    ("x = 1|\n", "\ny = 2", "complete"),
+    ("foo(|)\n", ")", "there already"),
+    ("def f():\n    a = call()\n    |\n", "a = call()\n", "repeats the line above"),
+    ("def f():\n    |\n    return total\n", "return total\n", "repeats the line below"),
+]
+
+
+@pytest.mark.parametrize(("source", "raw", "reason"), SILENT)
+def test_what_adds_nothing_is_not_shown_and_the_reason_is_told(source: str, raw: str, reason: str) -> None:
+    check_silent(source, raw, reason)
+
+
+REPETITIONS = [
+    ("a, b, " * 12, "a, b,"),
+    ("x = [" + "0, " * 40, "x = [0,"),
+    ("return value\n" * 5, "return value"),
+    ("haha", "haha"),
+    ("# " + "-" * 70, "# " + "-" * 70),
+    ("f(a)(a)(a)", "f(a)(a)(a)"),
+    ("a\n    b\n    c", "a\n    b\n    c"),
+    ("", ""),
+]
+
+
+@pytest.mark.parametrize(("text", "kept"), REPETITIONS)
+def test_of_a_repetition_one_unit_stays(text: str, kept: str) -> None:
+    assert without_repetition(text).rstrip() == kept
+
+
+def test_the_selected_completion_is_extended_over_its_own_range() -> None:
+    mark = marked("value = os.pa|\n")
+    syntax = syntax_for("python", "")
+    selected = SelectedCompletion(Point(0, 11), Point(0, 13), "path")
+    found = suggest(planned(mark, syntax, selected=selected), ".join(a)\nb", syntax)
+    assert found == Suggestion("path.join(a)", Point(0, 11), Point(0, 13))
+
+
+def test_an_answer_is_judged_by_the_text_that_was_asked_about() -> None:
+    mark = marked("def f(a):\n    |\n")
+    syntax = syntax_for("python", "")
+    asked = planned(mark, syntax)
+    mark.document.apply([Change(None, None, "something(else")], 2)
+    planned(mark._replace(point=Point(0, 3)), syntax)
+    assert suggest(asked, "return a\n\nx = 1", syntax) == Suggestion("return a", asked.point, asked.point)
+
+
+pieces = st.sampled_from(
+    [
+        "a",
+        " ",
+        "\n",
+        "\n    ",
+        "\r\n",
+        "(",
+        ")",
+        "[",
+        "]",
+        "{",
+        "}",
+        '"',
+        "'",
+        ":",
+        ",",
+        "#",
+        "def f():",
+        "return",
+        "é😀",
+    ]
+)
+texts = st.lists(pieces, max_size=12).map("".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.sampled_from(["python", "javascript", "unheard-of"]), texts, texts, texts)
+def test_whatever_comes_the_range_is_on_one_row_and_holds_the_cursor(
+    language_id: str, before: str, after: str, raw: str
+) -> None:
+    mark = marked(f"{before}|{after}".replace("|", "", before.count("|")), language_id)
+    syntax = syntax_for(language_id, "")
+    found = suggest(planned(mark, syntax), raw, syntax)
+    if isinstance(found, Silence):
+        assert found.reason
+        return
+    assert found.start.row == found.end.row == mark.point.row
+    assert found.start <= mark.point <= found.end
+    assert found.end.column <= len(mark.snapshot.lines[mark.point.row].rstrip("\r\n"))
+    assert "\r" not in found.text
+    assert found.text.strip()
