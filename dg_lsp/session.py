@@ -74,6 +74,7 @@ class Services(NamedTuple):
 SUPERSEDED = Silence("A newer request of the same document took its place.")
 CHANGED = Silence("The text changed before the answer came.")
 CLOSED = Silence("The document was closed.")
+FAILED = Silence("The server itself failed; its log says how.")
 
 
 class Session:
@@ -113,6 +114,9 @@ class Session:
         run = self._run = _Run(self._answer(self._document.snapshot(), ask, services, watch), self._unfinished)
         try:
             self.last = await run.outcome
+        except Exception:
+            self.last = FAILED
+            raise
         finally:
             run.stop(SUPERSEDED)
             if self._run is run:

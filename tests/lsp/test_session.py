@@ -1,0 +1,321 @@
+"""Sessions: one running request per document, memory before the engine, and every setting that a request reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dg_engine.api import Draft, Infill, InfillRequest, Piece
+from dg_engine.errors import EngineFailed
+from dg_lsp.backends import Report
+from dg_lsp.document import Change, Position
+from dg_lsp.exclusion import Exclusions
+from dg_lsp.planning import Plan, Silence
+from dg_lsp.session import CHANGED, CLOSED, SUPERSEDED, Ask, EngineTrouble, Offer, Outcome, Selected, Services, Session
+from dg_lsp.settings import EngineSettings, Settings
+from dg_lsp.testing import marked
+
+SOURCE = "def add(a, b):\n    return |"
+
+
+class Gate:
+    """A backend that answers when it is let, and keeps what it was asked."""
+
+    def __init__(self, text: str = "a + b", *, is_open: bool = True) -> None:
+        self.text = text
+        self.requests: list[InfillRequest] = []
+        self.closed = 0
+        self.opened = asyncio.Event()
+        self.asked = asyncio.Event()
+        self.stop_reason: Any = "converged"
+        self.failure: Exception | None = None
+        if is_open:
+            self.opened.set()
+
+    async def infill(self, request: InfillRequest) -> AsyncGenerator[Draft | Infill, None]:
+        self.requests.append(request)
+        self.asked.set()
+        try:
+            await self.opened.wait()
+            if self.failure is not None:
+                raise self.failure
+            if request.drafts:
+                yield Draft(step=1, pieces=(Piece(self.text, settled=True),), milliseconds=1)
+            yield Infill(
+                text=self.text,
+                tokens=3,
+                steps=2,
+                milliseconds=1,
+                score=-0.1,
+                stop_reason=self.stop_reason,
+                prefix_tokens=9,
+                cached_tokens=0,
+            )
+        finally:
+            self.closed += 1
+
+    async def start(self, report: Report) -> None:
+        report(None)
+
+    async def restart(self) -> None:
+        self.opened.set()
+
+    async def close(self) -> None:
+        self.opened.set()
+
+
+class Case:
+    """A session on marked source, and its cursor."""
+
+    def __init__(self, source: str = SOURCE, language: str = "python", path: Path | None = None) -> None:
+        mark = marked(source, language)
+        self.session = Session(mark.document, path)
+        self.ask = Ask(mark.position, automatic=False)
+        self.gate = Gate()
+
+    async def complete(self, settings: Settings | None = None, ask: Ask | None = None, **keywords: Any) -> Outcome:
+        services = Services(settings or Settings(), self.gate, Exclusions((), (settings or Settings()).exclude))
+        return await self.session.complete(ask or self.ask, services, **keywords)
+
+
+def text(outcome: Outcome) -> str:
+    assert isinstance(outcome, Offer), outcome
+    return outcome.suggestion.text
+
+
+@pytest.mark.asyncio
+async def test_an_answer_is_offered_with_what_the_engine_said_of_it() -> None:
+    outcome = await Case().complete()
+    assert text(outcome) == "a + b"
+    assert isinstance(outcome, Offer)
+    assert outcome.infill is not None
+    assert outcome.infill.steps == 2
+
+
+@pytest.mark.asyncio
+async def test_the_older_request_is_settled_at_once_and_its_stream_closed() -> None:
+    case = Case()
+    case.gate = Gate(is_open=False)
+    older = asyncio.create_task(case.complete())
+    await case.gate.asked.wait()
+    newer = asyncio.create_task(case.complete())
+    assert await older == SUPERSEDED
+    case.gate.opened.set()
+    assert text(await newer) == "a + b"
+    assert case.gate.closed == 2
+    assert case.session.running == 0
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("reason", [CHANGED, CLOSED])
+async def test_an_edit_or_the_close_settles_what_runs_without_an_answer(reason: Silence) -> None:
+    case = Case()
+    case.gate = Gate(is_open=False)
+    asked = asyncio.create_task(case.complete())
+    await case.gate.asked.wait()
+    if reason is CHANGED:
+        case.session.change([Change(Position(0, 0), Position(0, 0), "x")], 2)
+    else:
+        case.session.close()
+    assert await asked == reason
+    assert case.session.last == reason
+
+
+@pytest.mark.asyncio
+async def test_the_caller_that_is_cancelled_takes_the_engines_work_with_it() -> None:
+    case = Case()
+    case.gate = Gate(is_open=False)
+    asked = asyncio.create_task(case.complete())
+    await case.gate.asked.wait()
+    asked.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await asked
+    while case.session.running:
+        await asyncio.sleep(0)
+    assert case.gate.closed == 1
+
+
+@pytest.mark.asyncio
+async def test_a_backend_that_is_slow_to_let_go_does_not_delay_the_answer_to_the_older_request() -> None:
+    case = Case()
+    release = asyncio.Event()
+
+    class Reluctant(Gate):
+        async def infill(self, request: InfillRequest) -> AsyncGenerator[Draft | Infill, None]:
+            self.asked.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await release.wait()
+            yield Draft(step=1, pieces=(), milliseconds=0)
+
+    case.gate = Reluctant()
+    older = asyncio.create_task(case.complete())
+    await case.gate.asked.wait()
+    case.gate = Gate()
+    assert text(await case.complete()) == "a + b"
+    assert older.done()
+    assert await older == SUPERSEDED
+    assert case.session.running == 1
+    release.set()
+    while case.session.running:
+        await asyncio.sleep(0)
+
+
+@pytest.mark.asyncio
+async def test_typing_along_an_offer_is_answered_from_memory_without_the_engine_and_without_a_pause() -> None:
+    case = Case()
+    await case.complete()
+    end = case.ask.position
+    case.session.change([Change(end, end, "a +")], 2)
+    ask = Ask(Position(end.line, end.character + 3), automatic=True)
+    assert text(await case.complete(Settings(debounce_ms=1e9), ask)) == " b"
+    assert len(case.gate.requests) == 1
+
+
+@pytest.mark.asyncio
+async def test_an_automatic_request_waits_before_it_reaches_the_engine_and_an_invoked_one_does_not() -> None:
+    case = Case()
+    slow = Settings(debounce_ms=1e9)
+    automatic = asyncio.create_task(case.complete(slow, case.ask._replace(automatic=True)))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert case.gate.requests == []
+    assert text(await case.complete(slow)) == "a + b"
+    assert await automatic == SUPERSEDED
+
+
+@pytest.mark.asyncio
+async def test_without_a_pause_an_automatic_request_reaches_the_engine() -> None:
+    case = Case()
+    assert text(await case.complete(Settings(debounce_ms=0), case.ask._replace(automatic=True))) == "a + b"
+
+
+@pytest.mark.asyncio
+async def test_an_engine_that_does_not_answer_in_its_time_is_given_up() -> None:
+    case = Case()
+    case.gate = Gate(is_open=False)
+    outcome = await case.complete(Settings(engine=EngineSettings(answer_timeout_s=0.001)))
+    assert isinstance(outcome, EngineTrouble)
+    assert "0.001 s" in outcome.reason
+    assert case.gate.closed == 1
+
+
+@pytest.mark.asyncio
+async def test_an_engine_that_fails_is_a_silence_with_its_own_words() -> None:
+    case = Case()
+    case.gate.failure = EngineFailed("out of memory")
+    assert await case.complete() == EngineTrouble("out of memory")
+
+
+@pytest.mark.asyncio
+async def test_what_the_engine_cut_short_for_a_newer_request_is_not_offered() -> None:
+    case = Case()
+    case.gate.stop_reason = "superseded"
+    assert await case.complete() == SUPERSEDED
+
+
+@pytest.mark.asyncio
+async def test_drafts_are_asked_for_and_passed_on_only_when_somebody_watches() -> None:
+    case = Case()
+    seen: list[tuple[Plan, Draft]] = []
+    await case.complete(watch=lambda planned, draft: seen.append((planned, draft)))
+    assert [(planned.line_prefix, draft.text) for planned, draft in seen] == [("    return ", "a + b")]
+    case = Case()
+    await case.complete()
+    assert not case.gate.requests[0].drafts
+
+
+@pytest.mark.asyncio
+async def test_a_failure_of_our_own_is_raised_and_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case()
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr("dg_lsp.session.suggest", broken)
+    with pytest.raises(RuntimeError, match="a fault"):
+        await case.complete()
+    assert isinstance(case.session.last, Silence)
+    assert case.session.running == 0
+
+
+async def request_with(settings: Settings, source: str = SOURCE) -> InfillRequest:
+    case = Case(source)
+    await case.complete(settings)
+    (request,) = case.gate.requests
+    return request
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("max_new_tokens", 7), ("max_denoising_steps", 3), ("entropy_bound", 0.5), ("time_budget_ms", 20.0)],
+)
+async def test_each_engine_knob_reaches_the_request(name: str, value: float) -> None:
+    changed: dict[str, Any] = {name: value}
+    assert getattr(await request_with(Settings(**changed)), name) == value
+    assert getattr(await request_with(Settings()), name) != value
+
+
+@pytest.mark.asyncio
+async def test_multi_line_chooses_the_extent() -> None:
+    source = "class A:\n    def add(self, a, b):\n        |"
+    assert (await request_with(Settings(multi_line="never"), source)).extent == "line"
+    assert (await request_with(Settings(multi_line="always"), source)).extent == "block"
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("settings", "reason"),
+    [
+        (Settings(enabled=False), "switched off for python"),
+        (Settings(languages={"python": False}), "switched off for python"),
+        (Settings(exclude=("*.py",)), ""),
+    ],
+)
+async def test_what_is_switched_off_or_excluded_never_reaches_the_engine(
+    settings: Settings, reason: str, tmp_path: Path
+) -> None:
+    case = Case(path=tmp_path / "a.py")
+    services = Services(settings, case.gate, Exclusions((tmp_path,), settings.exclude))
+    outcome = await case.session.complete(case.ask, services)
+    assert isinstance(outcome, Silence)
+    assert reason in outcome.reason
+    assert case.gate.requests == []
+
+
+@pytest.mark.asyncio
+async def test_in_comments_can_be_switched_off() -> None:
+    case = Case("def add(a, b):\n    # the sum of a and |\n    return a + b\n")
+    automatic = case.ask._replace(automatic=True)
+    outcome = await case.complete(Settings(in_comments=False, debounce_ms=0), automatic)
+    assert isinstance(outcome, Silence)
+    assert case.gate.requests == []
+    await case.complete(Settings(in_comments=True, debounce_ms=0), automatic)
+    assert len(case.gate.requests) == 1
+
+
+@pytest.mark.asyncio
+async def test_the_request_names_language_file_and_a_document_of_this_process(tmp_path: Path) -> None:
+    case = Case(path=tmp_path / "sum.py")
+    await case.complete()
+    (request,) = case.gate.requests
+    assert (request.path, request.language) == ("sum.py", "python")
+    assert request.document.endswith(":file:///sample")
+    assert request.document != "file:///sample"
+
+
+@pytest.mark.asyncio
+async def test_the_entry_selected_in_the_menu_begins_the_answer() -> None:
+    case = Case("import json\nvalue = json.du|")
+    end = case.ask.position
+    selected = Selected(Position(end.line, end.character - 2), end, "dumps")
+    case.gate.text = "(value)"
+    outcome = await case.complete(ask=case.ask._replace(selected=selected))
+    assert text(outcome).startswith("dumps")
+    assert case.gate.requests[0].prefix.endswith("json.dumps")
