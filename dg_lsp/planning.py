@@ -134,7 +134,7 @@ def plan(
     """
     if selected is not None:
         if not _extends(selected, snapshot, point):
-            return Silence("the selected completion does not extend the text before the cursor")
+            return Silence("The selected completion does not extend the text before the cursor.")
         if ")" in selected.text:
             selected = None  # finished calls lead models astray, and the user may still mean the bare name
     draft = _draft(snapshot, syntax, point, options, selected)
@@ -214,24 +214,24 @@ def _inside(snapshot: Snapshot, syntax: Syntax | None, point: Point, language: L
 def _refusal(draft: _Draft, options: PlanningOptions) -> str | None:
     """Why an automatic request is not worth its distraction."""
     if len(draft.before.text.strip()) + len(draft.after.text.strip()) < options.min_characters:
-        return "there is too little text around the cursor to go by"
+        return "There is too little text around the cursor to go by."
     if draft.in_comment and not options.in_comments:
-        return "the cursor is in a comment"
+        return "The cursor is in a comment."
     if draft.in_string and not options.in_strings:
-        return "the cursor is in a string"
+        return "The cursor is in a string."
     if _is_word(draft.line_prefix[-1:]) and _is_word(draft.rest[:1]):
-        return "the cursor is inside a word"
+        return "The cursor is inside a word."
     return _refusal_of_line(draft, options.mid_line)
 
 
 def _refusal_of_line(draft: _Draft, mid_line: MidLine) -> str | None:
     if draft.rest.strip() and mid_line == "never":
-        return "there is text after the cursor on its line"
+        return "There is text after the cursor on its line."
     if mid_line == "closers" and not _CLOSERS_ONLY.fullmatch(draft.rest):
-        return "there is more than closing brackets after the cursor on its line"
+        return "There is more than closing brackets after the cursor on its line."
     is_code = not (draft.in_string or draft.in_comment or draft.language.indented)
     if is_code and not draft.rest.strip() and draft.line_prefix.rstrip().endswith((";", "}")):
-        return "the line before the cursor is complete"
+        return "The line before the cursor is complete."
     return None
 
 

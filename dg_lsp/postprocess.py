@@ -34,9 +34,9 @@ def suggest(plan: Plan, raw: str, syntax: Syntax | None) -> Suggestion | Silence
     """What to show of `raw`, the engine's answer to `plan`, or why nothing. Reads the plan's own snapshot only."""
     text = _indented(plan, raw.replace("\r\n", "\n").replace("\r", "\n"))
     if not text.strip():
-        return Silence("the engine has nothing to add")
+        return Silence("The engine has nothing to add.")
     if plan.extent == "line" and text.startswith("\n"):
-        return Silence("the engine takes the line for complete")
+        return Silence("The engine takes the line for complete.")
     text = text.split("\n", 1)[0] if plan.extent == "line" else _block(plan, text)
     text = without_repetition(text)
     repeated = _repeated(plan, text)
@@ -55,9 +55,9 @@ def suggestion(plan: Plan, text: str, replaced: int) -> Suggestion | Silence:
     if not following.strip() or following[0].isspace():
         text = text.rstrip()
     if not text.strip():
-        return Silence("nothing of the answer is left that is not there already")
+        return Silence("Nothing of the answer is left that is not there already.")
     if text == plan.rest_of_line[:replaced]:
-        return Silence("the answer is what is there already")
+        return Silence("The answer is what is there already.")
     end = Point(plan.point.row, plan.point.column + replaced)
     return Suggestion(plan.typed + text, plan.start, end)
 
@@ -107,10 +107,10 @@ def _repeated(plan: Plan, text: str) -> str | None:
     if len(line) < _MIN_LINE or CLOSING.fullmatch(line):
         return None
     if line == plan.line_before.strip():
-        return "the answer repeats the line above"
+        return "The answer repeats the line above."
     following = _following(plan)
     if following and line == following[0].strip():
-        return "the answer repeats the line below"
+        return "The answer repeats the line below."
     return None
 
 

@@ -131,7 +131,7 @@ def test_closing_brackets_after_the_cursor_do_not_prevent_a_request(rest: str) -
 
 def test_a_finished_statement_is_left_alone() -> None:
     found = planned("let total = add(1, 2);|\n", "javascript")
-    assert found == Silence("the line before the cursor is complete")
+    assert found == Silence("The line before the cursor is complete.")
 
 
 @pytest.mark.parametrize(
