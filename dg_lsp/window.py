@@ -1,7 +1,7 @@
 """The part of a document that is parsed: the whole of a small file, the lines around the cursor of a large one.
 
 Parsing again after one key costs time in proportion to the file where brackets are left open: 2 ms and up to 60 ms in
-1 MiB of Python (tree-sitter 0.26), 0.3 ms and up to 2 ms in 32 KiB. So some 12 KiB are parsed, at most twice that.
+1 MiB of Python (tree-sitter 0.26), 0.3 ms and up to 2 ms in 32 KiB. So some 8 KiB are parsed, at most twice that.
 Within a large file a window begins and ends where a definition does, at the least indentation that is to be had: the
 parser knows nothing of the text outside, and a window that begins inside a string or a comment of many lines takes its
 end for its start. Nothing is parsed where the cursor's own line is longer than a window.
@@ -16,7 +16,7 @@ from dg_lsp.indentation import width
 from dg_lsp.languages import Language
 from dg_lsp.lines import Lines, content
 
-BEFORE, AFTER = 8192, 4096
+BEFORE, AFTER = 6144, 2048
 """Characters wanted before and after the row of the cursor."""
 
 # A cursor that stays this far from both ends keeps its window, so that typing never parses anew.
