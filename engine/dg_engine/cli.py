@@ -78,7 +78,9 @@ def serve(
         serving.serve_socket(service, socket_ or paths.socket_path(model), idle_timeout)
 
 
-def load_engine(model: str, *, device: str | None = None, threads: int | None = None) -> Engine:
+def load_engine(
+    model: str, *, device: str | None = None, threads: int | None = None, dtype: str | None = None
+) -> Engine:
     """The engine for a checkpoint directory; an empty name is the shipped one."""
     import torch
 
@@ -86,4 +88,5 @@ def load_engine(model: str, *, device: str | None = None, threads: int | None = 
     from dg_engine.service import shipped_model
 
     torch.set_num_threads(threads or min(4, len(os.sched_getaffinity(0))))
-    return Engine.load(Path(model) if model else shipped_model(), device=device)
+    precision = None if dtype is None else getattr(torch, dtype)
+    return Engine.load(Path(model) if model else shipped_model(), device=device, dtype=precision)

@@ -1,0 +1,35 @@
+"""How tests compare an operation with its reference: one tolerance rule, by type and by the length of the sums."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def assert_agrees(actual: Tensor, expected: Tensor, *, terms: int = 1) -> None:
+    """Compare by largest and by root-mean-square error, relative to the expected values' root mean square.
+
+    The allowance is 4 units in the last place of the type, times the square root of the number of terms in each sum:
+    rounding errors of a sum grow so. The root mean square may reach half of that, so that a bias shows which the
+    largest error alone would pass.
+
+    Raises:
+        AssertionError: naming both errors and the coordinates and values of the worst element.
+    """
+    assert actual.shape == expected.shape, f"shape {list(actual.shape)}, expected {list(expected.shape)}"
+    assert actual.dtype == expected.dtype, f"{actual.dtype}, expected {expected.dtype}"
+    assert bool(torch.isfinite(actual).all()), "not every element is finite"
+    error = (actual.double() - expected.double()).abs()
+    scale = max(float(expected.double().pow(2).mean().sqrt()), 1e-6)
+    allowed = 4 * torch.finfo(actual.dtype).eps * terms**0.5
+    worst, mean = float(error.max()) / scale, float(error.pow(2).mean().sqrt()) / scale
+    where = tuple(int(i) for i in torch.unravel_index(error.argmax(), error.shape))
+    detail = f"worst at {where}: {float(actual[where])}, expected {float(expected[where])}"
+    # A single element may be many times the root mean square, and its own rounding is relative to itself.
+    assert worst <= allowed * 8, f"largest error {worst:.2e} of the scale, allowed {allowed * 8:.2e}; {detail}"
+    assert mean <= allowed / 2, f"mean error {mean:.2e} of the scale, allowed {allowed / 2:.2e}; {detail}"
+
+
+def random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
+    """Normal random numbers that depend on the seed and the shape alone."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
