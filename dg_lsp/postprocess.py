@@ -20,6 +20,8 @@ from dg_lsp.syntax import Syntax, Trial
 
 # A shorter line than this may well stand twice.
 _MIN_LINE = 3
+# Nobody reads ghost text of more than some hundred lines, and the search for repetitions takes 0.3 us per character.
+_MAX_TEXT = 8192
 
 
 class Suggestion(NamedTuple):
@@ -32,7 +34,7 @@ class Suggestion(NamedTuple):
 
 def suggest(plan: Plan, raw: str, syntax: Syntax | None) -> Suggestion | Silence:
     """What to show of `raw`, the engine's answer to `plan`, or why nothing. Reads the plan's own snapshot only."""
-    text = _indented(plan, raw.replace("\r\n", "\n").replace("\r", "\n"))
+    text = _indented(plan, raw[:_MAX_TEXT].replace("\r\n", "\n").replace("\r", "\n"))
     if not text.strip():
         return Silence("The engine has nothing to add.")
     if plan.extent == "line" and text.startswith("\n"):
@@ -70,7 +72,7 @@ def _indented(plan: Plan, text: str) -> str:
     if plan.in_string or plan.in_comment or _is_bracketed(plan):
         return text
     if plan.extent == "block" and not plan.line_prefix:
-        return plan.indentation + text.lstrip(" \t")
+        return text if text[:1].isspace() else plan.indentation + text
     room = max(width(plan.indentation) - width(plan.line_prefix), 0)
     return text.lstrip(" \t") if width(text) > room == 0 else text[max(width(text) - room, 0) :]
 

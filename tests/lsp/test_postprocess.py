@@ -154,6 +154,31 @@ def test_a_first_line_is_kept_even_where_it_does_not_parse() -> None:
     check("def f(a):\n    |\n", "return (a +", "def f(a):\n    return (a +\n")
 
 
+@pytest.mark.parametrize(
+    ("language_id", "source", "raw", "after"),
+    [
+        ("go", "func f() int {\n|\n}\n", "\treturn 1\n}\n", "func f() int {\n\treturn 1\n}\n"),
+        ("go", "func f() int {\n\t|\n}\n", "return 1\n}\n\nfunc g", "func f() int {\n\treturn 1\n}\n"),
+        ("rust", "fn f() {\n    let v = vec![|];\n}\n", "1, 2];", "fn f() {\n    let v = vec![1, 2];\n}\n"),
+        ("ruby", "def f(a)\n  |\nend\n", "a + 1\nend\n", "def f(a)\n  a + 1\nend\n"),
+        ("shellscript", "if x; then\n  |\nfi\n", "echo x\nfi\n", "if x; then\n  echo x\nfi\n"),
+        ("html", "<div>\n  |\n</div>\n", "<p>a</p>\n</div>\n", "<div>\n  <p>a</p>\n</div>\n"),
+        ("css", "a {\n  |\n}\n", "color: red;\n}\n\nb {\n", "a {\n  color: red;\n}\n"),
+        ("json", '{\n  "a": |\n}\n', "[1, 2]\n}\n", '{\n  "a": [1, 2]\n}\n'),
+        ("c", 'int f() {\n  puts("|");\n}\n', 'a\\n");\n  return 0;', 'int f() {\n  puts("a\\n");\n}\n'),
+    ],
+)
+def test_blocks_of_other_languages_end_too(language_id: str, source: str, raw: str, after: str) -> None:
+    check(source, raw, after, language_id)
+
+
+def test_an_answer_without_end_is_cut_to_a_readable_size() -> None:
+    raw = "".join(f"value_{number} = {number}\n    " for number in range(100_000))
+    found = suggested("def f(a):\n    |\n", raw)
+    assert isinstance(found, Suggestion)
+    assert 1000 < len(found.text) < 10_000
+
+
 SILENT = [
     ("x = |\n", "", "nothing to add"),
     ("x = |\n", "  \n  ", "nothing to add"),
