@@ -127,14 +127,19 @@ class EngineBackend:
             async with aclosing(self._events(engine, request)) as events:
                 async for event in events:
                     yield event
+            return
         except EngineUnavailable:
             # Raised before the first event if at all, so nothing is yielded twice.
             await self._drop(engine)
-        else:
-            return
-        async with aclosing(self._events(await self._connected(), request)) as events:
-            async for event in events:
-                yield event
+        engine = await self._connected()
+        try:
+            async with aclosing(self._events(engine, request)) as events:
+                async for event in events:
+                    yield event
+        except EngineUnavailable as error:
+            self._count(error)
+            await self._drop(engine)
+            raise
 
     async def _events(self, engine: Engine, request: InfillRequest) -> AsyncGenerator[Draft | Infill, None]:
         try:

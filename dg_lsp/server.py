@@ -240,10 +240,10 @@ async def on_completion(server: Server, params: types.CompletionParams) -> types
 
 
 def explain(server: Server, *arguments: Any) -> dict[str, Any]:
-    """Why the last request of a document, named by its URI, offered nothing, and how many requests still run."""
+    """What the last request of a document, named by its URI, came to: `state`, `reason`, and how many still run."""
     if len(arguments) != 1 or not isinstance(arguments[0], str):
         raise JsonRpcInvalidParams(f"{EXPLAIN} takes the URI of one document.")
-    return {"reason": server.state.explain(arguments[0]), "running": server.state.running}
+    return {**server.state.explain(arguments[0])._asdict(), "running": server.state.running}
 
 
 async def restart_engine(server: Server, *_: Any) -> str:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from dg_engine.errors import EngineError
 from dg_lsp import logs
@@ -17,7 +17,7 @@ from dg_lsp.backends import Backend, Report
 from dg_lsp.document import Change, Document
 from dg_lsp.exclusion import Exclusions
 from dg_lsp.planning import Silence
-from dg_lsp.session import Ask, Offer, Outcome, Services, Session
+from dg_lsp.session import Ask, EngineTrouble, Offer, Outcome, Services, Session
 from dg_lsp.settings import Settings, SettingsError, parse
 
 log = logging.getLogger(__name__)
@@ -25,6 +25,13 @@ log = logging.getLogger(__name__)
 BackendFactory = Callable[[Settings], Backend]
 
 UNKNOWN = Silence("The document was never opened, or its text was lost; open it again.")
+
+
+class Explanation(NamedTuple):
+    """The end of a document's last request, for people and for an editor's status line."""
+
+    state: Literal["offered", "nothing", "failed"]
+    reason: str
 
 
 class Workspace:
@@ -77,14 +84,16 @@ class Workspace:
             log.debug("Nothing offered in %s: %s", uri, outcome.reason)
         return outcome
 
-    def explain(self, uri: str) -> str:
-        """Why the last request of a document ended as it did."""
+    def explain(self, uri: str) -> Explanation:
+        """What the last request of a document came to, and why."""
         session = self._sessions.get(uri)
         if session is None:
-            return UNKNOWN.reason
+            return Explanation("nothing", UNKNOWN.reason)
         if session.last is None:
-            return "Nothing has been asked for in this document yet."
-        return "A completion was offered." if isinstance(session.last, Offer) else session.last.reason
+            return Explanation("nothing", "Nothing has been asked for in this document yet.")
+        if isinstance(session.last, Offer):
+            return Explanation("offered", "A completion was offered.")
+        return Explanation("failed" if isinstance(session.last, EngineTrouble) else "nothing", session.last.reason)
 
     @property
     def running(self) -> int:

@@ -139,7 +139,7 @@ def encode(request: msgspec.Struct) -> bytes:
 async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
     # Not `aiter_lines`: it splits at U+2028, form feed and the like, which JSON leaves as they are inside strings.
     pending = b""
-    async for chunk in response.aiter_bytes():
+    async for chunk in _chunks(response):
         *whole, pending = (pending + chunk).split(b"\n")
         for line in whole:
             if line.strip():
@@ -148,6 +148,14 @@ async def _lines(response: httpx.Response) -> AsyncIterator[bytes]:
             raise EngineFailed(f"The engine sent a line of more than {MAX_LINE_BYTES} bytes.")
     if pending.strip():
         yield pending
+
+
+async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
+    try:
+        async for chunk in response.aiter_bytes():
+            yield chunk
+    except httpx.TransportError as error:
+        raise EngineFailed("The connection to the engine broke before the answer was complete.") from error
 
 
 def _event(line: bytes) -> Draft | Infill:
@@ -193,7 +201,7 @@ def _mapped_errors(address: Address) -> Iterator[None]:
     except httpx.TimeoutException as error:
         raise EngineUnavailable(f"The engine at {place} does not answer in time.") from error
     except httpx.TransportError as error:
-        raise EngineFailed(f"The connection to the engine at {place} broke.") from error
+        raise EngineUnavailable(f"The engine at {place} went away without an answer.") from error
 
 
 def _is_loopback(host: str) -> bool:

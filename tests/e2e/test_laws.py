@@ -49,6 +49,7 @@ def test_the_newest_request_of_a_document_wins_and_the_older_ones_are_answered_n
     older = [ask(client, uri, HANG) for _ in range(5)]
     newest = ask(client, uri, RETURN)
     assert offered(client.answer(newest)) == "a + b"
+    assert explain(client, uri)["state"] == "offered"
     for asked in older:
         assert client.answer(asked)["result"] is None
         assert len(client.answers(asked)) == 1
@@ -100,7 +101,9 @@ def test_an_engine_that_breaks_or_is_gone_is_null_and_a_reason_and_the_next_requ
 ) -> None:
     uri = client.open(TEXT)
     assert client.answer(ask(client, uri, place))["result"] is None
-    assert explain(client, uri)["reason"].startswith("The scripted engine")
+    explained = explain(client, uri)
+    assert explained["state"] == "failed"
+    assert explained["reason"].startswith("The scripted engine")
     assert offered(client.answer(ask(client, uri, RETURN))) == "a + b"
     assert not popups(client)
 

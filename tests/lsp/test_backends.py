@@ -40,6 +40,7 @@ class Fleet:
     def __init__(self) -> None:
         self.launched: list[FakeEngine] = []
         self.refusal: str = ""
+        self.breaks = ""
         self.now = 0.0
 
     async def launch(self, settings: EngineSettings, report: Callable[[Health], None]) -> Engine:
@@ -47,7 +48,7 @@ class Fleet:
             raise EngineUnavailable(self.refusal)
         report(Health(state="loading", message="weights", progress=0.25))
         await asyncio.sleep(0)
-        self.launched.append(FakeEngine(str(len(self.launched))))
+        self.launched.append(FakeEngine(str(len(self.launched)), self.breaks))
         return cast("Engine", self.launched[-1])
 
     def backend(self, *, autostart: bool = True, attempts: int = 3) -> EngineBackend:
@@ -58,10 +59,10 @@ class Fleet:
 class FakeEngine:
     """Stands for both the engine and its client."""
 
-    def __init__(self, text: str) -> None:
+    def __init__(self, text: str, breaks: str) -> None:
         self.text = text
         self.alive = True
-        self.breaks: str = ""
+        self.breaks = breaks
         self.closed = False
         self.address = Address("http://127.0.0.1:1", None)
         self.client = self
@@ -72,7 +73,8 @@ class FakeEngine:
         return Health(state="ready")
 
     async def infill(self, request: InfillRequest) -> AsyncGenerator[Draft | Infill, None]:
-        if not self.alive:
+        if not self.alive or self.breaks == "at once":
+            self.alive = False
             raise EngineUnavailable("no answer")
         if self.breaks:
             self.alive = self.breaks == "survives"
@@ -125,6 +127,21 @@ async def test_a_crash_fails_its_request_and_the_next_one_after_the_pause_gets_a
         await ask(backend)
     fleet.now = 1.5
     assert await ask(backend) == "1"
+
+
+@pytest.mark.asyncio
+async def test_an_engine_that_dies_at_each_request_before_it_says_anything_is_left_alone_in_the_end() -> None:
+    fleet = Fleet()
+    fleet.breaks = "at once"
+    backend = fleet.backend()
+    for _ in range(3):
+        with pytest.raises(EngineUnavailable, match="no answer"):
+            await ask(backend)
+        fleet.now += 100
+    launched = len(fleet.launched)
+    with pytest.raises(EngineUnavailable, match="3 times in a row"):
+        await ask(backend)
+    assert len(fleet.launched) == launched
 
 
 @pytest.mark.asyncio
