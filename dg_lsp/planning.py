@@ -117,6 +117,8 @@ class _Draft(NamedTuple):
     after: Cut
     in_comment: bool
     in_string: bool
+    automatic: bool
+    selected: SelectedCompletion | None
 
 
 def plan(
@@ -137,17 +139,19 @@ def plan(
             return Silence("The selected completion does not extend the text before the cursor.")
         if ")" in selected.text:
             selected = None  # finished calls lead models astray, and the user may still mean the bare name
-    draft = _draft(snapshot, syntax, point, options, selected)
+    draft = _draft(snapshot, syntax, point, options, selected)._replace(automatic=automatic)
     reason = _refusal(draft, options) if automatic else None
-    if reason is not None:
-        return Silence(reason)
+    return _decided(draft, options.multi_line) if reason is None else Silence(reason)
+
+
+def _decided(draft: _Draft, multi_line: MultiLine) -> Plan:
     opener = _opener(draft)
     return Plan(
-        snapshot=snapshot,
+        snapshot=draft.snapshot,
         language=draft.language,
-        point=point,
-        automatic=automatic,
-        extent=_extent(draft, opener, options.multi_line),
+        point=draft.point,
+        automatic=draft.automatic,
+        extent=_extent(draft, opener, multi_line),
         prefix=draft.before.text,
         suffix=draft.after.text,
         prefix_is_cut=draft.before.is_cut,
@@ -159,7 +163,7 @@ def plan(
         line_before=draft.around.above,
         in_comment=draft.in_comment,
         in_string=draft.in_string,
-        selected=selected,
+        selected=draft.selected,
     )
 
 
@@ -191,6 +195,8 @@ def _draft(
         after=text_after(lines, point, options.max_suffix_characters),
         in_comment=in_comment,
         in_string=in_string,
+        automatic=False,
+        selected=selected,
     )
 
 

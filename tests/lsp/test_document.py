@@ -48,7 +48,8 @@ class Twin:
                 return end
             at = end + (2 if self.text[end : end + 2] == "\r\n" else 1)
         left = position.character
-        while at < self.line_end(at) and self.width(self.text[at]) <= left:
+        end = self.line_end(at)
+        while at < end and self.width(self.text[at]) <= left:
             left -= self.width(self.text[at])
             at += 1
         return at
@@ -99,6 +100,15 @@ def test_a_position_means_what_the_reference_says(encoding: Encoding, text: str,
     before = "".join(snapshot.lines.between(0, point.row)) + snapshot.lines[point.row][: point.column]
     assert len(before) == twin.offset(position)
     assert snapshot.point(snapshot.position(point)) == point
+
+
+@settings(max_examples=40, deadline=None)
+@given(encodings, st.lists(pieces, min_size=1, max_size=5).map("".join), st.data())
+def test_positions_in_a_line_of_many_thousand_characters(encoding: Encoding, unit: str, data: st.DataObject) -> None:
+    line = "".join(character for character in unit if character not in "\r\n") * 2500
+    snapshot, twin = opened(f"{line}\n", encoding).snapshot(), Twin(line, encoding)
+    position = Position(0, data.draw(st.integers(0, 4 * len(line) + 1)))
+    assert snapshot.point(position) == Point(0, twin.offset(position))
 
 
 @given(texts)
