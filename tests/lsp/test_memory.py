@@ -84,6 +84,7 @@ def test_the_offer_goes_on_when_the_prefix_begins_elsewhere() -> None:
     assert len(beginnings) > 1
     elsewhere = lines.replace("value_399 ", "value_398 ")
     assert memory.recall(planned(elsewhere, TAIL)) is None
+    assert memory.recall(planned(lines[-100:], TAIL)) is None  # the rest is not cut off, it is gone
 
 
 def test_carriage_returns_do_not_hide_an_offer() -> None:

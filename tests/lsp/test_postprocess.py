@@ -117,6 +117,18 @@ def test_a_brace_is_closed_where_the_known_rest_of_a_long_file_does_not() -> Non
     check(source, "return 1;\n}\n", f"function f() {{\n  return 1;\n}}\n\n{rest}", "javascript")
 
 
+def test_a_bracket_of_a_line_far_above_is_left_to_the_unknown_rest_of_the_file() -> None:
+    rest = "  g();\n" * 300 + "}\n"
+    source = f"function f() {{\n  let x = |\n{rest}"
+    check(source, "1; }", f"function f() {{\n  let x = 1;\n{rest}", "javascript")
+
+
+def test_closers_are_trimmed_where_they_end_the_answer_and_replaced_where_they_do_not() -> None:
+    cursor = Point(0, 4)
+    assert suggested("foo(|)\n", "a, b)") == Suggestion("a, b", cursor, cursor)
+    assert suggested("foo(|)\n", "a)[0]") == Suggestion("a)[0]", cursor, Point(0, 5))
+
+
 BLOCKS = [
     ("def f(a):|\n", "\n    return a\n\n\ndef g():\n    pass\n", "def f(a):\n    return a\n"),
     ("def f(a):\n    |\n", "b = a\n\n    return b\n\ndef g():\n", "def f(a):\n    b = a\n\n    return b\n"),

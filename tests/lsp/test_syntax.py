@@ -200,6 +200,17 @@ def test_only_a_window_of_a_large_file_is_parsed_and_it_moves_with_the_cursor() 
     assert syntax.place(document.snapshot(), Point(80_006, 13)).in_string
 
 
+def test_the_window_grows_with_the_text_in_it() -> None:
+    document = Document("file:///a.py", "python", 1, "x = 1\n" * 200, "utf-16")
+    syntax = syntax_of("python")
+    for version in range(2, 6):
+        document.apply([Change(Position(60, 0), Position(60, 0), "y = 2\n")], version)
+        lines = document.snapshot().lines
+        syntax.place(document.snapshot(), Point(60, 0))
+        assert syntax.window is not None
+        assert (syntax.window.first, syntax.window.last) == (0, len(lines))
+
+
 def test_a_giant_line_is_not_parsed() -> None:
     mark = marked("x = '" + "a" * 200_000 + "|'\n")
     syntax = syntax_of("python")
