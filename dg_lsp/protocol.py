@@ -50,7 +50,6 @@ class Protocol(LanguageServerProtocol):
         super().__init__(*arguments, **keywords)
         self.finished = asyncio.Event()
         """Set when the client has sent `exit`, has gone, or the server was told to stop."""
-        self.exit_code = 1
 
     async def serve(self, reader: asyncio.StreamReader) -> int:
         """Handle messages until `exit` or the end of the stream; returns the process's exit status.
@@ -64,8 +63,7 @@ class Protocol(LanguageServerProtocol):
         reading.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await reading
-        self.exit_code = 0 if self._shutdown else 1
-        return self.exit_code
+        return 0 if self._shutdown else 1
 
     async def _read(self, reader: asyncio.StreamReader) -> None:
         async for body in bodies(reader):
@@ -140,11 +138,6 @@ class Protocol(LanguageServerProtocol):
             future.set_exception(error)
         else:
             self._handle_response(identifier, getattr(response, "result", None), getattr(response, "error", None))
-
-    @property
-    def is_open(self) -> bool:
-        """Whether `initialize` has been answered and the connection is not over."""
-        return hasattr(self, "server_capabilities") and not self.finished.is_set()
 
     @property
     def _is_fresh(self) -> bool:

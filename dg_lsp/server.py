@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, TypeVar
 
 from lsprotocol import types
@@ -42,6 +42,8 @@ class Server(LanguageServer):
         super().__init__("dg-lsp", __version__, protocol_cls=Protocol, converter_factory=default_converter)
         self.state = Workspace(make_backend, self._report_loading)
         self.client = types.ClientCapabilities()
+        self.is_introduced = False
+        """Whether `initialize` has come; from then on, its own answer included, the log may go to the client."""
         self._loading: _LoadingProgress | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         for method, (handler, options) in FEATURES.items():
@@ -103,8 +105,7 @@ class Server(LanguageServer):
         except JsonRpcException as error:
             log.warning("The client did not tell its settings: %s", error.message)
             answer = None
-        values = answer[0] if answer else None
-        await self.state.configure(values if isinstance(values, Mapping) else None)
+        await self.state.configure(_object(answer[0] if isinstance(answer, Sequence) and answer else None))
 
     async def subscribe(self) -> None:
         """Ask to be told of changed settings, where the client wants to be asked for that."""
@@ -121,7 +122,7 @@ class Server(LanguageServer):
             log.warning("The client does not tell of changed settings: %s", error.message)
 
     def _log_to_client(self, level: int, message: str) -> None:
-        if self.protocol.is_open:
+        if self.is_introduced and not self.protocol.finished.is_set():
             self.window_log_message(types.LogMessageParams(_message_type(level), message))
 
     def _report_loading(self, loading: Loading | None) -> None:
@@ -169,6 +170,12 @@ class _LoadingProgress:
         self._server.progress(types.ProgressParams(token, value))
 
 
+def _object(values: Any) -> Mapping[str, Any]:
+    if values is not None and not isinstance(values, Mapping):
+        log.warning("Settings not taken: they must be an object, not %.40r.", values)
+    return values if isinstance(values, Mapping) else {}
+
+
 def _message_type(level: int) -> types.MessageType:
     if level >= logging.ERROR:
         return types.MessageType.Error
@@ -178,9 +185,9 @@ def _message_type(level: int) -> types.MessageType:
 def on_initialize(server: Server, params: types.InitializeParams) -> None:
     """Learn what the client can do, where its workspace is and what it wants."""
     server.client = params.capabilities
+    server.is_introduced = True
     server.state.set_folders(convert.folders(params.workspace_folders, params.root_uri))
-    options = params.initialization_options
-    server.state.initialize(options if isinstance(options, Mapping) else {})
+    server.state.initialize(_object(params.initialization_options))
     if params.process_id is not None:
         server.spawn(watch_parent(params.process_id, server.protocol.finished.set))
 

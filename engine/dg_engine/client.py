@@ -86,7 +86,7 @@ class EngineClient:
 
     async def score(self, request: ScoreRequest) -> Score:
         """How likely the causal twin finds a text, in nats."""
-        with _mapped_errors(self.address):
+        with self._mapped_errors():
             response = await self._http.post("/v1/score", content=encode(request), headers=_JSON)
             _check(response.status_code, response.content)
             return _decoded(response.content, Score)
@@ -109,14 +109,28 @@ class EngineClient:
         await self._http.aclose()
 
     async def _get(self, path: str, kind: type[T]) -> T:
-        with _mapped_errors(self.address):
+        with self._mapped_errors():
             response = await self._http.get(path, timeout=QUICK_CALL_TIMEOUT_S)
             _check(response.status_code, response.content)
             return _decoded(response.content, kind)
 
+    @contextmanager
+    def _mapped_errors(self) -> Iterator[None]:
+        place = self.address.socket or self.address.url
+        if self._http.is_closed:
+            raise EngineUnavailable("The connection to the engine has been closed.")
+        try:
+            yield
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise EngineUnavailable(f"No engine answers at {place}.") from error
+        except httpx.TimeoutException as error:
+            raise EngineUnavailable(f"The engine at {place} does not answer in time.") from error
+        except httpx.TransportError as error:
+            raise EngineUnavailable(f"The engine at {place} went away without an answer.") from error
+
     @asynccontextmanager
     async def _stream(self, path: str, body: bytes) -> AsyncIterator[httpx.Response]:
-        with _mapped_errors(self.address):
+        with self._mapped_errors():
             async with self._http.stream("POST", path, content=body, headers=_JSON) as response:
                 if response.status_code != httpx.codes.OK:
                     _check(response.status_code, await response.aread())
@@ -189,19 +203,6 @@ def _check(status: int, content: bytes) -> None:
     if httpx.codes.is_client_error(status):
         raise RequestError(message)
     raise EngineFailed(message)
-
-
-@contextmanager
-def _mapped_errors(address: Address) -> Iterator[None]:
-    place = address.socket or address.url
-    try:
-        yield
-    except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-        raise EngineUnavailable(f"No engine answers at {place}.") from error
-    except httpx.TimeoutException as error:
-        raise EngineUnavailable(f"The engine at {place} does not answer in time.") from error
-    except httpx.TransportError as error:
-        raise EngineUnavailable(f"The engine at {place} went away without an answer.") from error
 
 
 def _is_loopback(host: str) -> bool:

@@ -78,7 +78,7 @@ def test_a_request_whose_text_changes_meanwhile_is_answered_null_at_once(client:
 def test_an_edit_right_behind_a_request_cannot_move_its_position_into_the_newer_text(client: RawClient) -> None:
     uri = client.open(TEXT)
     request = {"jsonrpc": "2.0", "id": "raced", "method": INLINE_COMPLETION, "params": inline_params(uri, *RETURN)}
-    change = {"jsonrpc": "2.0", "method": "textDocument/didChange", "params": edit(uri, 2, "\n")}
+    change = {"jsonrpc": "2.0", "method": "textDocument/didChange", "params": edit(uri, 2, "x")}
     client.write(b"".join(framed(json.dumps(message).encode()) for message in (request, change)))
     assert client.answer("raced")["result"] is None
     assert len(client.answers("raced")) == 1
@@ -188,6 +188,28 @@ def test_wrong_settings_are_named_in_the_log_and_the_last_good_ones_stay(serve: 
     client.notify("workspace/didChangeConfiguration", {"settings": None})
     assert next(True for _ in range(200) if asked() == "a + b")
     assert not popups(client)
+
+
+def test_a_log_level_above_warning_keeps_warnings_from_the_client(serve: Any) -> None:
+    client = serve()
+    client.initialize(initializationOptions={"logLevel": "error"})
+    client.notify("workspace/didChangeConfiguration", {"settings": {"dg": {"nonsense": 1}}})
+    uri = client.open(TEXT)
+    assert offered(client.answer(ask(client, uri, RETURN))) == "a + b"
+    assert not [m for m in client.received if m.get("method") == "window/logMessage"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"), [([], "must be an object"), ("dg", "must be an object"), ({"colour": 1}, "dg.colour is not")]
+)
+def test_wrong_initialization_options_are_refused_by_name_and_the_defaults_hold(
+    serve: Any, options: Any, words: str
+) -> None:
+    client = serve()
+    client.initialize(initializationOptions=options)
+    client.until(lambda m: m.get("method") == "window/logMessage" and words in m["params"]["message"])
+    uri = client.open(TEXT)
+    assert offered(client.answer(ask(client, uri, RETURN))) == "a + b"
 
 
 def test_clients_that_cannot_be_asked_push_their_settings(serve: Any) -> None:

@@ -184,6 +184,14 @@ async def test_a_missing_socket_is_engine_unavailable(short_directory: Path) -> 
 
 
 @pytest.mark.asyncio
+async def test_a_closed_client_is_engine_unavailable(service: tuple[Service, str]) -> None:
+    client = EngineClient(service[1])
+    await client.aclose()
+    with pytest.raises(EngineUnavailable, match="has been closed"):
+        await client.health()
+
+
+@pytest.mark.asyncio
 async def test_the_token_is_sent_as_bearer(service: tuple[Service, str]) -> None:
     async with aclosing(EngineClient(service[1], token="secret")) as client:
         assert (await client.health()).state == "ready"

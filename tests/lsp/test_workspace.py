@@ -1,0 +1,135 @@
+"""Workspaces: which backend is in use, when it is started, and which rules hold."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator
+from pathlib import Path
+
+import pytest
+
+from dg_engine.api import Draft, Infill, InfillRequest
+from dg_engine.errors import EngineUnavailable
+from dg_lsp.backends import Backend, Report
+from dg_lsp.document import Change, Document, Position
+from dg_lsp.planning import Silence
+from dg_lsp.session import Ask
+from dg_lsp.settings import Settings
+from dg_lsp.workspace import UNKNOWN, Workspace
+
+
+class Recorder:
+    """A backend that counts."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.model = settings.engine.model
+        self.started = 0
+        self.closed = 0
+
+    async def start(self, report: Report) -> None:
+        self.started += 1
+
+    async def restart(self) -> None:
+        raise EngineUnavailable("no card")
+
+    async def close(self) -> None:
+        self.closed += 1
+
+    async def infill(self, request: InfillRequest) -> AsyncGenerator[Draft | Infill, None]:
+        raise EngineUnavailable("no card")
+        yield  # a generator, though it never yields
+
+
+class Case:
+    """A workspace and the backends that it has made."""
+
+    def __init__(self) -> None:
+        self.made: list[Recorder] = []
+        self.workspace = Workspace(self.make, lambda loading: None)
+
+    def make(self, settings: Settings) -> Backend:
+        self.made.append(Recorder(settings))
+        return self.made[-1]
+
+    def open(self, uri: str = "file:///a.py") -> None:
+        self.workspace.open(Document(uri, "python", 1, "return ", "utf-16"), None)
+
+
+@pytest.mark.asyncio
+async def test_the_engine_is_started_once_when_settings_are_known_and_a_document_is_open() -> None:
+    case = Case()
+    case.open()
+    await asyncio.sleep(0)
+    assert case.made[0].started == 0
+    await case.workspace.configure(None)
+    case.open("file:///b.py")
+    await asyncio.sleep(0)
+    assert case.made[0].started == 1
+
+
+@pytest.mark.asyncio
+async def test_no_engine_is_started_while_completions_are_switched_off() -> None:
+    case = Case()
+    case.open()
+    await case.workspace.configure({"enabled": False})
+    await asyncio.sleep(0)
+    assert case.made[-1].started == 0
+
+
+@pytest.mark.asyncio
+async def test_other_engine_settings_replace_the_backend_and_the_same_ones_do_not() -> None:
+    case = Case()
+    case.open()
+    case.workspace.initialize({"engine": {"model": "a"}})
+    await case.workspace.configure({"debounceMs": 5})
+    assert [backend.model for backend in case.made] == ["", "a"]
+    await case.workspace.configure({"engine": {"model": "b"}})
+    await asyncio.sleep(0)
+    assert [backend.model for backend in case.made] == ["", "a", "b"]
+    assert [backend.closed for backend in case.made] == [0, 1, 0]
+    assert case.made[-1].started == 1
+
+
+@pytest.mark.asyncio
+async def test_wrong_settings_leave_settings_and_backend_as_they_were(caplog: pytest.LogCaptureFixture) -> None:
+    case = Case()
+    await case.workspace.configure({"debounceMs": 5})
+    await case.workspace.configure({"debounceMs": 7, "engine": {"modle": "b"}})
+    assert case.workspace.settings.debounce_ms == 5
+    assert len(case.made) == 1
+    assert "dg.engine.modle is not a setting" in caplog.text
+
+
+@pytest.mark.asyncio
+async def test_changed_globs_hold_from_then_on(tmp_path: Path) -> None:
+    case = Case()
+    case.workspace.set_folders([tmp_path])
+    path = tmp_path / "a.py"
+    assert case.workspace.exclusions.reason(path, path.as_uri()) is None
+    await case.workspace.configure({"exclude": ["*.py"]})
+    assert case.workspace.exclusions.reason(path, path.as_uri()) is not None
+
+
+@pytest.mark.asyncio
+async def test_edits_that_cannot_be_carried_out_close_the_document(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case()
+    case.open()
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("a fault")
+
+    monkeypatch.setattr(Document, "apply", broken)
+    case.workspace.change("file:///a.py", [Change(None, None, "x")], 2)
+    ask = Ask(Position(0, 0), automatic=False)
+    assert await case.workspace.complete("file:///a.py", ask) == UNKNOWN
+
+
+@pytest.mark.asyncio
+async def test_explanations_tell_an_engine_that_failed_from_nothing_to_offer() -> None:
+    case = Case()
+    case.open()
+    assert case.workspace.explain("file:///a.py").state == "nothing"
+    outcome = await case.workspace.complete("file:///a.py", Ask(Position(0, 7), automatic=False))
+    assert isinstance(outcome, Silence)
+    assert case.workspace.explain("file:///a.py") == ("failed", "no card")
+    assert await case.workspace.restart() == "no card"
