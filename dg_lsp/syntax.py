@@ -73,9 +73,12 @@ class Syntax:
         return not (len(path) > 1 and path[-2].type in LITERALS) and not self.place(snapshot, point).in_string
 
     def in_function(self, snapshot: Snapshot, point: Point) -> bool:
-        """Whether the token before `point` is part of a function."""
+        """Whether the token before `point` is part of a function, which may begin above the window."""
         path, _ = self._path_before(snapshot, point)
-        return any(node.type in FUNCTIONS for node in path)
+        if any(node.type in FUNCTIONS for node in path):
+            return True
+        begins_above = self.window is not None and self.window.first > 0
+        return begins_above and len(path) > 1 and path[1].start_point.column > 0
 
     def trial(self, snapshot: Snapshot, start: Point, end: Point, text: str) -> Trial | None:
         """Parse the snapshot with `text` in place of what lies from `start` to `end`; None where nothing is parsed."""

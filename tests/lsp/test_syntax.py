@@ -129,6 +129,15 @@ def test_a_function_is_known_from_within(source: str, inside: bool) -> None:
     assert syntax_of("python").in_function(mark.snapshot, mark.point) is inside
 
 
+def test_a_function_that_begins_above_the_window_is_known_by_its_indentation() -> None:
+    mark = marked("def f():\n" + "    x = 1\n" * 2000 + "    y = 2|\n" + "    x = 1\n" * 500 + "z = 3\n" * 2000)
+    syntax = syntax_of("python")
+    assert syntax.in_function(mark.snapshot, mark.point)
+    assert syntax.window is not None
+    assert syntax.window.first > 0
+    assert not syntax.in_function(mark.snapshot, Point(4000, 5))
+
+
 def trial(source: str, text: str, language_id: str = "python") -> Trial:
     mark = marked(source, language_id)
     found = syntax_of(language_id).trial(mark.snapshot, mark.point, mark.point, text)
