@@ -20,7 +20,7 @@ from dg_lsp.syntax import Syntax, Trial
 
 # A shorter line than this may well stand twice.
 _MIN_LINE = 3
-# Nobody reads ghost text of more than some hundred lines, and the search for repetitions takes 0.3 us per character.
+# Nobody reads ghost text of more than some hundred lines, and the search for repetitions takes 0.7 us per character.
 _MAX_TEXT = 8192
 
 
