@@ -1,0 +1,1 @@
+"""From public source code to a checkpoint: corpus, tokenizer, spans, batches, objective, optimiser, trainer, card."""

@@ -1,0 +1,158 @@
+"""The model card: what the model is, what it learnt from, how, at what cost, and what came of it, good or bad."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from dg_engine.config import read_config
+from dg_engine.training.corpus import Manifest, ProjectRecord, read_manifest
+from dg_engine.training.run_state import read_metrics
+
+REPORT_FILE = "evaluation.md"
+"""Written beside the card by `dg-engine evaluate`, and quoted in it."""
+
+# JSON is YAML, and needs no library to be written.
+_FRONT_MATTER: dict[str, Any] = {
+    "language": ["code"],
+    "license": "apache-2.0",
+    "library_name": "transformers",
+    "pipeline_tag": "text-generation",
+    "tags": ["diffusion_gemma", "code", "python", "infill", "fill-in-the-middle", "text-diffusion"],
+}
+
+
+def write_card(model: Path, corpus: Path, run: Path) -> None:
+    """Write `README.md` into a checkpoint directory, from its config, the corpus's manifest and the run's metrics.
+
+    Raises:
+        EngineError: a manifest or a config is missing or malformed.
+    """
+    manifest = read_manifest(corpus)
+    lines = read_metrics(run)
+    sections = [
+        _front_matter(),
+        _what(model),
+        _data(manifest),
+        _recipe(run, lines),
+        _results(model, lines),
+        _limits(),
+        _sources(manifest),
+    ]
+    (model / "README.md").write_text("\n".join(sections), encoding="utf-8")
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table; numbers are set to the right."""
+    rule = ["---:" if rows and isinstance(cell, int | float) else "---" for cell in (rows[0] if rows else header)]
+    body = ["| " + " | ".join(map(_cell, row)) + " |" for row in rows]
+    return "\n".join(["| " + " | ".join(header) + " |", "| " + " | ".join(rule) + " |", *body])
+
+
+def _cell(value: object) -> str:
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _front_matter() -> str:
+    lines = [f"{key}: {json.dumps(value)}" for key, value in _FRONT_MATTER.items()]
+    return "\n".join(["---", *lines, "---", ""])
+
+
+def _what(model: Path) -> str:
+    config = read_config(model)
+    kinds = ", ".join(kind.removesuffix("_attention") for kind in config.layer_types)
+    return f"""# dg-small
+
+A text-diffusion model for Python infill that answers on a laptop's CPU: the `diffusion_gemma` text architecture, small.
+It has {config.num_hidden_layers} layers ({kinds}; window {config.sliding_window}), width {config.hidden_size},
+{config.num_attention_heads} query and {config.num_key_value_heads} key heads, a dense MLP of
+{config.intermediate_size} beside {config.num_experts} expert of {config.moe_intermediate_size}, a byte-level BPE of
+{config.vocab_size:,} tokens. A causal encoder reads up to 512 tokens before the cursor; a bidirectional decoder fills a
+hole of unknown length in front of the 32 pinned tokens that follow the cursor. Unused slots of a hole are filled with
+`<eos>`. The encoder with the tied head is a causal language model over the same weights.
+"""
+
+
+def _data(manifest: Manifest) -> str:
+    def row(split: str, records: list[ProjectRecord]) -> list[object]:
+        return [split, len(records), sum(one.files for one in records), sum(one.bytes for one in records)]
+
+    rows = [row(split, manifest.of(split)) for split in ("train", "validation", "held_out")]
+    dropped: dict[str, int] = {}
+    for record in manifest.projects:
+        for reason, count in record.dropped.items():
+            dropped[reason] = dropped.get(reason, 0) + count
+    reasons = ", ".join(f"{reason} {count:,}" for reason, count in sorted(dropped.items(), key=lambda one: -one[1]))
+    left_out = "; ".join(f"{one.name} ({one.reason})" for one in manifest.refused) or "none"
+    benchmarks = manifest.settings["benchmarks"]
+    searched = ", ".join(benchmarks) if isinstance(benchmarks, list) else ""
+    return f"""## Data
+
+Python files of published packages and of the standard library, under permissive licences that were read from each
+package's own metadata. Split by project: nothing of a held-out project was trained on, and a file that resembles one of
+them (MinHash over 5-grams) was dropped from training.
+
+{table(["split", "projects", "files", "bytes"], rows)}
+
+Files left out: {reasons}. Projects left out for their licence: {left_out}.
+Benchmark files whose solutions were searched for in the training split (windows of 10 words): {searched or "none"}.
+"""
+
+
+def _recipe(run: Path, lines: list[dict[str, Any]]) -> str:
+    plan = json.loads((run / "plan.json").read_text(encoding="utf-8"))
+    steps = [line for line in lines if "loss" in line]
+    minutes = steps[-1]["elapsed"] / 60 if steps else 0.0
+    return f"""## Recipe and compute
+
+{minutes:.0f} minutes of training on {_processor()}, {len(steps):,} updates so far of a plan of
+{plan["seconds"] / 60:.0f} minutes. Muon on hidden matrices, AdamW on the rest, warm-down to zero, averaged weights.
+Three stages: causal language modelling; causal and denoising losses together, several canvases over one encoder pass;
+a finish at the sampler's noise levels. Uniform noise over the vocabulary, self-conditioning in half of the steps,
+pinned slots conditioned on their own embedding. The whole plan, as it was run:
+
+```json
+{json.dumps(plan, indent=1)}
+```
+
+![loss](loss.png)
+"""
+
+
+def _results(model: Path, lines: list[dict[str, Any]]) -> str:
+    checks = [line for line in lines if "validation" in line]
+    text = "## Results\n\n"
+    if checks:
+        last = checks[-1]
+        rows = [[key.replace("_", " at t = "), value] for key, value in sorted(last["validation"].items())]
+        text += f"Validation projects after {last['elapsed'] / 60:.0f} minutes, nats per token:\n\n"
+        text += table(["loss", "value"], rows) + "\n"
+    report = model / REPORT_FILE
+    if report.exists():
+        text += "\n" + report.read_text(encoding="utf-8").replace("# ", "### ", 1)
+    return text
+
+
+def _limits() -> str:
+    return """## Limits
+
+It has seen some ten million tokens of Python and nothing else: it writes plausible short pieces, not programs, and
+knows no other language. It was not tuned to follow instructions. Read what it offers before accepting it.
+"""
+
+
+def _sources(manifest: Manifest) -> str:
+    rows = [[one.name, one.version, one.licence, one.split, one.files] for one in manifest.projects]
+    return f"## Sources\n\n{table(['project', 'version', 'licence', 'split', 'files'], rows)}\n"
+
+
+def _processor() -> str:
+    """The processor's name where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())

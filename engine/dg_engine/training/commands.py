@@ -1,0 +1,127 @@
+"""`dg-engine corpus` and `dg-engine train`."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import click
+import msgspec
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from dg_engine.engine import fastest_dtype
+from dg_engine.training import trainer
+from dg_engine.training.card import write_card
+from dg_engine.training.plots import plot_losses
+from dg_engine.training.prepare import load_prepared, prepare
+from dg_engine.training.small_model import GENERATION, INFILL, SMALL
+from dg_engine.training.spans import Vocabulary
+
+_WORK = Path(".work")
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command()
+@click.option("--directory", type=_FOLDER, default=_WORK / "corpus", show_default=True, help="Where everything goes.")
+@click.option("--vocabulary", type=click.IntRange(512, 65_536), default=SMALL.vocab_size, show_default=True)
+@click.option(
+    "--benchmark",
+    "benchmarks",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    multiple=True,
+    help="HumanEval-Infilling file (*.jsonl.gz) whose solutions must not be in the training data. May be repeated.",
+)
+def corpus(directory: Path, vocabulary: int, benchmarks: tuple[Path, ...]) -> None:
+    """Fetch permissively licensed projects and make a training corpus of them. What is there is not made again."""
+    manifest = prepare(directory, vocabulary, benchmarks, lambda line: click.echo(line))
+    click.echo(f"{sum(record.files for record in manifest.projects):,} files of {len(manifest.projects)} projects")
+
+
+@click.command()
+@click.option("--corpus", "corpus_", type=_FOLDER, default=_WORK / "corpus", show_default=True)
+@click.option(
+    "--run", "run_", type=_FOLDER, default=_WORK / "runs" / "small", show_default=True, help="Resumed if begun."
+)
+@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=85.0, show_default=True)
+@click.option("--chunks", type=click.IntRange(1), default=4, show_default=True, help="Chunks of 512 tokens in a batch.")
+@click.option("--accumulate", type=click.IntRange(1), default=2, show_default=True, help="Batches in an update.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--mode",
+    type=click.Choice(["compiled", "eager"]),
+    default="compiled",
+    show_default=True,
+    help="Compiled is three times as fast.",
+)
+@click.option("--seed", type=int, default=0, show_default=True)
+def train(
+    corpus_: Path,
+    run_: Path,
+    minutes: float,
+    chunks: int,
+    accumulate: int,
+    threads: int,
+    mode: str,
+    seed: int,
+) -> None:
+    """Train the small model for so many minutes. Killed at any moment, the same command continues it."""
+    torch.set_num_threads(threads)
+    prepared = load_prepared(corpus_)
+    plan = trainer.Plan(seconds=minutes * 60, layouts=trainer.layouts(chunks), accumulate=accumulate, seed=seed)
+    run_.mkdir(parents=True, exist_ok=True)
+    (run_ / "plan.json").write_bytes(msgspec.json.format(msgspec.json.encode(plan)) + b"\n")
+    model = trainer.new_model(SMALL, seed, fastest_dtype("cpu"))
+    vocabulary = Vocabulary.of(prepared.tokenizer)
+    training = trainer.Trainer(model, prepared.train, prepared.validation, vocabulary, plan, run_)
+    if mode == "compiled":
+        # Grouped by kind of layer, of batch, and with or without gradient: more variants than the default of eight.
+        torch._dynamo.config.recompile_limit = 64
+        training.loss.compile()
+        started = time.perf_counter()
+        training.warm_up()
+        click.echo(f"compiled in {time.perf_counter() - started:.0f} s; training from update {training.update}")
+    _watched(training, plan.seconds, lambda: _export(training, corpus_, run_))
+    click.echo(f"{training.update} updates, {training.tokens:,} tokens; the model is in {run_ / 'model'}")
+
+
+def _export(training: trainer.Trainer, corpus_: Path, run_: Path) -> None:
+    """A whole checkpoint directory of the weights so far, the plot and the model card."""
+    target = run_ / "model"
+    training.export(target)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copyfile(corpus_ / name, target / name)
+    (target / "generation_config.json").write_bytes(msgspec.json.format(msgspec.json.encode(GENERATION)) + b"\n")
+    (target / "infill_config.json").write_bytes(msgspec.json.format(msgspec.json.encode(INFILL)) + b"\n")
+    plot_losses(run_, run_ / "loss.png")
+    shutil.copyfile(run_ / "loss.png", target / "loss.png")
+    write_card(target, corpus_, run_)
+
+
+def _watched(training: trainer.Trainer, seconds: float, export: trainer.Saved) -> None:
+    """Run with a progress bar on a terminal, or with a line a minute anywhere else."""
+    console = Console()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[losses]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("train", total=seconds, losses="")
+        shown = training.elapsed
+
+        def report(progress: trainer.Progress) -> None:
+            nonlocal shown
+            losses = f"causal {float(progress.losses.causal):.3f} denoising {float(progress.losses.denoising):.3f}"
+            line = f"{losses} {progress.tokens_per_second:,.0f} tokens/s"
+            bar.update(task, completed=progress.elapsed, description=progress.stage, losses=line)
+            if not console.is_terminal and progress.elapsed - shown >= 60:
+                shown = progress.elapsed
+                sys.stdout.write(f"{progress.elapsed / 60:6.1f} min  {progress.stage:7} {progress.update:6} {line}\n")
+                sys.stdout.flush()
+
+        training.run(report, export)

@@ -1,0 +1,130 @@
+"""Which licence a distribution declares, as an SPDX expression, and whether its code may be learnt from.
+
+Read in the order of trust: `License-Expression` (PEP 639), the trove classifiers, the `License` field, the text of the
+licence files. One copyleft or unknown part is enough to refuse the whole.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from email.message import Message
+
+from dg_engine.errors import EngineError
+
+PERMISSIVE = frozenset(
+    (
+        "0BSD",
+        "Apache-2.0",
+        "BSD",
+        "BSD-2-Clause",
+        "BSD-3-Clause",
+        "BSL-1.0",
+        "CC0-1.0",
+        "HPND",
+        "ISC",
+        "MIT",
+        "MIT-0",
+        "MIT-CMU",
+        "NCSA",
+        "PSF",
+        "PSF-2.0",
+        "Python-2.0",
+        "Python-2.0.1",
+        "Unlicense",
+        "Zlib",
+        "ZPL-2.1",
+    )
+)
+"""SPDX identifiers; `BSD` and `PSF` stand for a declaration that does not say which of the family."""
+
+# What people write in place of an identifier, the more specific first.
+_WORDS = (
+    (r"apache", "Apache-2.0"),
+    (r"3-clause|new bsd|modified bsd", "BSD-3-Clause"),
+    (r"2-clause|simplified bsd", "BSD-2-Clause"),
+    (r"\bbsd\b", "BSD"),
+    (r"\bisc\b", "ISC"),
+    (r"python software foundation|\bpsf", "PSF"),
+    (r"cmu|historical permission", "HPND"),
+    (r"zope public", "ZPL-2.1"),
+    (r"\bmit\b", "MIT"),
+    (r"unlicense", "Unlicense"),
+)
+_COPYLEFT = re.compile(r"gpl|mpl|mozilla|affero|lesser general|cddl|eupl|epl|eclipse|proprietary|commercial", re.I)
+
+# Sentences by which a licence file is known when nothing else says what it is.
+_SENTENCES = (
+    ("Permission is hereby granted, free of charge, to any person obtaining a copy", "MIT"),
+    ("Neither the name of", "BSD-3-Clause"),
+    ("Redistribution and use in source and binary forms", "BSD-2-Clause"),
+    ("Apache License", "Apache-2.0"),
+    ("Permission to use, copy, modify, and/or distribute this software", "ISC"),
+)
+
+# A longer `License` field is a licence's text, which may name other licences, not the name of one.
+_NAME_LENGTH = 100
+
+
+class LicenceRefused(EngineError):
+    """A distribution's licence is copyleft, proprietary or unknown; the message says which."""
+
+
+def permissive_licence(metadata: Message, licence_texts: Iterable[str]) -> str:
+    """The SPDX expression of a distribution.
+
+    Args:
+        metadata: the parsed `METADATA` of a wheel.
+        licence_texts: the contents of its licence files.
+
+    Raises:
+        LicenceRefused: not every part of it is permissive, or there is no licence to be found.
+    """
+    expression = _declared(metadata) or _from_texts(licence_texts)
+    if not expression:
+        raise LicenceRefused("no licence found")
+    if not is_permissive(expression):
+        raise LicenceRefused(f"licence {expression}")
+    return expression
+
+
+def is_permissive(expression: str) -> bool:
+    """Whether an SPDX expression lets the reader choose only permissive licences."""
+    if "(" in expression:
+        return all(part in PERMISSIVE for part in re.findall(r"[^\s()]+", expression) if part not in ("AND", "OR"))
+    return any(all(part.strip() in PERMISSIVE for part in way.split(" AND ")) for way in expression.split(" OR "))
+
+
+def _declared(metadata: Message) -> str:
+    if expression := _field(metadata, "License-Expression"):
+        return expression
+    classifiers = [str(value).split("::")[-1].strip() for value in metadata.get_all("Classifier", [])]
+    licences = [name for name, value in zip(classifiers, metadata.get_all("Classifier", []), strict=True)
+                if str(value).startswith("License ::") and name != "OSI Approved"]  # fmt: skip
+    names = [name for name in [*licences, _field(metadata, "License")] if 0 < len(name) <= _NAME_LENGTH]
+    found = list(dict.fromkeys(_identifier(name) for name in names))
+    return " AND ".join(_without_families(found))
+
+
+def _field(metadata: Message, name: str) -> str:
+    value = " ".join(str(metadata.get(name) or "").split())
+    return "" if value.upper() == "UNKNOWN" else value
+
+
+def _identifier(name: str) -> str:
+    if name in PERMISSIVE or " AND " in name or " OR " in name or _COPYLEFT.search(name):
+        return name
+    return next((identifier for words, identifier in _WORDS if re.search(words, name, re.I)), name)
+
+
+def _without_families(identifiers: list[str]) -> list[str]:
+    """`BSD` beside `BSD-3-Clause` says nothing more."""
+    return [one for one in identifiers if not any(other.startswith(f"{one}-") for other in identifiers)]
+
+
+def _from_texts(texts: Iterable[str]) -> str:
+    found = []
+    for text in texts:
+        flat = " ".join(text.split())
+        found.append(next((identifier for sentence, identifier in _SENTENCES if sentence in flat), "unknown"))
+    return " AND ".join(dict.fromkeys(found))

@@ -1,0 +1,245 @@
+"""The training loop: resumable, bounded by the wall clock, watched through metrics, a plot and a checkpoint."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dg_engine import checkpoint
+from dg_engine.config import ModelConfig
+from dg_engine.model import DiffusionGemma
+from dg_engine.training.batches import Batcher, Layout
+from dg_engine.training.encoded import EncodedSplit
+from dg_engine.training.objective import Loss, Losses, Objective
+from dg_engine.training.optimiser import Optimiser, Rates
+from dg_engine.training.run_state import Metrics, load_state, save_state
+from dg_engine.training.schedule import Moment, Schedule, Stage
+from dg_engine.training.spans import Vocabulary
+from dg_engine.training.validation import Validation
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layouts:
+    """The shapes of batches: causal, usual canvases, and now and then wide ones for long holes."""
+
+    causal: Layout
+    usual: Layout
+    wide: Layout
+    wide_every: int = 3
+    """One batch in so many is wide."""
+
+    def pick(self, stage: Stage, number: int) -> Layout:
+        """The layout of a batch, by its number in the run."""
+        if stage == "causal":
+            return self.causal
+        return self.wide if number % self.wide_every == self.wide_every - 1 else self.usual
+
+
+def layouts(chunks: int, encoder_tokens: int = 512) -> Layouts:
+    """The layouts of the small model: as many decoder slots as fit beside the encoder's tokens in the same time."""
+
+    def layout(canvases: int, slots: int) -> Layout:
+        return Layout(chunks=chunks, encoder_tokens=encoder_tokens, canvases=canvases, slots=slots)
+
+    return Layouts(causal=layout(0, 0), usual=layout(8, 64), wide=layout(5, 96))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """How a run goes."""
+
+    seconds: float
+    """Wall clock to spend, compilation aside."""
+    layouts: Layouts
+    accumulate: int = 2
+    """Batches to an update."""
+    rates: Rates = field(default_factory=Rates)
+    schedule: Schedule = field(default_factory=Schedule)
+    seed: int = 0
+    average_decay: float = 0.9965
+    """Of the exponential average of the weights, kept over the warm-down."""
+    save_every: float = 60.0
+    validate_every: float = 300.0
+
+
+class Progress(NamedTuple):
+    """One update, as it is reported."""
+
+    update: int
+    elapsed: float
+    """Seconds of training, all resumed parts together."""
+    stage: Stage
+    losses: Losses
+    tokens_per_second: float
+
+
+Saved = Callable[[], None]
+
+
+class Trainer:
+    """One run over one model.
+
+    Args:
+        model: its parameters are trained in place, in the type in which they are.
+        train: the data.
+        validation: watched, not trained on.
+        vocabulary: of the tokenizer.
+        plan: everything else.
+        directory: where state and metrics go; a run that was begun there continues.
+        clock: seconds; a test's own makes a run reproducible.
+
+    Raises:
+        CheckpointError: the state in the directory is malformed.
+    """
+
+    def __init__(
+        self,
+        model: DiffusionGemma,
+        train: EncodedSplit,
+        validation: EncodedSplit,
+        vocabulary: Vocabulary,
+        plan: Plan,
+        directory: Path,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.model, self.plan, self.directory, self._clock = model, plan, directory, clock
+        self.loss = Loss(model, torch.Generator().manual_seed(plan.seed))
+        self.batcher = Batcher(train, vocabulary, model.config, plan.seed)
+        self._optimiser = Optimiser(model, plan.rates)
+        self._validation = Validation(validation, vocabulary, model.config, plan.layouts.usual, batches=4)
+        self._average: dict[str, Tensor] = {}
+        self.update, self.elapsed, self.tokens = 0, 0.0, 0
+        self._restore()
+        self._metrics = Metrics(directory, self.update)
+        self._saved = self._validated = self.elapsed
+
+    def warm_up(self) -> None:
+        """Run every kind of step once and forget it, so that compilation does not count as training."""
+        state, place = self.loss.generator.get_state(), self.batcher.state()
+        every = (self.plan.layouts.causal, self.plan.layouts.usual, self.plan.layouts.wide)
+        for layout in every:
+            for conditioned in (0.0, 1.0):
+                batch = self.batcher.batch(layout)
+                self.loss(*batch, Objective(conditioned_share=conditioned)).total.backward()  # type: ignore[no-untyped-call]
+        self.model.zero_grad(set_to_none=True)
+        self.loss.generator.set_state(state)
+        self.batcher.restore(place)
+
+    def run(self, report: Callable[[Progress], None], saved: Saved = lambda: None) -> None:
+        """Train until the time is spent.
+
+        Args:
+            report: told of every update.
+            saved: called whenever the state was written; the averaged weights may be exported then.
+        """
+        while self.elapsed < self.plan.seconds:
+            report(self._step())
+            if self.elapsed - self._validated >= self.plan.validate_every or self.elapsed >= self.plan.seconds:
+                self._validated = self.elapsed
+                self._metrics.add({"update": self.update, "elapsed": self.elapsed, "validation": self.validate()})
+            if self.elapsed - self._saved >= self.plan.save_every or self.elapsed >= self.plan.seconds:
+                self._saved = self.elapsed
+                self.save()
+                saved()
+
+    def validate(self) -> dict[str, float]:
+        """Validation losses of the weights that would be exported now."""
+        self._load(self._average or self._optimiser.masters)
+        found = self._validation.losses(self.loss)
+        self._load(self._optimiser.masters)
+        return found
+
+    def export(self, directory: Path, dtype: torch.dtype = torch.bfloat16) -> None:
+        """Write config and averaged weights in Hugging Face layout."""
+        model = DiffusionGemma(self.model.config).to(dtype)
+        model.load_state_dict(self.model.state_dict())
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                parameter.copy_((self._average or self._optimiser.masters)[name])
+        checkpoint.save(model, directory)
+
+    def save(self) -> None:
+        """Write the state, from which a run continues exactly."""
+        tensors = self._optimiser.state() | {f"average.{name}": value for name, value in self._average.items()}
+        tensors["generator"] = self.loss.generator.get_state()
+        counters = {"update": self.update, "elapsed": self.elapsed, "tokens": self.tokens, "data": self.batcher.state()}
+        save_state(self.directory, tensors, counters)
+
+    def _restore(self) -> None:
+        loaded = load_state(self.directory)
+        if loaded is None:
+            return
+        tensors, counters = loaded
+        self._optimiser.restore(tensors)
+        prefix = "average."
+        self._average = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        self.loss.generator.set_state(tensors["generator"])
+        self.batcher.restore(counters["data"])
+        self.update, self.elapsed, self.tokens = counters["update"], counters["elapsed"], counters["tokens"]
+
+    def _step(self) -> Progress:
+        started = self._clock()
+        moment = self.plan.schedule.at(self.elapsed / self.plan.seconds)
+        losses, tokens = self._accumulate(moment)
+        norm = self._optimiser.step(moment.rate)
+        self._fold_in()
+        seconds = self._clock() - started
+        self.update += 1
+        self.elapsed += seconds
+        self.tokens += tokens
+        progress = Progress(self.update, self.elapsed, moment.stage, losses, tokens / seconds if seconds else 0.0)
+        self._metrics.add(self._line(progress, moment, norm))
+        return progress
+
+    def _accumulate(self, moment: Moment) -> tuple[Losses, int]:
+        sums, tokens = torch.zeros(3), 0
+        for index in range(self.plan.accumulate):
+            layout = self.plan.layouts.pick(moment.stage, self.update * self.plan.accumulate + index)
+            chunks, canvases = self.batcher.batch(layout)
+            losses = self.loss(chunks, canvases, moment.objective)
+            (losses.total / self.plan.accumulate).backward()  # type: ignore[no-untyped-call]
+            sums += torch.stack([value.detach().float() for value in losses])
+            tokens += chunks.tokens.numel() + (0 if canvases is None else canvases.clean.numel())
+        return Losses(*(sums / self.plan.accumulate)), tokens
+
+    def _fold_in(self) -> None:
+        """Take the new weights into the average, which follows them closely at first."""
+        if self.elapsed / self.plan.seconds < self.plan.schedule.warm_down_from:
+            return
+        if not self._average:
+            self._average = {name: value.clone() for name, value in self._optimiser.masters.items()}
+        for name, value in self._optimiser.masters.items():
+            self._average[name].lerp_(value, 1 - self.plan.average_decay)
+
+    @torch.no_grad()
+    def _load(self, weights: dict[str, Tensor]) -> None:
+        for name, parameter in self.model.named_parameters():
+            parameter.copy_(weights[name])
+
+    @staticmethod
+    def _line(progress: Progress, moment: Moment, norm: float) -> dict[str, Any]:
+        return {
+            "update": progress.update,
+            "elapsed": round(progress.elapsed, 3),
+            "stage": progress.stage,
+            "loss": float(progress.losses.total),
+            "causal": float(progress.losses.causal),
+            "denoising": float(progress.losses.denoising),
+            "rate": moment.rate,
+            "gradient_norm": norm,
+            "tokens_per_second": round(progress.tokens_per_second, 1),
+        }
+
+
+def new_model(config: ModelConfig, seed: int, dtype: torch.dtype) -> DiffusionGemma:
+    """A freshly drawn model, every projection back into the residual stream zero."""
+    model = DiffusionGemma(config)
+    checkpoint.initialise(model, torch.Generator().manual_seed(seed))
+    return model.to(dtype)

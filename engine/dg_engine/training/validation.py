@@ -1,0 +1,42 @@
+"""The losses on documents that are not trained on, at fixed noise, always on the same batches."""
+
+from __future__ import annotations
+
+import torch
+
+from dg_engine.config import ModelConfig
+from dg_engine.training.batches import Batcher, Layout
+from dg_engine.training.encoded import EncodedSplit
+from dg_engine.training.objective import Loss
+from dg_engine.training.spans import Vocabulary
+
+CORRUPTIONS = (1.0, 0.75, 0.5, 0.25)
+"""Noise levels at which the denoising loss is taken; 1 is how every answer begins."""
+
+
+class Validation:
+    """A few fixed batches of a split."""
+
+    def __init__(
+        self, data: EncodedSplit, vocabulary: Vocabulary, config: ModelConfig, layout: Layout, batches: int
+    ) -> None:
+        batcher = Batcher(data, vocabulary, config, seed=1)
+        self._batches = [batcher.batch(layout) for _ in range(batches)]
+
+    @torch.no_grad()
+    def losses(self, loss: Loss) -> dict[str, float]:
+        """`causal`, and `denoising_<corruption>`: means over the batches, in nats per token.
+
+        The generator is lent: the run's randomness is the same with and without validation.
+        """
+        lent, loss.generator = loss.generator, torch.Generator().manual_seed(1)
+        sums: dict[str, float] = {}
+        for chunks, canvases in self._batches:
+            for corruption in CORRUPTIONS if canvases is not None else ():
+                assert canvases is not None  # noqa: S101  (narrows for the type checker)
+                causal, denoising = loss.at(chunks, canvases, corruption)
+                sums["causal"] = sums.get("causal", 0.0) + float(causal) / len(CORRUPTIONS)
+                key = f"denoising_{corruption:g}"
+                sums[key] = sums.get(key, 0.0) + float(denoising)
+        loss.generator = lent
+        return {key: value / len(self._batches) for key, value in sums.items()}

@@ -1,0 +1,162 @@
+"""Canvases see their own prefix and themselves, and nothing else: shown by gradients, not by reading masks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dg_engine.model import DiffusionGemma
+from dg_engine.prompt import encode_prefix
+from dg_engine.testing import TINY, tiny_model, tiny_tokenizer
+from dg_engine.tokenizer import Tokenizer
+from dg_engine.training.batches import Batcher, Canvases, Chunks, Layout, canvas_view, noised
+from dg_engine.training.encoded import EncodedSplit, encode_split
+from dg_engine.training.sources import Document
+from dg_engine.training.spans import Vocabulary
+
+LAYOUT = Layout(chunks=2, encoder_tokens=96, canvases=3, slots=48)
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer(tiny_tokenizer())
+
+
+@pytest.fixture(scope="module")
+def split(tokenizer: Tokenizer) -> EncodedSplit:
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    documents = [Document("own", f"tests/engine/{file.name}", file.read_text(encoding="utf-8")) for file in sources]
+    return EncodedSplit(encode_split(documents, tokenizer, lambda done: None))
+
+
+@pytest.fixture
+def batcher(split: EncodedSplit, tokenizer: Tokenizer) -> Batcher:
+    config = replace(TINY, vocab_size=tokenizer.vocab_size)
+    return Batcher(split, Vocabulary.of(tokenizer), config, seed=3)
+
+
+@pytest.fixture
+def batch(batcher: Batcher) -> tuple[Chunks, Canvases]:
+    chunks, canvases = batcher.batch(LAYOUT)
+    assert canvases is not None
+    return chunks, canvases
+
+
+@pytest.fixture
+def model(tokenizer: Tokenizer) -> DiffusionGemma:
+    return tiny_model(replace(TINY, vocab_size=tokenizer.vocab_size, use_bidirectional_attention=None))
+
+
+def hidden_of(model: DiffusionGemma, chunks: Chunks, canvases: Canvases, embedded: list[Tensor]) -> Tensor:
+    """The decoder's output; collects the embeddings that it was made of: the chunk's, then the canvases'."""
+    plain = model.embed
+
+    def embed(tokens: Tensor) -> Tensor:
+        rows = plain(tokens).detach().requires_grad_()
+        embedded.append(rows)
+        return rows
+
+    model.embed = embed  # type: ignore[method-assign]
+    cache = model.encode(chunks.tokens).cache
+    view, masks, positions = canvas_view(model.config, cache, canvases)
+    return model.decode(canvases.clean, view, None, positions, masks)
+
+
+@pytest.mark.parametrize("number", range(LAYOUT.chunks * LAYOUT.canvases))
+def test_a_canvas_has_gradient_from_its_own_prefix_and_slots_alone(
+    model: DiffusionGemma, batch: tuple[Chunks, Canvases], number: int
+) -> None:
+    chunks, canvases = batch
+    embedded: list[Tensor] = []
+    hidden = hidden_of(model, chunks, canvases, embedded)
+    real = canvases.real[number]
+    hidden[number][real].square().sum().backward()
+    in_chunk, in_canvas = (rows.grad for rows in embedded)
+    assert in_chunk is not None
+    assert in_canvas is not None
+    row, cut = number // LAYOUT.canvases, int(canvases.cut[number])
+    assert in_chunk[row, cut:].abs().max() == 0.0, "the canvas sees the encoder's tokens from its cut on"
+    assert in_chunk[row, cut - 1].abs().max() > 0.0
+    assert in_chunk[1 - row].abs().max() == 0.0, "the canvas sees another chunk"
+    others = [index for index in range(len(hidden)) if index != number]
+    assert in_canvas[others].abs().max() == 0.0, "canvases see one another"
+    assert in_canvas[number, ~real].abs().sum() == 0.0, "the canvas sees its padding"
+    assert (in_canvas[number, real].abs().amax(dim=1) > 0.0).all()
+
+
+def test_a_canvas_in_a_batch_equals_the_same_canvas_decoded_alone(
+    model: DiffusionGemma, batch: tuple[Chunks, Canvases]
+) -> None:
+    chunks, canvases = batch
+    together = hidden_of(model, chunks, canvases, [])
+    for number in range(len(together)):
+        cut, real = int(canvases.cut[number]), canvases.real[number]
+        prefix = chunks.tokens[number // LAYOUT.canvases, None, :cut]
+        alone = model.decode(canvases.clean[number, real][None], model.encode(prefix).cache, None)
+        torch.testing.assert_close(together[number, real], alone[0], rtol=1e-4, atol=1e-5)
+
+
+def test_chunk_and_canvas_together_are_the_document(
+    batch: tuple[Chunks, Canvases], split: EncodedSplit, tokenizer: Tokenizer
+) -> None:
+    chunks, canvases = batch
+    texts = [tokenizer.decode(split.tokens(document).tolist()) for document in range(len(split))]
+    for number in range(len(canvases.clean)):
+        row = chunks.tokens[number // LAYOUT.canvases, : int(canvases.cut[number])].tolist()
+        special = tokenizer.special.tolist()
+        header = row.index(tokenizer.encode("\n")[0]) + 1 if row[1] == 3 else 1
+        answer = [token for token in canvases.clean[number][canvases.real[number]].tolist() if not special[token]]
+        assert any(tokenizer.decode(row[header:] + answer) in text for text in texts)
+
+
+def test_prefixes_begin_as_they_do_when_an_editor_asks(
+    batcher: Batcher, split: EncodedSplit, tokenizer: Tokenizer
+) -> None:
+    whole_files = {
+        tuple(encode_prefix(tokenizer, path, "", 512))
+        for path in (f"tests/engine/{file.name}" for file in Path(__file__).parent.glob("*.py"))
+    }
+    newline = tokenizer.with_newline.tolist()
+    for _ in range(20):
+        chunks, _ = batcher.batch(LAYOUT)
+        for row in chunks.tokens.tolist():
+            assert row[0] == 2
+            headers = [header for header in whole_files if tuple(row[: len(header)]) == header]
+            rest = row[len(headers[0]) :] if headers else row[1:]
+            begins_file = any(split.tokens(one)[:8].tolist() == rest[:8] for one in range(len(split)))
+            assert newline[rest[0]] or begins_file
+
+
+def test_the_stream_continues_exactly_from_a_saved_place(split: EncodedSplit, tokenizer: Tokenizer) -> None:
+    config, vocabulary = replace(TINY, vocab_size=tokenizer.vocab_size), Vocabulary.of(tokenizer)
+    first = Batcher(split, vocabulary, config, seed=5)
+    while first.epochs < 1.2:
+        first.batch(LAYOUT)
+    second = Batcher(split, vocabulary, config, seed=5)
+    second.restore(first.state())
+    assert first.epochs > 1
+    for _ in range(5):
+        expected, found = first.batch(LAYOUT), second.batch(LAYOUT)
+        assert torch.equal(expected[0].tokens, found[0].tokens)
+        assert expected[1] is not None
+        assert found[1] is not None
+        assert torch.equal(expected[1].clean, found[1].clean)
+
+
+def test_noise_falls_on_open_slots_alone_and_on_at_least_one(batch: tuple[Chunks, Canvases]) -> None:
+    _, canvases = batch
+    shape = canvases.clean.shape
+    uniform = torch.from_numpy(np.random.default_rng(0).random(shape, dtype=np.float32))
+    noise = torch.full(shape, 7)
+    for corruption in (0.0, 0.3, 1.0):
+        canvas, replaced = noised(canvases, torch.full(shape, corruption), noise, uniform)
+        assert not (replaced & ~canvases.open).any()
+        assert replaced.any(dim=1).all()
+        assert torch.equal(canvas[~replaced], canvases.clean[~replaced])
+        assert (canvas[replaced] == 7).all()
+    assert torch.equal(replaced, canvases.open)
