@@ -75,7 +75,7 @@ def test_a_canvas_has_gradient_from_its_own_prefix_and_slots_alone(
     embedded: list[Tensor] = []
     hidden = hidden_of(model, chunks, canvases, embedded)
     real = canvases.real[number]
-    hidden[number][real].square().sum().backward()
+    hidden[number][real].square().sum().backward()  # type: ignore[no-untyped-call]
     in_chunk, in_canvas = (rows.grad for rows in embedded)
     assert in_chunk is not None
     assert in_canvas is not None

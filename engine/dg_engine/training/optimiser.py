@@ -19,8 +19,8 @@ from dg_engine.model import DiffusionGemma
 class Rates:
     """Learning rates at the top of the schedule, and what goes with them."""
 
-    matrices: float = 0.02
-    embedding: float = 0.01
+    matrices: float = 0.03
+    embedding: float = 0.02
     vectors: float = 0.01
     matrix_decay: float = 0.05
     momentum: float = 0.95

@@ -1,0 +1,194 @@
+"""A run is what its plan and seed say, however often it is killed; and the optimiser is the one that it names."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from dg_engine import checkpoint
+from dg_engine.errors import CheckpointError
+from dg_engine.testing import TINY, tiny_tokenizer
+from dg_engine.tokenizer import Tokenizer
+from dg_engine.training.batches import Layout
+from dg_engine.training.encoded import EncodedSplit, encode_split
+from dg_engine.training.objective import Objective
+from dg_engine.training.optimiser import Optimiser, Rates, orthogonalised
+from dg_engine.training.plots import plot_losses
+from dg_engine.training.run_state import STATE_FILE, read_metrics
+from dg_engine.training.schedule import Schedule
+from dg_engine.training.sources import Document
+from dg_engine.training.spans import Vocabulary
+from dg_engine.training.trainer import Layouts, Plan, Progress, Trainer, new_model
+
+CAUSAL = Layout(chunks=2, encoder_tokens=64, canvases=0, slots=0)
+USUAL = Layout(chunks=2, encoder_tokens=64, canvases=2, slots=32)
+WIDE = Layout(chunks=2, encoder_tokens=64, canvases=1, slots=48)
+UPDATES = 20
+
+
+class Clock:
+    """Every look at it is half a second later, so an update takes half a second."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 0.5
+        return self.now
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return Tokenizer(tiny_tokenizer())
+
+
+@pytest.fixture(scope="module")
+def split(tokenizer: Tokenizer) -> EncodedSplit:
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    documents = [Document("own", f"tests/engine/{file.name}", file.read_text(encoding="utf-8")) for file in sources]
+    return EncodedSplit(encode_split(documents, tokenizer, lambda done: None))
+
+
+def make(directory: Path, split: EncodedSplit, tokenizer: Tokenizer) -> Trainer:
+    config = replace(TINY, vocab_size=tokenizer.vocab_size, num_experts=1, top_k_experts=1)
+    plan = Plan(
+        seconds=UPDATES / 2,
+        layouts=Layouts(causal=CAUSAL, usual=USUAL, wide=WIDE),
+        save_every=2.0,
+        validate_every=4.0,
+    )
+    model = new_model(config, seed=1, dtype=torch.float32)
+    return Trainer(model, split, split, Vocabulary.of(tokenizer), plan, directory, clock=Clock())
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_run_that_was_killed_twice_ends_with_the_same_weights(
+    tmp_path: Path, split: EncodedSplit, tokenizer: Tokenizer
+) -> None:
+    whole = make(tmp_path / "whole", split, tokenizer)
+    whole.run(lambda progress: None)
+
+    def kill_at(update: int) -> None:
+        def report(progress: Progress) -> None:
+            if progress.update == update:
+                raise Killed
+
+        with pytest.raises(Killed):
+            make(tmp_path / "killed", split, tokenizer).run(report)
+
+    kill_at(7)
+    kill_at(15)
+    resumed = make(tmp_path / "killed", split, tokenizer)
+    assert resumed.update == 12, "saved every two seconds, killed between"
+    resumed.run(lambda progress: None)
+
+    assert resumed.update == whole.update == UPDATES
+    expected, found = whole.model.state_dict(), resumed.model.state_dict()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    whole.export(tmp_path / "a", torch.float32)
+    resumed.export(tmp_path / "b", torch.float32)
+    averaged, again = (checkpoint.load(tmp_path / name).state_dict() for name in "ab")
+    assert all(torch.equal(averaged[name], again[name]) for name in averaged)
+    assert not all(torch.equal(averaged[name], expected[name]) for name in averaged), "the average is exported"
+    lines = [[line for line in read_metrics(tmp_path / run) if "loss" in line] for run in ("whole", "killed")]
+    assert [line["update"] for line in lines[1]] == list(range(1, UPDATES + 1))
+    assert [line["loss"] for line in lines[0]] == [line["loss"] for line in lines[1]]
+
+
+def test_all_stages_run_and_leave_metrics_a_plot_and_a_checkpoint(
+    tmp_path: Path, split: EncodedSplit, tokenizer: Tokenizer
+) -> None:
+    run = make(tmp_path, split, tokenizer)
+    seen: list[Progress] = []
+    run.run(seen.append)
+    assert [progress.stage for progress in seen[:: UPDATES - 1]] == ["causal", "finish"]
+    assert "joint" in {progress.stage for progress in seen}
+    assert seen[-1].losses.causal < seen[0].losses.causal
+    checks = [line["validation"] for line in read_metrics(tmp_path) if "validation" in line]
+    assert checks
+    assert all(set(check) == {"causal", *(f"denoising_{t}" for t in ("1", "0.75", "0.5", "0.25"))} for check in checks)
+    plot_losses(tmp_path, tmp_path / "loss.png")
+    assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_validation_and_warm_up_leave_the_randomness_alone(
+    tmp_path: Path, split: EncodedSplit, tokenizer: Tokenizer
+) -> None:
+    run = make(tmp_path, split, tokenizer)
+    before = run.loss.generator.get_state(), json.dumps(run.batcher.state())
+    first = run.validate()
+    run.warm_up()
+    assert run.validate() == first
+    assert torch.equal(run.loss.generator.get_state(), before[0])
+    assert json.dumps(run.batcher.state()) == before[1]
+    assert all(parameter.grad is None for parameter in run.model.parameters())
+
+
+def test_a_damaged_state_is_named_not_ignored(tmp_path: Path, split: EncodedSplit, tokenizer: Tokenizer) -> None:
+    make(tmp_path, split, tokenizer).save()
+    whole = (tmp_path / STATE_FILE).read_bytes()
+    (tmp_path / STATE_FILE).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match=STATE_FILE):
+        make(tmp_path, split, tokenizer)
+    shutil.rmtree(tmp_path)
+    assert make(tmp_path, split, tokenizer).update == 0
+
+
+def test_newton_schulz_brings_all_singular_values_near_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for shape in ((2, 96, 32), (2, 32, 96)):
+        values = torch.linalg.svdvals(orthogonalised(torch.randn(shape, generator=generator)))
+        assert values.min() > 0.3
+        assert values.max() < 1.3
+
+
+def test_adamw_steps_vectors_as_torch_does_and_muon_steps_matrices(tokenizer: Tokenizer) -> None:
+    config = replace(TINY, vocab_size=tokenizer.vocab_size)
+    model = new_model(config, seed=2, dtype=torch.float32)
+    rates = Rates(embedding=0.01, vectors=0.01, clip=1e9)
+    optimiser = Optimiser(model, rates)
+    table = model.decoder.embed_tokens.weight
+    twin = torch.nn.Parameter(table.detach().clone())
+    reference = torch.optim.AdamW([twin], lr=0.01, betas=rates.betas, eps=1e-10, weight_decay=0.0)
+    matrix = model.decoder.layers[0].self_attn.q_proj.weight  # type: ignore[union-attr]
+    assert isinstance(matrix, torch.nn.Parameter)
+    generator = torch.Generator().manual_seed(3)
+    for _ in range(3):
+        gradient = torch.randn(table.shape, generator=generator)
+        table.grad, twin.grad = gradient.clone(), gradient.clone()
+        matrix.grad = torch.randn(matrix.shape, generator=generator)
+        before = matrix.detach().clone()
+        optimiser.step(1.0)
+        reference.step()
+        update = (before * (1 - rates.matrices * rates.matrix_decay) - matrix.detach()) / rates.matrices
+        tall = max(1.0, matrix.shape[0] / matrix.shape[1]) ** 0.5
+        assert 0.3 < torch.linalg.svdvals(update / tall).median() < 1.3
+    torch.testing.assert_close(table, twin)
+
+
+def test_the_schedule_goes_through_its_stages_and_ends_at_zero() -> None:
+    schedule = Schedule()
+    moments = [schedule.at(step / 1000) for step in range(1001)]
+    assert [moment.stage for moment in moments] == sorted(
+        (moment.stage for moment in moments), key=["causal", "joint", "finish"].index
+    )
+    assert moments[0].rate < 0.05
+    assert max(moment.rate for moment in moments) == 1.0
+    assert moments[-1].rate == 0.0
+    joint = [moment.objective for moment in moments if moment.stage == "joint"]
+    assert joint[0].most_corruption < 0.35
+    assert joint[-1].most_corruption == 1.0
+    assert joint[0].own_noise_share == 0.0
+    assert joint[-1].own_noise_share > 0.0
+    assert joint[0].causal_weight > 0.99 > 0.31 > joint[-1].causal_weight
+    assert moments[-1].objective != Objective()
+    with pytest.raises(ValueError, match="out of order"):
+        Schedule(causal_until=0.9, joint_until=0.5)
