@@ -113,7 +113,10 @@ class Session:
         self._supersede(SUPERSEDED)
         run = self._run = _Run(self._answer(self._document.snapshot(), ask, services, watch), self._unfinished)
         try:
-            self.last = await run.outcome
+            outcome = await run.outcome
+            # An edit may have come between the answer and this caller's turn.
+            is_current = not isinstance(outcome, Offer) or outcome.snapshot is self._document.snapshot()
+            self.last = outcome if is_current else CHANGED
         except Exception:
             self.last = FAILED
             raise
@@ -139,8 +142,6 @@ class Session:
         infill = await self._infill(planned, services, watch)
         if isinstance(infill, Silence):
             return infill
-        if self._document.snapshot() is not snapshot:
-            return CHANGED
         suggestion = suggest(planned, infill.text, self._syntax)
         if isinstance(suggestion, Silence):
             return suggestion

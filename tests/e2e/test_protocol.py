@@ -218,8 +218,10 @@ def test_shutdown_answers_what_still_runs_and_does_not_wait_for_it(serve: Any) -
         client.ask("textDocument/inlineCompletion", inline_params(client.open("hang = ", f"file:///{n}"), 0, 7))
         for n in range(20)
     ]
-    assert client.shut_down() == 0
+    client.call("shutdown")
     assert [code(client.answer(asked)) for asked in hanging] == [CANCELLED] * 20
+    client.notify("exit")
+    assert client.wait() == 0
 
 
 def test_exit_without_shutdown_still_answers_what_runs(serve: Any) -> None:
