@@ -24,33 +24,25 @@ if TYPE_CHECKING:
     from dg_lsp.workspace import BackendFactory
 
 
-class PlaceType(click.ParamType[Place]):
-    """Reads `FILE:LINE:COL`; the file's name may hold colons itself."""
-
-    name = "FILE:LINE:COL"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> Place:
-        """Raises click's usage error for anything else."""
-        match = re.fullmatch(r"(.+):(\d{1,9}):(\d{1,9})", str(value), re.DOTALL)
-        if match is None or int(match[2]) < 1 or int(match[3]) < 1:
-            self.fail(f"{value!r} is not FILE:LINE:COL with line and column from 1 on.", param, ctx)
-        return Place(Path(match[1]), int(match[2]), int(match[3]))
+def _place(_: click.Context, __: click.Parameter, value: str) -> Place:
+    """Read `FILE:LINE:COL`; the file's name may hold colons itself."""
+    match = re.fullmatch(r"(.+):(\d{1,9}):(\d{1,9})", value, re.DOTALL)
+    if match is None or int(match[2]) < 1 or int(match[3]) < 1:
+        raise click.BadParameter(f"{value!r} is not FILE:LINE:COL with line and column from 1 on.")
+    return Place(Path(match[1]), int(match[2]), int(match[3]))
 
 
-class AddressType(click.ParamType[tuple[str, int]]):
-    """Reads `HOST:PORT` of this machine: the protocol has no password."""
-
-    name = "HOST:PORT"
-
-    def convert(self, value: object, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
-        """Raises click's usage error for anything else."""
-        host, colon, port = str(value).rpartition(":")
-        if not colon or not port.isdecimal() or int(port) > 65535:
-            self.fail(f"{value!r} is not HOST:PORT.", param, ctx)
-        host = "127.0.0.1" if host == "localhost" else host.strip("[]")
-        if not _is_loopback(host):
-            self.fail(f"{host!r} is not a loopback address of this machine, such as 127.0.0.1.", param, ctx)
-        return host, int(port)
+def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, int] | None:
+    """Read `HOST:PORT` of this machine: the protocol has no password."""
+    if value is None:
+        return None
+    host, colon, port = value.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
+        raise click.BadParameter(f"{value!r} is not HOST:PORT.")
+    host = "127.0.0.1" if host == "localhost" else host.strip("[]")
+    if not _is_loopback(host):
+        raise click.BadParameter(f"{host!r} is not a loopback address of this machine, such as 127.0.0.1.")
+    return host, int(port)
 
 
 def _is_loopback(host: str) -> bool:
@@ -88,7 +80,7 @@ class BackendChoice(NamedTuple):
 
 @click.group(invoke_without_command=True)
 @click.version_option(__version__, prog_name="dg-lsp")
-@click.option("--tcp", type=AddressType(), help="Serve one client on a loopback port instead of standard input.")
+@click.option("--tcp", metavar="HOST:PORT", callback=_address, help="Serve one client on a loopback port instead.")
 @click.option("--stdio", is_flag=True, help="Serve on standard input and output: the default, named by some clients.")
 @click.option("--log-file", type=click.Path(path_type=Path, dir_okay=False), help="Write the log here.")
 @click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
@@ -167,8 +159,8 @@ def _stop_on_signals(server: Server) -> None:
             asyncio.get_running_loop().add_signal_handler(name, server.protocol.finished.set)
 
 
-@main.command()
-@click.argument("place", type=PlaceType())
+@main.command(short_help="Print the completion at FILE:LINE:COL.")
+@click.argument("place", metavar="FILE:LINE:COL", callback=_place)
 @click.option("--watch", is_flag=True, help="Show the drafts as they crystallise.")
 @click.option("--json", "as_json", is_flag=True, help="Print text, range, steps, milliseconds, score and stop reason.")
 @click.option("--steps", type=click.IntRange(min=1), help="Denoising steps at most.")
@@ -197,7 +189,7 @@ def complete(
     sys.exit(asyncio.run(terminal.complete(place, choice.factory()(settings), settings, display)))
 
 
-@main.command()
+@main.command(short_help="Say what is installed and running, and what to do about each problem.")
 @click.option("--model", default="", help="Name or directory of a checkpoint; the shipped one by default.")
 def doctor(model: str) -> None:
     """Say what is installed and running, and what to do about each problem. Exit status 1 if something is broken."""
