@@ -38,6 +38,16 @@ class Canvases(NamedTuple):
     """[N] encoder tokens that are the canvas's prefix."""
 
 
+class Cut(NamedTuple):
+    """One hole with the document that it is in."""
+
+    text: NDArray[np.int64]
+    """[T] tokens of the whole document."""
+    hole: Hole
+    prefix: int
+    """Encoder tokens before the hole, the header among them."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Layout:
     """Shapes of a batch. Equal for all batches of a kind, so that each kind is compiled once."""
@@ -90,7 +100,7 @@ class Batcher:
             rows.append(tokens)
             holes.extend(cuts)
         chunks = _padded(rows, layout.encoder_tokens, self._config.pad_token_id)
-        return chunks, _canvases(holes, layout.slots, self._config) if layout.canvases else None
+        return chunks, lay_out(holes, layout.slots, self._config) if layout.canvases else None
 
     def _shuffled(self) -> NDArray[np.int64]:
         """(document, first token) of every chunk of an epoch; the grid is moved by a random offset in each document."""
@@ -112,19 +122,19 @@ class Batcher:
         self._position += 1
         return int(document), int(start)
 
-    def _chunk(self, layout: Layout) -> tuple[NDArray[np.int64], list[_Cut]]:
+    def _chunk(self, layout: Layout) -> tuple[NDArray[np.int64], list[Cut]]:
         document, start = self._next_place()
         text = self._data.tokens(document)
         header = self._data.header(document)
         header = header[:1] if self._rng.random() < _NAMELESS else header
         start = self._line_start(text, start)
         end = min(len(text), start + layout.encoder_tokens - len(header))
-        cuts: list[_Cut] = []
+        cuts: list[Cut] = []
         if layout.canvases:
             nodes = self._data.nodes(document)
             sampler = SpanSampler(text, nodes, (start, end), self._vocabulary, layout.slots, self._rng)
             holes = [sampler.draw() for _ in range(layout.canvases)]
-            cuts = [_Cut(text, hole, len(header) + hole.start - start) for hole in holes]
+            cuts = [Cut(text, hole, len(header) + hole.start - start) for hole in holes]
         return np.concatenate((header, text[start:end])), cuts
 
     def _line_start(self, text: NDArray[np.int64], start: int) -> int:
@@ -140,12 +150,6 @@ class Batcher:
 _STRIDE = 448
 # Tokens that a chunk has at the least, if its document does.
 _LEAST = 160
-
-
-class _Cut(NamedTuple):
-    text: NDArray[np.int64]
-    hole: Hole
-    prefix: int
 
 
 def noised(canvases: Canvases, corruption: Tensor, noise: Tensor, uniform: Tensor) -> tuple[Tensor, Tensor]:
@@ -215,7 +219,8 @@ def _padded(rows: list[NDArray[np.int64]], width: int, pad: int) -> Chunks:
     return Chunks(torch.from_numpy(tokens), torch.from_numpy(real))
 
 
-def _canvases(cuts: list[_Cut], slots: int, config: ModelConfig) -> Canvases:
+def lay_out(cuts: list[Cut], slots: int, config: ModelConfig) -> Canvases:
+    """The canvases of some holes: span, filler, suffix, padding up to `slots`."""
     clean = np.full((len(cuts), slots), config.pad_token_id)
     filled = np.arange(slots)
     for number, (text, hole, _) in enumerate(cuts):

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from dg_engine.infill import SPARE
 from dg_engine.tokenizer import Tokenizer
 from dg_engine.training.syntax import KINDS, Nodes
 
@@ -23,7 +24,7 @@ NODE_SHARES = (8, 7, 5, 5)
 """Weights of `syntax.KINDS`."""
 
 BUCKETS = (8, 16, 24, 32, 48, 64)
-"""Slots that a hole may have."""
+"""Slots with which sampling may begin."""
 
 # Half of all cursors stand where people pause to type: behind an opening sign, a dot, a comma, a name, or indentation.
 _TYPED_AT = ("(", "[", "{", ".", ",", "=", ":", " ")
@@ -147,10 +148,12 @@ class SpanSampler:
         return int(np.exp(self._rng.uniform(0.0, np.log(self._longest + 1))))
 
     def _slots(self, length: int) -> int:
-        """A random bucket that the span fits: most often the next, sometimes much too long."""
-        fitting = [bucket for bucket in BUCKETS if length <= bucket <= self._longest]
+        """Slots for a span: a bucket in which sampling may begin, or the few spare slots that it leaves later on."""
         draw = self._rng.random()
-        rank = 0 if draw < 0.6 else 1 if draw < 0.9 else int(self._rng.integers(len(fitting)))
+        if draw < _TIGHT:
+            return min(self._longest, max(1, length + int(self._rng.integers(0, SPARE + 3))))
+        fitting = [bucket for bucket in BUCKETS if length <= bucket <= self._longest]
+        rank = 0 if draw < 0.7 else 1 if draw < 0.9 else int(self._rng.integers(len(fitting)))
         return fitting[min(rank, len(fitting) - 1)]
 
     def _suffix(self) -> int:
@@ -165,6 +168,8 @@ LEAST_SUFFIX = 16
 """A canvas keeps so much room behind its longest hole: no suffix must mean the end of the file."""
 
 _TRIES = 4
+# Of holes that are as short as sampling leaves them once it has removed certain filler.
+_TIGHT = 0.3
 
 
 def longest_hole(canvas: int) -> int:
