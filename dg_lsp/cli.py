@@ -189,6 +189,15 @@ def complete(
     sys.exit(asyncio.run(terminal.complete(place, choice.factory()(settings), settings, display)))
 
 
+@main.command(short_help="Watch completions crystallise in a real file.")
+@click.option("--model", default="", help="Name or directory of a checkpoint; the shipped one by default.")
+def demo(model: str) -> None:
+    """Watch completions crystallise in a real file, over LSP. Exit status 1 if nothing at all was offered."""
+    from dg_lsp.demo import run
+
+    sys.exit(run({"engine": {"model": model, "answerTimeoutS": 120.0}}))
+
+
 @main.command(short_help="Say what is installed and running, and what to do about each problem.")
 @click.option("--model", default="", help="Name or directory of a checkpoint; the shipped one by default.")
 def doctor(model: str) -> None:

@@ -9,15 +9,20 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from lsprotocol import types
 
+from dg_engine.api import Draft
 from dg_lsp.document import Change, Document, Encoding, Point, Position, Snapshot
 from dg_lsp.lines import content
+from dg_lsp.planning import Plan
 from dg_lsp.session import Ask, Offer, Selected
+
+DRAFT = "dg/draft"
+"""The notification that tells of a draft, to clients whose settings ask for it."""
 
 FALLBACK_TRIGGERS = (".", "(", "=", ":", ",")
 """After these a client without in-line completion asks by itself; after word characters it does anyway."""
@@ -124,6 +129,19 @@ def completion_list(offer: Offer) -> types.CompletionList:
         text_edit=types.TextEdit(range=_range(offer.snapshot, start, suggestion.end), new_text=text),
     )
     return types.CompletionList(is_incomplete=True, items=[item])
+
+
+def draft_note(planned: Plan, draft: Draft) -> dict[str, Any]:
+    """Parameters of `dg/draft`: where the completion will stand, and what it looks like after a step."""
+    snapshot = planned.snapshot
+    place = snapshot.position(planned.point)
+    return {
+        "textDocument": {"uri": snapshot.uri, "version": snapshot.version},
+        "position": {"line": place.line, "character": place.character},
+        "step": draft.step,
+        "milliseconds": draft.milliseconds,
+        "pieces": [{"text": piece.text, "settled": piece.settled} for piece in draft.pieces],
+    }
 
 
 def _label(text: str) -> str:

@@ -115,13 +115,12 @@ async def _device() -> Check:
 
 
 def _model(model: str) -> Check:
-    if not model:
-        return Check("model", "fine", "the shipped one")
-    missing = [name for name in ("config.json", "tokenizer.json") if not (Path(model) / name).is_file()]
+    directory = Path(model) if model else paths.shipped_model()
+    missing = [name for name in ("config.json", "tokenizer.json") if not (directory / name).is_file()]
     if missing:
         remedy = "Give --model (the setting dg.engine.model) the directory of a checkpoint in Hugging Face layout."
-        return Check("model", "broken", f"{model} lacks {' and '.join(missing)}", remedy)
-    return Check("model", "fine", model)
+        return Check("model", "broken", f"{directory} lacks {' and '.join(missing)}", remedy)
+    return Check("model", "fine", model or "the shipped one")
 
 
 async def _engine(model: str) -> list[Check]:

@@ -15,9 +15,11 @@ from pygls.exceptions import JsonRpcException, JsonRpcInvalidParams
 from pygls.lsp.server import LanguageServer
 from pygls.protocol import default_converter
 
+from dg_engine.api import Draft
 from dg_lsp import __version__, convert, logs
 from dg_lsp.backends import Loading
 from dg_lsp.parent import watch_parent
+from dg_lsp.planning import Plan
 from dg_lsp.protocol import Protocol
 from dg_lsp.session import Ask, Offer
 from dg_lsp.settings import SECTION
@@ -87,7 +89,7 @@ class Server(LanguageServer):
     async def answer(self, uri: str, ask: Ask, render: Callable[[Offer], T]) -> T | None:
         """The offer in protocol form; null where there is none, for whatever reason."""
         try:
-            outcome = await self.state.complete(uri, ask)
+            outcome = await self.state.complete(uri, ask, self._tell_draft)
             return render(outcome) if isinstance(outcome, Offer) else None
         except Exception:
             log.exception("A completion failed.")
@@ -120,6 +122,9 @@ class Server(LanguageServer):
             await self.client_register_capability_async(types.RegistrationParams([registration]))
         except JsonRpcException as error:
             log.warning("The client does not tell of changed settings: %s", error.message)
+
+    def _tell_draft(self, planned: Plan, draft: Draft) -> None:
+        self.protocol.notify(convert.DRAFT, convert.draft_note(planned, draft))
 
     def _log_to_client(self, level: int, message: str) -> None:
         if self.is_introduced and not self.protocol.finished.is_set():

@@ -135,6 +135,8 @@ class Session:
         planned = self._plan(snapshot, ask, services)
         if isinstance(planned, Silence):
             return planned
+        if (declined := self._memory.declined(planned)) is not None:
+            return declined
         if (known := self._memory.recall(planned)) is not None:
             return Offer(known, snapshot, None)
         if ask.automatic:
@@ -209,7 +211,7 @@ def _request(planned: Plan, path: Path | None, settings: Settings) -> InfillRequ
     return InfillRequest(
         prefix=planned.prefix,
         suffix=planned.suffix,
-        path=path.name if path is not None else "",
+        path=path.as_posix() if path is not None else "",
         language=planned.snapshot.language_id or next(iter(planned.language.ids), ""),
         # Two windows on one file are two documents: the newer request of one must not end the other's.
         document=f"{os.getpid()}:{planned.snapshot.uri}",

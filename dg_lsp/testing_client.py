@@ -1,4 +1,4 @@
-"""A language client for tests that counts bytes itself: it can say anything, well-formed or not.
+"""A language client for tests and the demonstration; it counts bytes itself and can say anything, well-formed or not.
 
 It reads on a thread of its own and keeps every message it got, so that a test can wait for an answer with a deadline
 and prove that there was exactly one.
@@ -11,7 +11,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
@@ -114,11 +114,14 @@ class RawClient:
         for message in self.received:
             if wanted(message):
                 return message
+        return next(message for message in self.stream() if wanted(message))
+
+    def stream(self) -> Iterator[Message]:
+        """The messages yet to come, one after the other."""
         while True:
             message = self._next()
             self.received.append(message)
-            if wanted(message):
-                return message
+            yield message
 
     def _next(self) -> Message:
         try:

@@ -17,7 +17,7 @@ from dg_lsp.backends import Backend, Report
 from dg_lsp.document import Change, Document
 from dg_lsp.exclusion import Exclusions
 from dg_lsp.planning import Silence
-from dg_lsp.session import Ask, EngineTrouble, Offer, Outcome, Services, Session
+from dg_lsp.session import Ask, EngineTrouble, Offer, Outcome, Services, Session, Watch
 from dg_lsp.settings import Settings, SettingsError, parse
 
 log = logging.getLogger(__name__)
@@ -73,13 +73,14 @@ class Workspace:
         if (session := self._sessions.pop(uri, None)) is not None:
             session.close()
 
-    async def complete(self, uri: str, ask: Ask) -> Outcome:
-        """Answer for the document as it is now."""
+    async def complete(self, uri: str, ask: Ask, watch: Watch | None = None) -> Outcome:
+        """Answer for the document as it is now; `watch` is called with each draft if the settings want drafts."""
         session = self._sessions.get(uri)
         if session is None:
             outcome: Outcome = UNKNOWN
         else:
-            outcome = await session.complete(ask, Services(self.settings, self.backend, self.exclusions))
+            services = Services(self.settings, self.backend, self.exclusions)
+            outcome = await session.complete(ask, services, watch if self.settings.drafts else None)
         if isinstance(outcome, Silence):
             log.debug("Nothing offered in %s: %s", uri, outcome.reason)
         return outcome

@@ -7,7 +7,7 @@ denoising step. Whoever drives it decides what runs next, and cancels by not ask
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
@@ -58,19 +58,29 @@ class Engine:
         self._line_ends = self._answer_ends | tokenizer.with_newline
 
     @classmethod
-    def load(cls, directory: Path, *, device: str | None = None, dtype: torch.dtype | None = None) -> Engine:
+    def load(
+        cls,
+        directory: Path,
+        *,
+        device: str | None = None,
+        dtype: torch.dtype | None = None,
+        report: Callable[[str, float], None] = lambda message, progress: None,
+    ) -> Engine:
         """Load a checkpoint directory.
 
         Args:
             directory: Hugging Face layout.
             device: None takes a GPU if there is one.
             dtype: None takes what this machine multiplies fastest.
+            report: told what is being loaded, and the fraction of the loading that is done.
 
         Raises:
             CheckpointError: something in the directory is missing or malformed.
         """
         where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        report("reading the tokenizer", 0.3)
         tokenizer = Tokenizer.load(directory)
+        report("reading the weights", 0.4)
         model = checkpoint.load(directory, dtype=dtype or fastest_dtype(where), device=where)
         if tokenizer.vocab_size != model.config.vocab_size:
             raise CheckpointError(

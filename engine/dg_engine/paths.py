@@ -74,6 +74,11 @@ def log_path(model: str) -> Path:
     return directory / f"engine-{model_key(model)}.log"
 
 
+def shipped_model() -> Path:
+    """The directory of the checkpoint that comes with the package."""
+    return Path(__file__).parent / "checkpoints" / "small"
+
+
 def model_key(model: str) -> str:
     """Twelve hex digits that stand for the model; a path on disk counts as the same however it is written."""
     name = model

@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -28,6 +27,8 @@ if TYPE_CHECKING:
     from dg_engine.engine import Engine
 
 T = TypeVar("T")
+Report = Callable[[str, float], None]
+"""Told what is being loaded, and the fraction of the loading that is done."""
 
 MAX_BODY_BYTES = 4 * 1024 * 1024
 """Far more text than any model reads; a larger body is a mistake of the client."""
@@ -38,11 +39,12 @@ _log = logging.getLogger(__name__)
 class Service:
     """What the handlers share: the worker, the engine once it is loaded, and when it was last used."""
 
-    def __init__(self, load: Callable[[], Engine]) -> None:
+    def __init__(self, load: Callable[[Report], Engine]) -> None:
         self._load = load
         self._engine: Engine | None = None
         self._state: EngineState = "loading"
-        self._message = "loading the model"
+        self._message = "importing torch"
+        self._progress = 0.0
         self._started = time.monotonic()
         self.last_used = time.monotonic()
         self.worker = Worker()
@@ -57,7 +59,7 @@ class Service:
         return Health(
             state=self._state,
             message=self._message,
-            progress=1.0 if self._state == "ready" else 0.0,
+            progress=self._progress,
             version=__version__,
             pid=os.getpid(),
             uptime_s=time.monotonic() - self._started,
@@ -76,6 +78,9 @@ class Service:
         """The work of a score: one unit."""
         yield self._loaded().score(request)
 
+    def _report(self, message: str, progress: float) -> None:
+        self._message, self._progress = message, progress
+
     def _loaded(self) -> Engine:
         if self._engine is None:
             raise ValueError(self._message)
@@ -83,13 +88,15 @@ class Service:
 
     def _loading(self) -> Iterator[Item]:
         try:
-            engine = self._load()
+            engine = self._load(self._report)
+            self._report("warming up", 0.9)
             engine.warm_up()
         except Exception as error:  # reported by /health and to every request, until somebody mends the checkpoint
             _log.exception("the model could not be loaded")
             self._state, self._message = "failed", str(error)
             return
-        self._engine, self._state, self._message = engine, "ready", ""
+        self._report("", 1.0)
+        self._engine, self._state = engine, "ready"
         _log.info("ready: %s", engine.info)
         return
         yield  # makes this a generator: a job whose one unit is the loading
@@ -198,8 +205,3 @@ async def _body(request: Request, kind: type[T]) -> T | Response:
 
 def _json(value: object, status: int = 200) -> Response:
     return Response(msgspec.json.encode(value), status, media_type="application/json")
-
-
-def shipped_model() -> Path:
-    """The directory of the checkpoint that comes with the package."""
-    return Path(__file__).parent / "checkpoints" / "small"

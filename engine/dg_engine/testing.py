@@ -1,16 +1,20 @@
-"""What tests of the engine share: tiny random checkpoints. No weights, no network, no GPU."""
+"""What tests share: tiny random checkpoints, and a look at a running engine. No weights, no network, no GPU."""
 
 from __future__ import annotations
 
+import asyncio
 import json
+from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from dg_engine import checkpoint
+from dg_engine import checkpoint, paths
+from dg_engine.api import Health
 from dg_engine.checkpoint import initialise
+from dg_engine.client import EngineClient
 from dg_engine.config import ModelConfig
 from dg_engine.model import DiffusionGemma
 
@@ -111,3 +115,13 @@ def tiny_checkpoint(directory: Path, config: ModelConfig = TINY, *, seed: int = 
     }
     (directory / "infill_config.json").write_text(json.dumps(infill), encoding="utf-8")
     return directory
+
+
+def health_of(model: str) -> Health:
+    """The health of the user's engine for a model."""
+
+    async def ask() -> Health:
+        async with aclosing(EngineClient(f"unix:{paths.socket_path(model)}")) as client:
+            return await client.health()
+
+    return asyncio.run(ask())

@@ -115,6 +115,8 @@ class Worker:
         """Do one unit; whether there is more."""
         try:
             item = next(job.work)
+        except StopIteration:
+            return False
         except (RequestError, ValueError) as error:
             return self._deliver(job, Failure(message=str(error)))
         except Exception as error:  # the border of a request: whatever breaks, the next request works

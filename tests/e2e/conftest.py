@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dg_engine.testing import health_of, tiny_checkpoint
 from dg_lsp.testing_client import RawClient, scripted
 
 RULES = (
@@ -17,6 +21,22 @@ RULES = (
     {"after": "crash = ", "then": "crash"},
     {"after": "die = ", "then": "die"},
 )
+
+
+@pytest.fixture
+def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A checkpoint, and a user of our own whose engine nobody else can have started; it is ended with the test."""
+    with tempfile.TemporaryDirectory(prefix="dg") as home:
+        (Path(home) / "run").mkdir(mode=0o700)
+        monkeypatch.setenv("XDG_RUNTIME_DIR", str(Path(home) / "run"))
+        monkeypatch.setenv("XDG_STATE_HOME", home)
+        monkeypatch.setenv("OMP_NUM_THREADS", "1")
+        (Path(home) / "model").mkdir()
+        name = str(tiny_checkpoint(Path(home) / "model"))
+        yield name
+        with suppress(Exception):
+            os.kill(health_of(name).pid, signal.SIGKILL)
+
 
 Serve = Callable[..., RawClient]
 

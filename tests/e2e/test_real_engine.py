@@ -2,50 +2,17 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
-import tempfile
-from collections.abc import Iterator
-from contextlib import aclosing, suppress
-from pathlib import Path
 from typing import Any
 
-import pytest
-
-from dg_engine import paths
-from dg_engine.api import Health
-from dg_engine.client import EngineClient
-from dg_engine.testing import tiny_checkpoint
+from dg_engine.testing import health_of
 from dg_lsp.testing_client import INLINE, RawClient, inline_params
 
 ANSWERED = {"offered", "nothing"}
 """What an engine that works leaves behind; of what random weights write, little is fit to be offered."""
 
 TEXT = "def add(first, second):\n    return "
-
-
-@pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A checkpoint, and a user of our own whose engine nobody else can have started; it is ended with the test."""
-    with tempfile.TemporaryDirectory(prefix="dg") as home:
-        (Path(home) / "run").mkdir(mode=0o700)
-        monkeypatch.setenv("XDG_RUNTIME_DIR", str(Path(home) / "run"))
-        monkeypatch.setenv("XDG_STATE_HOME", home)
-        monkeypatch.setenv("OMP_NUM_THREADS", "1")
-        (Path(home) / "model").mkdir()
-        name = str(tiny_checkpoint(Path(home) / "model"))
-        yield name
-        with suppress(Exception):
-            os.kill(health(name).pid, signal.SIGKILL)
-
-
-def health(model: str) -> Health:
-    async def ask() -> Health:
-        async with aclosing(EngineClient(f"unix:{paths.socket_path(model)}")) as client:
-            return await client.health()
-
-    return asyncio.run(ask())
 
 
 def introduce(client: RawClient, model: str) -> None:
@@ -68,15 +35,15 @@ def test_one_engine_is_started_on_demand_shared_by_two_windows_and_replaced_when
         for client in (first, second):
             introduce(client, model)
             assert state(client) in ANSWERED
-        born = health(model)
+        born = health_of(model)
         assert born.state == "ready"
         os.kill(born.pid, signal.SIGKILL)
         assert state(first) in ANSWERED
-        reborn = health(model)
+        reborn = health_of(model)
         assert reborn.pid != born.pid
         assert first.shut_down() == 0
         assert state(second) in ANSWERED
-        assert health(model).pid == reborn.pid
+        assert health_of(model).pid == reborn.pid
         assert second.call("workspace/executeCommand", {"command": "dg.restartEngine"}) == "The engine runs."
-        assert health(model).pid != reborn.pid
+        assert health_of(model).pid != reborn.pid
         assert not [m for m in first.received + second.received if m.get("method") == "window/showMessage"]

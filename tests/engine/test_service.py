@@ -22,7 +22,8 @@ from dg_engine.api import Draft, Infill, InfillRequest, ScoreRequest
 from dg_engine.client import EngineClient
 from dg_engine.errors import EngineFailed, EngineUnavailable
 from dg_engine.launcher import LaunchSpec, ensure_engine
-from dg_engine.service import MAX_BODY_BYTES, shipped_model
+from dg_engine.paths import shipped_model
+from dg_engine.service import MAX_BODY_BYTES
 from dg_engine.serving import serve_loopback
 from dg_engine.testing import tiny_checkpoint
 
@@ -280,7 +281,7 @@ def test_an_open_door_is_refused(host: str, token: str, named: str) -> None:
     from dg_engine.service import Service
 
     with pytest.raises(EngineUnavailable, match=named):
-        serve_loopback(Service(lambda: pytest.fail("never loaded")), host, 0, token, 1.0)
+        serve_loopback(Service(lambda report: pytest.fail("never loaded")), host, 0, token, 1.0)
 
 
 def test_the_shipped_model_is_inside_the_package() -> None:

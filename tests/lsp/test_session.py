@@ -323,7 +323,7 @@ async def test_the_request_names_language_file_and_a_document_of_this_process(tm
     case = Case(path=tmp_path / "sum.py")
     await case.complete()
     (request,) = case.gate.requests
-    assert (request.path, request.language) == ("sum.py", "python")
+    assert (request.path, request.language) == ((tmp_path / "sum.py").as_posix(), "python")
     assert request.document.endswith(":file:///sample")
     assert request.document != "file:///sample"
 

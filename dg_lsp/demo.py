@@ -1,0 +1,151 @@
+"""`dg-lsp demo`: a real server, a real engine, a real file; each completion shown while it crystallises.
+
+The demonstration is a language client like any editor. It starts `dg-lsp` as a process, opens one of this project's own
+source files, on which no model of ours was trained, cuts a hole at several places and asks for what belongs there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.text import Text
+
+import dg_engine
+from dg_lsp.convert import DRAFT
+from dg_lsp.testing_client import INLINE, Message, RawClient, inline_params
+
+FILE = Path(dg_engine.__file__).parent / "prefix_store.py"
+
+SHOWN_DELAY_S = 0.08
+"""Between two steps on a terminal: one takes some 10 ms, too short to be seen. The times printed are the true ones."""
+
+LINE_BREAK = "⏎"
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A hole: what stands on the line before it, and how much of the file it takes away."""
+
+    before: str
+    """The end of the text before the cursor; found once in the file."""
+    lines: int = 0
+    """Whole lines taken away behind the rest of the cursor's own."""
+
+
+SCENES = (
+    Scene("def __init__(self, documents: int) -> "),
+    Scene("if document not in self"),
+    Scene("known, cache = self._kept["),
+    Scene("while len(self._kept) > "),
+    Scene("    length = min(len(first), len(second))\n    ", lines=1),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """A scene in a text: the text without what was taken away, and the cursor."""
+
+    text: str
+    line: int
+    character: int
+    taken: str
+
+
+def cut(text: str, scene: Scene) -> Cut:
+    """Take a scene's hole out of a text.
+
+    Raises:
+        ValueError: the scene's place is not in the text exactly once.
+    """
+    if text.count(scene.before) != 1:
+        raise ValueError(f"{scene.before!r} is in the file {text.count(scene.before)} times, not once")
+    start = text.index(scene.before) + len(scene.before)
+    end = start
+    for _ in range(scene.lines + 1):
+        end = text.index("\n", end + (end > start))
+    line = text.count("\n", 0, start)
+    return Cut(text[:start] + text[end:], line, start - (text.rfind("\n", 0, start) + 1), text[start:end])
+
+
+class Stage:
+    """The server process and one open document, whose text is replaced for each scene."""
+
+    def __init__(self, client: RawClient, settings: dict[str, Any]) -> None:
+        self._client = client
+        self._uri = FILE.as_uri()
+        self._version = 1
+        client.initialize(INLINE, rootUri=FILE.parent.as_uri(), initializationOptions={**settings, "drafts": True})
+        client.open("", self._uri)
+
+    def wait(self) -> None:
+        """Return when the engine has answered something."""
+        for _ in self.play(Cut("import ", 0, len("import "), "")):
+            pass
+
+    def play(self, scene: Cut) -> Iterator[Message]:
+        """Ask at the cursor; yields the parameters of each draft, then the item of the answer if there is one."""
+        self._version += 1
+        document = {"uri": self._uri, "version": self._version}
+        change = {"textDocument": document, "contentChanges": [{"text": scene.text}]}
+        self._client.notify("textDocument/didChange", change)
+        asked = self._client.ask("textDocument/inlineCompletion", inline_params(self._uri, scene.line, scene.character))
+        for message in self._client.stream():
+            if message.get("method") == DRAFT:
+                yield message["params"]
+            elif message.get("id") == asked:
+                yield from (message.get("result") or {"items": []})["items"]
+                return
+
+
+def run(settings: dict[str, Any], console: Console | None = None) -> int:
+    """Play all scenes; returns the exit status: 0 when the engine answered each of them."""
+    console = console or Console(highlight=False)
+    text = FILE.read_text(encoding="utf-8")
+    answered = 0
+    with RawClient() as client:
+        with console.status("Starting the server and its engine"):
+            stage = Stage(client, settings)
+            stage.wait()
+        for scene in SCENES:
+            answered += _show(console, stage, cut(text, scene), FILE.name)
+        client.shut_down()
+    console.print(f"{answered} of {len(SCENES)} places answered, in {FILE.name}.", style="bold")
+    return 0 if answered else 1
+
+
+def _show(console: Console, stage: Stage, scene: Cut, name: str) -> bool:
+    """Print a line for each step and then the finished text; whether there was one."""
+    console.print(f"\n{name}:{scene.line + 1}", style="bold")
+    before = scene.text.splitlines()[scene.line][: scene.character]
+    started = time.perf_counter()
+    item: Message | None = None
+    for message in stage.play(scene):
+        if "insertText" in message:
+            item = message
+        else:
+            console.print(_draft_line(before, message), no_wrap=True, overflow="ellipsis")
+            if console.is_terminal:
+                time.sleep(SHOWN_DELAY_S)
+    took = 1000 * (time.perf_counter() - started)
+    if item is None:
+        console.print(Text("        nothing offered", "dim"))
+        return False
+    line = Text(f"{took:5.0f} ms  ", "dim").append(before, "default").append(_flat(item["insertText"]), "bold green")
+    console.print(line, no_wrap=True, overflow="ellipsis")
+    return True
+
+
+def _draft_line(before: str, draft: Message) -> Text:
+    line = Text(f"{draft['milliseconds']:5.0f} ms  {before}", "dim")
+    for piece in draft["pieces"]:
+        line.append(_flat(piece["text"]), "green" if piece["settled"] else "magenta dim")
+    return line
+
+
+def _flat(text: str) -> str:
+    return text.replace("\n", LINE_BREAK)
