@@ -1,0 +1,72 @@
+"""What is measured of one answer, and the uncertainty of a mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import SequenceMatcher
+from typing import NamedTuple
+
+import numpy as np
+
+from dg_engine.evaluation.cases import Case
+from dg_engine.training.hygiene import parses
+
+# Shorter coincidences with what follows are ordinary: a bracket, a comma, a name.
+_REPEATED = 8
+_RESAMPLES = 1000
+
+
+class Scores(NamedTuple):
+    """Of one answer against the truth. Booleans are 0 or 1, so that all can be averaged."""
+
+    exact: float
+    """Equal, trailing blanks aside."""
+    similarity: float
+    """0 to 1: `difflib`'s ratio, which fuzzywuzzy and with it CodeXGLUE call edit similarity."""
+    first_line: float
+    """The first lines are equal, trailing blanks aside."""
+    parses: float
+    """Prefix, answer and suffix are sound Python, as the original is."""
+    length_error: float
+    """Absolute difference of the lengths in tokens."""
+    empty: float
+    """There is no answer, though there should be one."""
+    repeats_suffix: float
+    """The answer ends with the text that follows it."""
+
+
+def score(case: Case, answer: str, tokens: int, true_tokens: int) -> Scores:
+    """Compare an answer with the truth.
+
+    Args:
+        case: prefix, truth, suffix.
+        answer: what was decoded.
+        tokens: of the answer.
+        true_tokens: of the truth.
+    """
+    found, true = answer.rstrip(), case.answer.rstrip()
+    return Scores(
+        exact=float(found == true),
+        similarity=SequenceMatcher(None, found, true, autojunk=False).ratio(),
+        first_line=float(_first_line(found) == _first_line(true)),
+        parses=float(parses(case.prefix + answer + case.suffix)),
+        length_error=float(abs(tokens - true_tokens)),
+        empty=float(not found),
+        repeats_suffix=float(_repeats(found, case.suffix.strip())),
+    )
+
+
+def interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
+    """The 95 % interval of a mean by bootstrap (Efron, 1979): the middle of 1,000 resampled means."""
+    drawn = np.random.default_rng(seed).integers(0, len(values), (_RESAMPLES, len(values)))
+    low, high = np.quantile(np.asarray(values, dtype=float)[drawn].mean(axis=1), (0.025, 0.975))
+    return float(low), float(high)
+
+
+def _first_line(text: str) -> str:
+    return text.split("\n", 1)[0].rstrip()
+
+
+def _repeats(answer: str, suffix: str) -> bool:
+    longest = min(len(answer), len(suffix))
+    return any(answer.endswith(suffix[:length]) for length in range(_REPEATED, longest + 1))
