@@ -31,7 +31,7 @@ def tokenizer() -> Tokenizer:
 def split(tokenizer: Tokenizer) -> EncodedSplit:
     sources = sorted(Path(__file__).parent.glob("*.py"))
     documents = [Document("own", f"tests/engine/{file.name}", file.read_text(encoding="utf-8")) for file in sources]
-    return EncodedSplit(encode_split(documents, tokenizer, lambda done: None))
+    return EncodedSplit(encode_split(documents, tokenizer, lambda document, count: None))
 
 
 @pytest.fixture

@@ -7,14 +7,20 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import pytest
 import torch
+from click.testing import CliRunner
 
 from dg_engine import checkpoint
+from dg_engine.api import Infill, InfillRequest
+from dg_engine.engine import Engine
 from dg_engine.errors import CheckpointError
 from dg_engine.testing import TINY, tiny_tokenizer
 from dg_engine.tokenizer import Tokenizer
 from dg_engine.training.batches import Layout
+from dg_engine.training.commands import corpus, train
+from dg_engine.training.corpus import corpus_settings, read_manifest
 from dg_engine.training.encoded import EncodedSplit, encode_split
 from dg_engine.training.objective import Objective
 from dg_engine.training.optimiser import Optimiser, Rates, orthogonalised
@@ -51,7 +57,7 @@ def tokenizer() -> Tokenizer:
 def split(tokenizer: Tokenizer) -> EncodedSplit:
     sources = sorted(Path(__file__).parent.glob("*.py"))
     documents = [Document("own", f"tests/engine/{file.name}", file.read_text(encoding="utf-8")) for file in sources]
-    return EncodedSplit(encode_split(documents, tokenizer, lambda done: None))
+    return EncodedSplit(encode_split(documents, tokenizer, lambda document, count: None))
 
 
 def make(directory: Path, split: EncodedSplit, tokenizer: Tokenizer) -> Trainer:
@@ -192,3 +198,40 @@ def test_the_schedule_goes_through_its_stages_and_ends_at_zero() -> None:
     assert moments[-1].objective != Objective()
     with pytest.raises(ValueError, match="out of order"):
         Schedule(causal_until=0.9, joint_until=0.5)
+
+
+def test_the_commands_lead_from_documents_to_a_checkpoint_that_the_engine_opens(tmp_path: Path) -> None:
+    corpus_directory, run = tmp_path / "corpus", tmp_path / "run"
+    _write_corpus(corpus_directory)
+    made = CliRunner().invoke(corpus, ["--directory", str(corpus_directory)], catch_exceptions=False)
+    assert made.exit_code == 0
+    assert "3 projects" in made.output
+    arguments = ["--corpus", str(corpus_directory), "--run", str(run), "--minutes", "0.01", "--chunks", "1"]
+    for _ in range(2):
+        done = CliRunner().invoke(train, [*arguments, "--mode", "eager"], catch_exceptions=False)
+        assert done.exit_code == 0
+    engine = Engine.load(run / "model")
+    *_, answer = engine.infill(InfillRequest(prefix="import os\n", suffix="\n", max_denoising_steps=2))
+    assert isinstance(answer, Infill)
+    assert engine.info.parameters == 6_109_958
+    card = (run / "model" / "README.md").read_text(encoding="utf-8")
+    for fact in ("license: ", "| python-standard-library |", "PSF-2.0", '"seconds": 0.6', "loss.png", "at t = 1"):
+        assert fact in card
+    assert all(record.tokens > 0 for record in read_manifest(corpus_directory).projects)
+
+
+def _write_corpus(directory: Path) -> None:
+    """Documents as if chosen already, so that nothing is fetched: enough to learn 4,096 tokens from."""
+    directory.mkdir()
+    library = sorted(Path(json.__file__).parents[1].glob("[a-t]*.py"))
+    projects = {"train": library[:80], "validation": library[80:84], "held_out": library[84:88]}
+    records = []
+    for split, files in projects.items():
+        name = "python-standard-library" if split == "train" else f"some-{split}"
+        documents = [Document(name, file.name, file.read_text(encoding="utf-8")) for file in files]
+        lines = b"".join(msgspec.json.encode(document) + b"\n" for document in documents)
+        (directory / f"documents-{split}.jsonl").write_bytes(lines)
+        about = {"version": "3", "licence": "PSF-2.0", "files": len(files), "bytes": 1, "dropped": {}, "sha256": ""}
+        records.append({"name": name, "split": split, **about})
+    manifest = {"settings": corpus_settings([]), "projects": records, "refused": []}
+    (directory / "manifest.json").write_bytes(msgspec.json.encode(manifest))

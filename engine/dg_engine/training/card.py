@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -52,6 +53,10 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(["| " + " | ".join(header) + " |", "| " + " | ".join(rule) + " |", *body])
 
 
+def _wrapped(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), 118, break_on_hyphens=False)
+
+
 def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if isinstance(value, float) else str(value)
 
@@ -64,21 +69,22 @@ def _front_matter() -> str:
 def _what(model: Path) -> str:
     config = read_config(model)
     kinds = ", ".join(kind.removesuffix("_attention") for kind in config.layer_types)
-    return f"""# dg-small
-
+    text = f"""
 A text-diffusion model for Python infill that answers on a laptop's CPU: the `diffusion_gemma` text architecture, small.
 It has {config.num_hidden_layers} layers ({kinds}; window {config.sliding_window}), width {config.hidden_size},
-{config.num_attention_heads} query and {config.num_key_value_heads} key heads, a dense MLP of
-{config.intermediate_size} beside {config.num_experts} expert of {config.moe_intermediate_size}, a byte-level BPE of
-{config.vocab_size:,} tokens. A causal encoder reads up to 512 tokens before the cursor; a bidirectional decoder fills a
-hole of unknown length in front of the 32 pinned tokens that follow the cursor. Unused slots of a hole are filled with
-`<eos>`. The encoder with the tied head is a causal language model over the same weights.
+{config.num_attention_heads} query and {config.num_key_value_heads} key heads, a dense MLP of {config.intermediate_size}
+beside {config.num_experts} expert of {config.moe_intermediate_size}, and a byte-level BPE of {config.vocab_size:,}
+tokens. A causal encoder reads up to 512 tokens before the cursor; a bidirectional decoder fills a hole of unknown
+length in front of the 32 pinned tokens that follow the cursor. Unused slots of a hole are filled with `<eos>`. The
+encoder with the tied head is a causal language model over the same weights.
 """
+    return f"# dg-small\n\n{_wrapped(text)}\n"
 
 
 def _data(manifest: Manifest) -> str:
     def row(split: str, records: list[ProjectRecord]) -> list[object]:
-        return [split, len(records), sum(one.files for one in records), sum(one.bytes for one in records)]
+        numbers = [sum(getattr(one, name) for one in records) for name in ("files", "bytes", "tokens")]
+        return [split, len(records), *numbers]
 
     rows = [row(split, manifest.of(split)) for split in ("train", "validation", "held_out")]
     dropped: dict[str, int] = {}
@@ -95,9 +101,12 @@ Python files of published packages and of the standard library, under permissive
 package's own metadata. Split by project: nothing of a held-out project was trained on, and a file that resembles one of
 them (MinHash over 5-grams) was dropped from training.
 
-{table(["split", "projects", "files", "bytes"], rows)}
+{table(["split", "projects", "files", "bytes", "tokens"], rows)}
 
-Files left out: {reasons}. Projects left out for their licence: {left_out}.
+{_wrapped(f"Files left out: {reasons}.")}
+
+{_wrapped(f"Projects left out for their licence: {left_out}.")}
+
 Benchmark files whose solutions were searched for in the training split (windows of 10 words): {searched or "none"}.
 """
 
@@ -145,8 +154,8 @@ knows no other language. It was not tuned to follow instructions. Read what it o
 
 
 def _sources(manifest: Manifest) -> str:
-    rows = [[one.name, one.version, one.licence, one.split, one.files] for one in manifest.projects]
-    return f"## Sources\n\n{table(['project', 'version', 'licence', 'split', 'files'], rows)}\n"
+    rows = [[one.name, one.version, one.licence, one.split, one.files, one.tokens] for one in manifest.projects]
+    return f"## Sources\n\n{table(['project', 'version', 'licence', 'split', 'files', 'tokens'], rows)}\n"
 
 
 def _processor() -> str:

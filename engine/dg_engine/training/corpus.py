@@ -28,6 +28,7 @@ MAX_TEST_SHARE = 0.25
 """Of a project's bytes that may be tests, which repeat themselves."""
 
 Report = Callable[[str], None]
+Settings = dict[str, int | float | list[str]]
 
 
 class ProjectRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -42,6 +43,8 @@ class ProjectRecord(msgspec.Struct, frozen=True, kw_only=True):
     dropped: dict[str, int]
     sha256: str
     """Of the concatenated texts that were kept."""
+    tokens: int = 0
+    """Of the corpus's own vocabulary, once it is learnt."""
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,7 +57,7 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """What a corpus consists of."""
 
-    settings: dict[str, int | float | list[str]]
+    settings: Settings
     projects: list[ProjectRecord]
     refused: list[Refused]
 
@@ -75,11 +78,7 @@ def build_corpus(directory: Path, benchmarks: Iterable[Path], report: Report) ->
         EngineError: nothing could be fetched, or a file is malformed.
     """
     paths = sorted(benchmarks)
-    settings: dict[str, int | float | list[str]] = {
-        "max_project_bytes": MAX_PROJECT_BYTES,
-        "max_test_share": MAX_TEST_SHARE,
-        "benchmarks": [path.name for path in paths],
-    }
+    settings = corpus_settings(paths)
     manifest_path = directory / "manifest.json"
     if manifest_path.exists():
         manifest = read_manifest(directory)
@@ -93,6 +92,15 @@ def build_corpus(directory: Path, benchmarks: Iterable[Path], report: Report) ->
     manifest = Manifest(settings=settings, projects=records, refused=refused)
     write_json(manifest_path, manifest)
     return manifest
+
+
+def corpus_settings(benchmarks: Iterable[Path]) -> Settings:
+    """What a corpus was made with: another value means another corpus."""
+    return {
+        "max_project_bytes": MAX_PROJECT_BYTES,
+        "max_test_share": MAX_TEST_SHARE,
+        "benchmarks": sorted(path.name for path in benchmarks),
+    }
 
 
 def read_manifest(directory: Path) -> Manifest:

@@ -5,7 +5,8 @@ Made once, read whole: 40 M tokens are 80 MB.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -85,24 +86,25 @@ class EncodedSplit:
 
 
 def encode_split(
-    documents: Iterable[Document], tokenizer: Tokenizer, report: Callable[[int], None]
+    documents: Iterable[Document], tokenizer: Tokenizer, counted: Callable[[Document, int], None]
 ) -> dict[str, NDArray[np.generic]]:
     """The arrays of an `EncodedSplit`.
 
     Args:
         documents: sound Python files.
         tokenizer: at most 65,536 tokens.
-        report: told now and then how many documents are done.
+        counted: told of every document how many tokens it has.
     """
     tokens, headers, nodes = list[NDArray[np.uint16]](), list[NDArray[np.uint16]](), list[Nodes]()
-    batch = list[Document]()
-    for number, document in enumerate(documents):
-        batch.append(document)
-        if len(batch) == _BATCH:
-            _encode(batch, tokenizer, tokens, headers, nodes)
-            batch.clear()
-            report(number + 1)
-    _encode(batch, tokenizer, tokens, headers, nodes)
+    for batch in _batches(documents):
+        encodings = tokenizer.backend.encode_batch([document.text for document in batch], add_special_tokens=False)
+        for document, encoding in zip(batch, encodings, strict=True):
+            counted(document, len(encoding.ids))
+            if len(encoding.ids) >= MIN_TOKENS:
+                tokens.append(np.array(encoding.ids, dtype=np.uint16))
+                headers.append(np.array(encode_header(tokenizer, document.path), dtype=np.uint16))
+                starts = np.array(encoding.offsets, dtype=np.int64)[:, 0]
+                nodes.append(find_nodes(document.text, starts))
     return {
         "tokens": _joined(tokens, np.uint16),
         "document_starts": _offsets(tokens),
@@ -122,20 +124,10 @@ def save_split(arrays: dict[str, NDArray[np.generic]], path: Path) -> None:
     partial.replace(path)
 
 
-def _encode(
-    batch: list[Document],
-    tokenizer: Tokenizer,
-    tokens: list[NDArray[np.uint16]],
-    headers: list[NDArray[np.uint16]],
-    nodes: list[Nodes],
-) -> None:
-    encodings = tokenizer.backend.encode_batch([document.text for document in batch], add_special_tokens=False)
-    for document, encoding in zip(batch, encodings, strict=True):
-        if len(encoding.ids) >= MIN_TOKENS:
-            tokens.append(np.array(encoding.ids, dtype=np.uint16))
-            headers.append(np.array(encode_header(tokenizer, document.path), dtype=np.uint16))
-            starts = np.array(encoding.offsets, dtype=np.int64)[:, 0]
-            nodes.append(find_nodes(document.text, starts))
+def _batches(documents: Iterable[Document]) -> Iterator[list[Document]]:
+    rest = iter(documents)
+    while batch := list(islice(rest, _BATCH)):
+        yield batch
 
 
 def _joined(parts: Sequence[NDArray[Any]], dtype: type[np.generic]) -> NDArray[np.generic]:

@@ -239,7 +239,14 @@ class Trainer:
 
 
 def new_model(config: ModelConfig, seed: int, dtype: torch.dtype) -> DiffusionGemma:
-    """A freshly drawn model, every projection back into the residual stream zero."""
+    """A freshly drawn model, every projection back into the residual stream zero.
+
+    A router with one expert has nothing to learn: its softmax is 1, and a norm follows its scale. It is left out of the
+    gradient, which also spares the compiler an atomic sum into one bf16 number that it cannot vectorise on two threads.
+    """
     model = DiffusionGemma(config)
     checkpoint.initialise(model, torch.Generator().manual_seed(seed))
+    if config.num_experts == 1:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_("router" not in name)
     return model.to(dtype)
