@@ -11,6 +11,9 @@ from dg_engine.evaluation.harness import Outcome
 from dg_engine.evaluation.metrics import Scores, interval
 from dg_engine.training.card import table
 
+# Characters of an answer that is shown as an example.
+_SHOWN = 100
+
 _HEADER = (
     "system",
     "exact %",
@@ -87,4 +90,8 @@ def _row(values: dict[str, Any]) -> list[str]:
 
 
 def _example(outcome: Outcome) -> str:
-    return f"- {outcome.project}, {outcome.kind}: wanted `{outcome.truth!r}`, got `{outcome.answer!r}`"
+    return f"- {outcome.project}, {outcome.kind}: wanted `{_short(outcome.truth)}`, got `{_short(outcome.answer)}`"
+
+
+def _short(text: str) -> str:
+    return repr(text if len(text) <= _SHOWN else f"{text[:_SHOWN]}...")

@@ -123,11 +123,14 @@ class Trainer:
     def warm_up(self) -> None:
         """Run every kind of step once and forget it, so that compilation does not count as training."""
         state, place = self.loss.generator.get_state(), self.batcher.state()
-        every = (self.plan.layouts.causal, self.plan.layouts.usual, self.plan.layouts.wide)
-        for layout in every:
-            for conditioned in (0.0, 1.0):
-                batch = self.batcher.batch(layout)
-                self.loss(*batch, Objective(conditioned_share=conditioned)).total.backward()  # type: ignore[no-untyped-call]
+        kinds = [
+            Objective(conditioned_share=0.0),
+            Objective(conditioned_share=1.0),
+            self.plan.schedule.at(1.0).objective,
+        ]
+        for layout in (self.plan.layouts.causal, self.plan.layouts.usual, self.plan.layouts.wide):
+            for objective in kinds:
+                self.loss(*self.batcher.batch(layout), objective).total.backward()  # type: ignore[no-untyped-call]
         self.model.zero_grad(set_to_none=True)
         self.loss.generator.set_state(state)
         self.batcher.restore(place)
