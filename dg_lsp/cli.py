@@ -198,6 +198,14 @@ def demo(model: str) -> None:
     sys.exit(run({"engine": {"model": model, "answerTimeoutS": 120.0}}))
 
 
+@main.command(short_help="Measure the server's own share of a completion.")
+def bench() -> None:
+    """Measure the server's own share of a completion, with the scripted engine in place of the real one."""
+    from dg_lsp.bench import run
+
+    run()
+
+
 @main.command(short_help="Say what is installed and running, and what to do about each problem.")
 @click.option("--model", default="", help="Name or directory of a checkpoint; the shipped one by default.")
 def doctor(model: str) -> None:

@@ -19,10 +19,16 @@ from tree_sitter import Node, Parser, Tree
 
 from dg_lsp.document import Point, Snapshot, encoded
 from dg_lsp.languages import Language, language_of
+from dg_lsp.lines import Lines
 from dg_lsp.nodes import BLOCKS, COMMENTS, FUNCTIONS, INTERPOLATIONS, LITERALS, STRINGS
 from dg_lsp.window import Window, window_at
 
 _log = logging.getLogger(__name__)
+
+
+STAND_IN = b"_"
+"""Parsed in the place of what is to be written. Without it the statement at the cursor is mostly broken off, and the
+parser's recovery costs ten times the parse: 3.7 ms against 0.3 after `x = ` before a definition, in 8 KiB of Python."""
 
 
 class Place(NamedTuple):
@@ -82,15 +88,15 @@ class Syntax:
 
     def trial(self, snapshot: Snapshot, start: Point, end: Point, text: str) -> Trial | None:
         """Parse the snapshot with `text` in place of what lies from `start` to `end`; None where nothing is parsed."""
-        tree = self._parsed(snapshot, start.row)
+        tree = self._parsed(snapshot, start)
         if tree is None or self.window is None:
             return None
         first, last = (self.window.offset(snapshot.lines, point) for point in (start, end))
         inserted = encoded(text)
-        source = self._source[:first] + inserted + self._source[last:]
+        source = self._source[:first] + inserted + self._source[last + len(STAND_IN) :]
         tried = self._reparsed(tree, self._source, source)
         errors = sorted(node.start_byte for node in _errors(tried.root_node))
-        new_errors = len(errors) - sum(1 for _ in _errors(tree.root_node))
+        new_errors = len(errors) - _error_count(tree)
         stop = first + len(inserted)
         inside = next((at for at in errors if first <= at <= stop), None)
         block_end = _block_end(tried.root_node, first, stop)
@@ -102,24 +108,44 @@ class Syntax:
 
     def _path_before(self, snapshot: Snapshot, point: Point) -> tuple[list[Node], int]:
         """The nodes that hold the byte before `point`, outermost first, and the byte offset of `point`."""
-        tree = self._parsed(snapshot, point.row)
+        tree = self._parsed(snapshot, point)
         if tree is None or self.window is None:
             return [], 0
         offset = self.window.offset(snapshot.lines, point)
         return (_path(tree.root_node, offset - 1) if offset else []), offset
 
-    def _parsed(self, snapshot: Snapshot, row: int) -> Tree | None:
-        self.window = window_at(snapshot.lines, row, self.window, self.language)
+    def _parsed(self, snapshot: Snapshot, point: Point) -> Tree | None:
+        before = self.window
+        self.window = window_at(snapshot.lines, point.row, before, self.language)
         if self.window is None:
             self._tree = None
             return None
-        source = self.window.source(snapshot.lines)
+        if before is None or self.window.first != before.first:
+            self._begin_anew(snapshot.lines, point, self.window)
+        source = self._with_stand_in(snapshot.lines, point, self.window)
         if self._tree is None:
             self._tree = self._parser.parse(source)
         elif source != self._source:
             self._tree = self._reparsed(self._tree, self._source, source)
         self._source = source
         return self._tree
+
+    def _begin_anew(self, lines: Lines, point: Point, window: Window) -> None:
+        """Parse a new window; if that goes badly and a later beginning goes better, take the later one."""
+        self._source = self._with_stand_in(lines, point, window)
+        self._tree = self._parser.parse(self._source)
+        later = window.behind_delimiter(lines, point.row) if self._tree.root_node.has_error else None
+        if later is None:
+            return
+        source = self._with_stand_in(lines, point, later)
+        tree = self._parser.parse(source)
+        if _error_count(tree) < _error_count(self._tree):
+            self.window, self._source, self._tree = later, source, tree
+
+    @staticmethod
+    def _with_stand_in(lines: Lines, point: Point, window: Window) -> bytes:
+        source, offset = window.source(lines), window.offset(lines, point)
+        return source[:offset] + STAND_IN + source[offset:]
 
     def _reparsed(self, tree: Tree, old: bytes, new: bytes) -> Tree:
         start = _common_prefix(old, new)
@@ -174,6 +200,10 @@ def _errors(root: Node) -> Iterator[Node]:
             yield node
         elif node.has_error:
             pending.extend(node.children)
+
+
+def _error_count(tree: Tree) -> int:
+    return sum(1 for _ in _errors(tree.root_node))
 
 
 def _block_end(root: Node, start: int, stop: int) -> int | None:

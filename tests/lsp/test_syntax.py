@@ -13,7 +13,7 @@ from dg_lsp import syntax as syntax_module
 from dg_lsp.document import Change, Document, Point, Position
 from dg_lsp.languages import LANGUAGES, PLAIN, Language, language_of
 from dg_lsp.nodes import BLOCKS, COMMENTS, FUNCTIONS, INTERPOLATIONS, LITERALS, STRINGS
-from dg_lsp.syntax import Syntax, Trial, syntax_for
+from dg_lsp.syntax import Place, Syntax, Trial, syntax_for
 from dg_lsp.testing import marked
 from dg_lsp.window import AFTER, BEFORE
 
@@ -231,3 +231,15 @@ def test_deep_nesting_is_no_trouble() -> None:
     mark = marked("x = " + "[" * 6000 + "|")
     assert not syntax_of("python").place(mark.snapshot, mark.point).in_string
     assert syntax_of("python").trial(mark.snapshot, mark.point, mark.point, "]" * 10) is not None
+
+
+def test_a_window_that_would_begin_inside_a_docstring_begins_behind_it() -> None:
+    prose = '"""' + "Some words, it's said, about the module: they aren't code.\n" * 200 + '"""\n'
+    code = "".join(f"constant_{number} = {number}\n" for number in range(40))
+    at = marked(
+        prose + code + "\n\nvalue = |\n\n\ndef f():\n    '''It's prose.'''\n    return 1\n" + "x = 1\n" * 2000
+    )
+    syntax = syntax_of("python")
+    assert syntax.place(at.snapshot, at.point) == Place()
+    assert syntax.window is not None
+    assert 200 < syntax.window.first < 210
