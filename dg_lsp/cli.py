@@ -191,11 +191,13 @@ def complete(
 
 @main.command(short_help="Watch completions crystallise in a real file.")
 @click.option("--model", default="", help="Name or directory of a checkpoint; the shipped one by default.")
-def demo(model: str) -> None:
+@click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Write what is shown as SVG, too.")
+def demo(model: str, picture: Path | None) -> None:
     """Watch completions crystallise in a real file, over LSP. Exit status 1 if nothing at all was offered."""
-    from dg_lsp.demo import run
+    from dg_lsp.demo import record, run
 
-    sys.exit(run({"engine": {"model": model, "answerTimeoutS": 120.0}}))
+    settings = {"engine": {"model": model, "answerTimeoutS": 120.0}}
+    sys.exit(run(settings) if picture is None else record(settings, picture))
 
 
 @main.command(short_help="Measure the server's own share of a completion.")

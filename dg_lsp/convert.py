@@ -21,6 +21,9 @@ from dg_lsp.lines import content
 from dg_lsp.planning import Plan
 from dg_lsp.session import Ask, Offer, Selected
 
+EXPLAIN = "dg.explain"
+"""The command that says why nothing was offered."""
+
 DRAFT = "dg/draft"
 """The notification that tells of a draft, to clients whose settings ask for it."""
 

@@ -6,6 +6,7 @@ source files, on which no model of ours was trained, cuts a hole at several plac
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,13 +17,15 @@ from rich.console import Console
 from rich.text import Text
 
 import dg_engine
-from dg_lsp.convert import DRAFT
+from dg_lsp.convert import DRAFT, EXPLAIN
 from dg_lsp.testing_client import INLINE, Message, RawClient, inline_params
 
 FILE = Path(dg_engine.__file__).parent / "prefix_store.py"
 
 SHOWN_DELAY_S = 0.08
 """Between two steps on a terminal: one takes some 10 ms, too short to be seen. The times printed are the true ones."""
+
+PICTURE_COLUMNS = 108
 
 LINE_BREAK = "⏎"
 
@@ -87,6 +90,11 @@ class Stage:
         for _ in self.play(Cut("import ", 0, len("import "), "")):
             pass
 
+    def reason(self) -> str:
+        """Why the last request was answered with nothing."""
+        explanation = self._client.call("workspace/executeCommand", {"command": EXPLAIN, "arguments": [self._uri]})
+        return str(explanation["reason"])
+
     def play(self, scene: Cut) -> Iterator[Message]:
         """Ask at the cursor; yields the parameters of each draft, then the item of the answer if there is one."""
         self._version += 1
@@ -103,7 +111,7 @@ class Stage:
 
 
 def run(settings: dict[str, Any], console: Console | None = None) -> int:
-    """Play all scenes; returns the exit status: 0 when the engine answered each of them."""
+    """Play all scenes; returns the exit status: 0 if anything was offered."""
     console = console or Console(highlight=False)
     text = FILE.read_text(encoding="utf-8")
     answered = 0
@@ -116,6 +124,16 @@ def run(settings: dict[str, Any], console: Console | None = None) -> int:
         client.shut_down()
     console.print(f"{answered} of {len(SCENES)} places answered, in {FILE.name}.", style="bold")
     return 0 if answered else 1
+
+
+def record(settings: dict[str, Any], picture: Path) -> int:
+    """Play all scenes and write what was shown as a picture; returns the exit status."""
+    console = Console(highlight=False, record=True, width=PICTURE_COLUMNS)
+    status = run(settings, console)
+    # Rich's pictures fetch a font from the network; any monospaced one will do.
+    svg = re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="dg-lsp demo"), flags=re.DOTALL)
+    picture.write_text(svg.replace("Fira Code", "monospace"), encoding="utf-8")
+    return status
 
 
 def _show(console: Console, stage: Stage, scene: Cut, name: str) -> bool:
@@ -133,7 +151,7 @@ def _show(console: Console, stage: Stage, scene: Cut, name: str) -> bool:
                 time.sleep(SHOWN_DELAY_S)
     took = 1000 * (time.perf_counter() - started)
     if item is None:
-        console.print(Text("        nothing offered", "dim"))
+        console.print(Text(f"          {stage.reason()}", "dim"))
         return False
     line = Text(f"{took:5.0f} ms  ", "dim").append(before, "default").append(_flat(item["insertText"]), "bold green")
     console.print(line, no_wrap=True, overflow="ellipsis")

@@ -29,7 +29,6 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-EXPLAIN = "dg.explain"
 RESTART = "dg.restartEngine"
 FAREWELL_S = 0.5
 """How long the end waits for cancelled work; shutdown as a whole has one second."""
@@ -254,7 +253,7 @@ async def on_completion(server: Server, params: types.CompletionParams) -> types
 def explain(server: Server, *arguments: Any) -> dict[str, Any]:
     """What the last request of a document, named by its URI, came to: `state`, `reason`, and how many still run."""
     if len(arguments) != 1 or not isinstance(arguments[0], str):
-        raise JsonRpcInvalidParams(f"{EXPLAIN} takes the URI of one document.")
+        raise JsonRpcInvalidParams(f"{convert.EXPLAIN} takes the URI of one document.")
     return {**server.state.explain(arguments[0])._asdict(), "running": server.state.running}
 
 
@@ -279,4 +278,4 @@ FEATURES: dict[str, tuple[Callable[..., Any], Any]] = {
     ),
 }
 
-COMMANDS: dict[str, Callable[..., Any]] = {EXPLAIN: explain, RESTART: restart_engine}
+COMMANDS: dict[str, Callable[..., Any]] = {convert.EXPLAIN: explain, RESTART: restart_engine}

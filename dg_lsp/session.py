@@ -144,6 +144,8 @@ class Session:
         infill = await self._infill(planned, services, watch)
         if isinstance(infill, Silence):
             return infill
+        if ask.automatic and (doubt := _doubt(infill, services.settings.min_score)) is not None:
+            return doubt
         suggestion = suggest(planned, infill.text, self._syntax)
         if isinstance(suggestion, Silence):
             return suggestion
@@ -205,6 +207,12 @@ class _Run:
             log.error("Work that was given up failed: %s", error, exc_info=error)
         else:
             self.outcome.set_exception(error)
+
+
+def _doubt(infill: Infill, least: float) -> Silence | None:
+    if infill.score is None or infill.score >= least:
+        return None
+    return Silence(f"The model was not sure enough: a score of {infill.score:.1f}, where {least:.1f} is asked for.")
 
 
 def _request(planned: Plan, path: Path | None, settings: Settings) -> InfillRequest:

@@ -62,6 +62,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     entropy_bound: Amount | None = None
     time_budget_ms: Amount | None = None
     """The engine returns the confident left part of its draft when this much time is spent."""
+    min_score: float = -2.5
+    """Automatic completions that the model itself finds less likely than this, in nats per token, are not shown."""
     drafts: bool = False
     """Tell the client of every draft of a completion it waits for, by the notification `dg/draft`."""
     log_level: LogLevel = "info"

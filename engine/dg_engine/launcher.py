@@ -171,7 +171,7 @@ def log_tail(path: Path) -> str:
 def serve_command(spec: LaunchSpec, socket: Path) -> list[str]:
     """The command line that serves `spec.model` on `socket`."""
     command = [*spec.command, "--socket", str(socket), "--idle-timeout", f"{spec.idle_timeout_s:g}"]
-    return [*command, "--model", spec.model] if spec.model else command
+    return [*command, "--model", paths.full_name(spec.model)] if spec.model else command
 
 
 def _spawn(spec: LaunchSpec, socket: Path) -> subprocess.Popen[bytes]:

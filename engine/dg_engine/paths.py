@@ -79,12 +79,14 @@ def shipped_model() -> Path:
     return Path(__file__).parent / "checkpoints" / "small"
 
 
+def full_name(model: str) -> str:
+    """The model's name; for a path on disk the same wherever it is said, as the engine runs in another directory."""
+    return str(Path(model).resolve()) if model and Path(model).exists() else model
+
+
 def model_key(model: str) -> str:
     """Twelve hex digits that stand for the model; a path on disk counts as the same however it is written."""
-    name = model
-    if model and Path(model).exists():
-        name = str(Path(model).resolve())
-    return hashlib.sha256(name.encode("utf-8", "surrogateescape")).hexdigest()[:12]
+    return hashlib.sha256(full_name(model).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 def _runtime_base() -> Path:

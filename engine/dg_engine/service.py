@@ -93,7 +93,7 @@ class Service:
             engine.warm_up()
         except Exception as error:  # reported by /health and to every request, until somebody mends the checkpoint
             _log.exception("the model could not be loaded")
-            self._state, self._message = "failed", str(error)
+            self._state, self._message, self.last_used = "failed", str(error), time.monotonic()
             return
         self._report("", 1.0)
         self._engine, self._state = engine, "ready"

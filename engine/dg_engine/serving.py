@@ -22,6 +22,9 @@ from dg_engine.service import Service, create_app
 
 _log = logging.getLogger(__name__)
 
+FAILED_LINGER_S = 5.0
+"""An engine without a model stays so long for its clients to read why; the next start then tries anew."""
+
 ALREADY_SERVED = "another engine serves this socket already"
 
 
@@ -85,12 +88,13 @@ async def _run(service: Service, listener: socket.socket, token: str, idle_timeo
 
 async def _stop_when_idle(service: Service, server: uvicorn.Server, idle_timeout_s: float) -> None:
     while not server.should_exit:
-        left = service.last_used + idle_timeout_s - time.monotonic()
+        failed = service.health().state == "failed"
+        left = service.last_used + (FAILED_LINGER_S if failed else idle_timeout_s) - time.monotonic()
         if left <= 0 and not service.worker.active:
-            _log.info("idle for %g s: exiting", idle_timeout_s)
+            _log.info("exiting: %s", "the model could not be loaded" if failed else f"idle for {idle_timeout_s:g} s")
             server.should_exit = True
             return
-        await asyncio.sleep(min(max(left, 0.05), 30.0))
+        await asyncio.sleep(min(max(left, 0.05), 1.0))
 
 
 def _bind(path: Path) -> socket.socket:

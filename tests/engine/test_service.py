@@ -18,12 +18,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from dg_engine import serving as serving_module
 from dg_engine.api import Draft, Infill, InfillRequest, ScoreRequest
 from dg_engine.client import EngineClient
+from dg_engine.engine import Engine
 from dg_engine.errors import EngineFailed, EngineUnavailable
 from dg_engine.launcher import LaunchSpec, ensure_engine
 from dg_engine.paths import shipped_model
-from dg_engine.service import MAX_BODY_BYTES
+from dg_engine.service import MAX_BODY_BYTES, Service
 from dg_engine.serving import serve_loopback
 from dg_engine.testing import tiny_checkpoint
 
@@ -240,6 +242,16 @@ async def test_a_model_that_cannot_be_loaded_is_reported_not_hidden(tmp_path: Pa
                 await answer(client, InfillRequest(prefix="x"))
 
 
+def test_an_engine_without_a_model_exits_so_that_the_next_start_tries_anew(
+    tmp_path: Path, socket: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serving_module, "FAILED_LINGER_S", 0.1)
+    service = Service(lambda report: Engine.load(tmp_path))
+    assert serving_module.serve_socket(service, socket, idle_timeout_s=3600)
+    assert service.health().state == "failed"
+    assert not socket.exists()
+
+
 def test_a_file_in_the_socket_s_place_is_not_removed(model: Path, socket: Path) -> None:
     socket.write_text("precious")
     done = subprocess.run(command(model, "--socket", str(socket)), capture_output=True, text=True, check=False)
@@ -278,8 +290,6 @@ async def test_loopback_wants_the_token(model: Path) -> None:
     [("192.0.2.1", "x", "this machine alone"), ("example.org", "x", "this machine alone"), ("127.0.0.1", "", "token")],
 )
 def test_an_open_door_is_refused(host: str, token: str, named: str) -> None:
-    from dg_engine.service import Service
-
     with pytest.raises(EngineUnavailable, match=named):
         serve_loopback(Service(lambda report: pytest.fail("never loaded")), host, 0, token, 1.0)
 

@@ -32,6 +32,7 @@ class Gate:
         self.opened = asyncio.Event()
         self.asked = asyncio.Event()
         self.stop_reason: Any = "converged"
+        self.score: float | None = None
         self.failure: Exception | None = None
         if is_open:
             self.opened.set()
@@ -50,7 +51,7 @@ class Gate:
                 tokens=3,
                 steps=2,
                 milliseconds=1,
-                score=-0.1,
+                score=self.score,
                 stop_reason=self.stop_reason,
                 prefix_tokens=9,
                 cached_tokens=0,
@@ -337,3 +338,18 @@ async def test_the_entry_selected_in_the_menu_begins_the_answer() -> None:
     outcome = await case.complete(ask=case.ask._replace(selected=selected))
     assert text(outcome).startswith("dumps")
     assert case.gate.requests[0].prefix.endswith("json.dumps")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("score", "automatic", "is_shown"), [(-1.9, True, True), (-2.1, True, False), (-9.0, False, True)]
+)
+async def test_an_automatic_answer_that_the_model_doubts_is_not_shown_and_the_reason_names_the_score(
+    score: float, automatic: bool, is_shown: bool
+) -> None:
+    case = Case()
+    case.gate.score = score
+    settings = Settings(min_score=-2.0, debounce_ms=0)
+    outcome = await case.complete(settings, case.ask._replace(automatic=automatic))
+    assert isinstance(outcome, Offer) == is_shown
+    assert is_shown or f"{score:.1f}" in outcome.reason  # type: ignore[union-attr]

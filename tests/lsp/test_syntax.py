@@ -236,9 +236,7 @@ def test_deep_nesting_is_no_trouble() -> None:
 def test_a_window_that_would_begin_inside_a_docstring_begins_behind_it() -> None:
     prose = '"""' + "Some words, it's said, about the module: they aren't code.\n" * 200 + '"""\n'
     code = "".join(f"constant_{number} = {number}\n" for number in range(40))
-    at = marked(
-        prose + code + "\n\nvalue = |\n\n\ndef f():\n    '''It's prose.'''\n    return 1\n" + "x = 1\n" * 2000
-    )
+    at = marked(prose + code + "\n\nvalue = |\n\n\ndef f():\n    '''It's prose.'''\n    return 1\n" + "x = 1\n" * 2000)
     syntax = syntax_of("python")
     assert syntax.place(at.snapshot, at.point) == Place()
     assert syntax.window is not None
