@@ -11,6 +11,10 @@ PATH_PARTS = 3
 CUT_STEP = 128
 """Tokens by which a long prefix is cut at a time, so that the cut, and with it the prefix cache, stays while typing."""
 
+MOST_CHARACTERS = 32
+"""Characters per token beyond which a text is cut before it is tokenised; source code has three."""
+CUT_CHARACTERS = 4096
+
 
 def encode_prefix(tokenizer: Tokenizer, path: str, text: str, max_tokens: int) -> list[int]:
     """`<bos>`, the path behind `<|file|>` if there is one, and the end of the text, in at most `max_tokens` ids.
@@ -18,7 +22,7 @@ def encode_prefix(tokenizer: Tokenizer, path: str, text: str, max_tokens: int) -
     A text that is too long loses its start, up to the beginning of a line where there is one within a step.
     """
     header = encode_header(tokenizer, path)
-    tokens = tokenizer.encode(text)
+    tokens = tokenizer.encode(_recent(text, max_tokens))
     return header + tokens[_cut(tokenizer, tokens, max_tokens - len(header)) :]
 
 
@@ -29,6 +33,12 @@ def encode_header(tokenizer: Tokenizer, path: str) -> list[int]:
         return [bos]
     shown = "/".join(PurePosixPath(path.replace("\\", "/")).parts[-PATH_PARTS:])
     return [bos, tokenizer.special_id("<|file|>"), *tokenizer.encode(shown), *tokenizer.encode("\n")]
+
+
+def _recent(text: str, max_tokens: int) -> str:
+    """The end of a text that is far too long, cut in large steps: nobody tokenises megabytes to keep 512 tokens."""
+    excess = len(text) - MOST_CHARACTERS * max_tokens
+    return text if excess <= 0 else text[-(-excess // CUT_CHARACTERS) * CUT_CHARACTERS :]
 
 
 def _cut(tokenizer: Tokenizer, tokens: list[int], budget: int) -> int:

@@ -144,6 +144,16 @@ def test_a_long_prefix_is_cut_at_a_line_and_the_cut_stays_while_typing(engine: E
     assert len(starts) <= 2, f"60 characters moved the cut more than once in steps of {CUT_STEP}"
 
 
+def test_megabytes_are_cut_before_they_are_tokenised_and_the_end_stays_the_same(engine: Engine) -> None:
+    tokenizer, budget = engine.tokenizer, 256
+    end = encode_prefix(tokenizer, "", SOURCE[:6000], budget)
+    # The cut is in steps from the beginning: where it falls must not show in what is kept.
+    long = encode_prefix(tokenizer, "", "x = 1\n" * 500_000 + SOURCE[:6000], budget)
+    shared = min(len(end), len(long)) - 1
+    assert shared > 100
+    assert long[-shared:] == end[-shared:]
+
+
 def test_the_header_names_the_last_parts_of_the_path(engine: Engine) -> None:
     tokenizer: Tokenizer = engine.tokenizer
     tokens = encode_header(tokenizer, "/home/me/project/http/client.py")
