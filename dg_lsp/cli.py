@@ -83,7 +83,11 @@ class BackendChoice(NamedTuple):
 @click.option("--tcp", metavar="HOST:PORT", callback=_address, help="Serve one client on a loopback port instead.")
 @click.option("--stdio", is_flag=True, help="Serve on standard input and output: the default, named by some clients.")
 @click.option("--log-file", type=click.Path(path_type=Path, dir_okay=False), help="Write the log here.")
-@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), default="info")
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Default: info for the server, warning for the commands.",
+)
 @click.option("--backend", type=click.Choice(["engine", "scripted"]), default="engine", help="Who fills the hole.")
 @click.option("--script", type=click.Path(path_type=Path, dir_okay=False), help="What the scripted backend does.")
 @click.pass_context
@@ -92,7 +96,7 @@ def main(
     tcp: tuple[str, int] | None,
     stdio: bool,  # noqa: FBT001  (click passes options by their names)
     log_file: Path | None,
-    log_level: str,
+    log_level: str | None,
     backend: str,
     script: Path | None,
 ) -> None:
@@ -100,7 +104,8 @@ def main(
     if stdio and tcp is not None:
         raise click.UsageError("--stdio and --tcp exclude each other.")
     try:
-        logs.configure(log_level, log_file)
+        usual = "info" if context.invoked_subcommand is None else "warning"
+        logs.configure(log_level or usual, log_file)
     except OSError as error:
         raise click.ClickException(f"The log file cannot be written: {error}") from error
     context.obj = BackendChoice(backend, script)
