@@ -43,10 +43,9 @@ def expert_mlp(x: Tensor, gate_up: Tensor, down: Tensor, index: Tensor, weight: 
 def _every_expert(x: Tensor, gate_up: Tensor, down: Tensor, index: Tensor, weight: Tensor) -> Tensor:
     """K = E: no row is left out, so nothing is gathered and the graph has no data-dependent shape."""
     total = torch.zeros_like(x)
-    for expert, (gate_and_up, back) in enumerate(zip(gate_up, down, strict=True)):
+    for expert in range(down.shape[0]):
         share = torch.where(index == expert, weight, 0).sum(dim=-1, keepdim=True)
-        gate, up = gate_and_up.chunk(2)
-        total = total + (gated_mlp(x, gate, up, back) * share).to(x.dtype)
+        total = total + (_expert(x, gate_up[expert], down[expert]) * share).to(x.dtype)
     return total
 
 
@@ -55,10 +54,15 @@ def _chosen_experts(x: Tensor, gate_up: Tensor, down: Tensor, index: Tensor, wei
     order = index.flatten().argsort(stable=True)
     rows = order // index.shape[1]
     counts = torch.bincount(index.flatten(), minlength=down.shape[0]).tolist()
-    outputs = []
-    for expert, chosen in enumerate(torch.split(x[rows], counts)):
-        if counts[expert]:
-            gate, up = gate_up[expert].chunk(2)
-            outputs.append(gated_mlp(chosen, gate, up, down[expert]))
+    outputs = [
+        _expert(chosen, gate_up[expert], down[expert])
+        for expert, chosen in enumerate(torch.split(x[rows], counts))
+        if counts[expert]
+    ]
     weighted = torch.cat(outputs) * weight.flatten()[order, None]
     return torch.zeros_like(x).index_add_(0, rows, weighted.to(x.dtype))
+
+
+def _expert(x: Tensor, gate_up: Tensor, down: Tensor) -> Tensor:
+    gate, up = functional.linear(x, gate_up).chunk(2, dim=-1)
+    return functional.linear(functional.gelu(gate, approximate="tanh") * up, down)
