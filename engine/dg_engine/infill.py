@@ -128,13 +128,13 @@ def resized(canvas: Canvas, belief: Belief, end: int, hole: Hole, draws: Draws) 
     """The canvas grown by a bucket where the answer fills it, or without the filler of which the step was certain."""
     slots = len(belief.argmax)
     if end == slots:
-        fresh = draws.noise(next_length(slots, hole.longest) - slots)
-        return canvas.moved(torch.arange(slots), fresh) if len(fresh) else canvas
+        missing = next_length(slots, hole.longest) - slots
+        return canvas.moved(torch.arange(slots), draws.noise(missing)) if missing else canvas
     spare_from = end + SPARE
     tail = belief.argmax[end:]
     removable = slots - spare_from >= SPARE and bool((tail == hole.filler).all())
     if removable and float(belief.entropy[end:].mean()) < CERTAIN:
-        return canvas.moved(torch.arange(spare_from), draws.noise(0))
+        return canvas.moved(torch.arange(spare_from), canvas.tokens.new_empty(0))
     return canvas
 
 

@@ -13,8 +13,10 @@ from torch import Tensor
 
 from dg_engine import checkpoint
 from dg_engine.canvas import Canvas, SeededDraws, denoise_step, new_canvas
-from dg_engine.denoising import denoise, denoise_reference
+from dg_engine.infill import Filling, Hole, fill
+from dg_engine.model import DiffusionGemma, PrefixCache
 from dg_engine.policies import Denoising, EntropyBound, LinearTemperature, NeverStop, StableAndConfident
+from dg_engine.reference import denoise_reference
 from dg_engine.testing import SHAPES, TINY, tiny_model
 from dg_kernels.sampling.reference import sampling_statistics_reference
 
@@ -32,20 +34,48 @@ def prefix(length: int, seed: int = 5) -> Tensor:
     return torch.empty(1, length, dtype=torch.long).random_(0, TINY.vocab_size, generator=generator)
 
 
+def run(
+    model: DiffusionGemma,
+    cache: PrefixCache,
+    slots: int,
+    suffix: Tensor,
+    plan: Denoising,
+    draws: Any,
+    *,
+    pinned_signal: bool = True,
+    first_allowed: Tensor | None = None,
+) -> list[Filling]:
+    """The production loop on a hole that no token ends and that cannot grow: plain denoising."""
+    hole = Hole(
+        initial=slots,
+        longest=slots,
+        ends=torch.zeros(model.config.vocab_size, dtype=torch.bool),
+        filler=model.config.eos_token_id,
+        first_allowed=first_allowed,
+        pinned_signal=pinned_signal,
+    )
+    return list(fill(model, cache, suffix, hole, plan, draws))
+
+
 @pytest.mark.parametrize("pinned", [0, 5])
 @pytest.mark.parametrize("bound", [0.0, 0.1, 3.0, 1000.0])
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_fast_loop_equals_the_reference_loop(pinned: int, bound: float, seed: int) -> None:
-    model = tiny_model(seed=seed)
+@pytest.mark.parametrize("signal", [False, True])
+@pytest.mark.parametrize("healed", [False, True])
+def test_the_fast_loop_equals_the_reference_loop(pinned: int, bound: float, signal: bool, healed: bool) -> None:
+    model = tiny_model()
     cache = model.encode(prefix(19)).cache
     plan = Denoising(max_denoising_steps=6, acceptance=EntropyBound(entropy_bound=bound), stopping=NeverStop())
-    suffix = prefix(pinned, seed=9)[0] if pinned else torch.empty(0, dtype=torch.long)
-    canvas = new_canvas(model, 7, suffix, SeededDraws(TINY.vocab_size, seed), pinned_signal=False)
+    suffix = prefix(pinned, seed=9)[0]
+    allowed = torch.arange(TINY.vocab_size) % 3 == 0 if healed else None
+    canvas = new_canvas(model, 7, suffix, SeededDraws(TINY.vocab_size, 7), pinned_signal=signal)
 
-    fast = [s.belief.argmax.tolist() for s in denoise(model, cache, canvas, plan, SeededDraws(TINY.vocab_size, 7))]
-    slow = denoise_reference(
-        model, cache, canvas.tokens.tolist(), canvas.free.tolist(), plan, SeededDraws(TINY.vocab_size, 7)
-    )
+    draws = SeededDraws(TINY.vocab_size, 7)
+    states = run(model, cache, 7, suffix, plan, draws, pinned_signal=signal, first_allowed=allowed)
+    fast = [state.belief.argmax.tolist() for state in states]
+    draws = SeededDraws(TINY.vocab_size, 7)
+    assert draws.noise(7).tolist() == canvas.tokens[:7].tolist()
+    tokens, free = canvas.tokens.tolist(), canvas.free.tolist()
+    slow = denoise_reference(model, cache, tokens, free, plan, draws, pinned_signal=signal, first_allowed=allowed)
     assert fast == slow
     assert len(fast) == 6
     assert len({tuple(draft) for draft in fast}) > 1
@@ -133,10 +163,9 @@ def test_a_whole_trajectory_of_transformers_generate_is_reproduced_token_for_tok
         acceptance=EntropyBound(entropy_bound=2.0),
         stopping=StableAndConfident(stability_threshold=1, confidence_threshold=0.5),
     )
-    empty = torch.empty(0, dtype=torch.long)
-    canvas = new_canvas(ours, config.canvas_length, empty, recorded, pinned_signal=True)
     cache = ours.encode(prefix(length)).cache
-    assert [s.belief.argmax.tolist() for s in denoise(ours, cache, canvas, plan, recorded)] == drafts.drafts
+    states = run(ours, cache, config.canvas_length, torch.empty(0, dtype=torch.long), plan, recorded)
+    assert [state.belief.argmax.tolist() for state in states] == drafts.drafts
     assert len(drafts.drafts) > 1
 
 
@@ -151,13 +180,15 @@ def test_pinned_tokens_never_change_and_are_seen() -> None:
     cache = model.encode(prefix(6)).cache
     drafts = []
     for pinned in ([3, 4, 5], [30, 31, 32]):
-        canvas = new_canvas(model, 5, torch.tensor(pinned), SeededDraws(TINY.vocab_size, 0), pinned_signal=True)
-        plan = Denoising(max_denoising_steps=4, stopping=NeverStop())
-        for step in denoise(model, cache, canvas, plan, SeededDraws(TINY.vocab_size, 1)):
-            assert step.canvas.tokens[5:].tolist() == pinned
-            assert step.canvas.signal is not None
-            assert torch.equal(step.canvas.signal[5:], model.embed(torch.tensor(pinned)))
-        drafts.append(step.belief.argmax.tolist())
+        suffix = torch.tensor(pinned)
+        canvas = new_canvas(model, 5, suffix, SeededDraws(TINY.vocab_size, 0), pinned_signal=True)
+        draws, bound = SeededDraws(TINY.vocab_size, 1), EntropyBound(entropy_bound=0.1)
+        for _ in range(4):
+            canvas, belief = denoise_step(model, cache, canvas, temperature=0.6, acceptance=bound, draws=draws)
+            assert canvas.tokens[5:].tolist() == pinned
+            assert canvas.signal is not None
+            assert torch.equal(canvas.signal[5:], model.embed(suffix))
+        drafts.append(belief.argmax.tolist())
     assert drafts[0] != drafts[1]
 
 

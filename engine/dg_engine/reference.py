@@ -1,0 +1,100 @@
+"""The denoising loop, one slot after the other in plain Python: the truth to which `infill.fill` is held."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from dg_engine.canvas import BANNED, Draws
+from dg_engine.model import DiffusionGemma, PrefixCache
+from dg_engine.policies import Denoising
+
+
+def denoise_reference(
+    model: DiffusionGemma,
+    cache: PrefixCache,
+    tokens: list[int],
+    free: list[int],
+    plan: Denoising,
+    draws: Draws,
+    *,
+    pinned_signal: bool = False,
+    first_allowed: Tensor | None = None,
+) -> list[list[int]]:
+    """The drafts of every step on a canvas whose length stays as it is.
+
+    Args:
+        model: the decoder.
+        cache: the encoded prefix.
+        tokens: the canvas; noise in the free slots.
+        free: indices of the free slots, ascending.
+        plan: steps, temperature, acceptance, stopping.
+        draws: the randomness.
+        pinned_signal: whether pinned slots are self-conditioned before the first step.
+        first_allowed: [V] booleans; tokens outside are banned from the first free slot.
+    """
+    drafts: list[list[int]] = []
+    unknown = torch.zeros(model.config.hidden_size)
+    known = [unknown if slot in free else model.embed(torch.tensor(token)) for slot, token in enumerate(tokens)]
+    signal = known if pinned_signal else None
+    unchanged = 0
+    for step in range(plan.max_denoising_steps):
+        temperature = plan.temperature.at(step, plan.max_denoising_steps)
+        uniform = draws.uniform(len(free)).tolist()
+        distributions = _distributions(model, cache, tokens, signal, free, temperature, first_allowed)
+        entropies = [-sum(p * math.log(p) for p in row.tolist() if p > 0) for row in distributions]
+        accepted = _accept_by_entropy(entropies, plan.acceptance.entropy_bound)
+        noise = draws.noise(len(free)).tolist()
+        signal = [model.embed(torch.tensor(token)) for token in tokens]
+        tokens = list(tokens)
+        for number, slot in enumerate(free):
+            sampled = _invert(distributions[number], uniform[number])
+            tokens[slot] = sampled if number in accepted else noise[number]
+            signal[slot] = model.soft_embedding(distributions[number])
+        draft = [int(row.argmax()) for row in distributions]
+        unchanged = unchanged + 1 if drafts and drafts[-1] == draft else 0
+        drafts.append(draft)
+        if plan.stopping.met(unchanged, sum(entropies) / len(entropies)):
+            break
+    return drafts
+
+
+def _distributions(
+    model: DiffusionGemma,
+    cache: PrefixCache,
+    tokens: list[int],
+    signal: list[Tensor] | None,
+    free: list[int],
+    temperature: float,
+    first_allowed: Tensor | None,
+) -> list[Tensor]:
+    hidden = model.decode(torch.tensor([tokens]), cache, None if signal is None else torch.stack(signal)[None])[0]
+    distributions = []
+    for slot in free:
+        logits = model.logits(hidden[slot])
+        if slot == free[0] and first_allowed is not None:
+            logits = torch.where(first_allowed, logits, BANNED)
+        distributions.append(torch.softmax(logits / temperature, dim=-1))
+    return distributions
+
+
+def _invert(distribution: Tensor, uniform: float) -> int:
+    running = 0.0
+    for token, probability in enumerate(distribution.tolist()):
+        running += probability
+        if running > uniform:
+            return token
+    return int(distribution.nonzero()[-1])
+
+
+def _accept_by_entropy(entropies: list[float], bound: float) -> set[int]:
+    accepted: set[int] = set()
+    spent = 0.0
+    for number in sorted(range(len(entropies)), key=entropies.__getitem__):
+        if spent > bound:
+            break
+        accepted.add(number)
+        spent += entropies[number]
+    return accepted
