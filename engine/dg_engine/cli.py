@@ -31,6 +31,9 @@ DEFAULT_THREADS = 1
 program wants one of them: OpenMP's barriers wait for whichever thread was put aside."""
 
 
+_FOR_TRAINING = {"datasketch", "matplotlib", "packaging"}
+
+
 class _LazyGroup(click.Group):
     """Imports a command's module when it is asked for, and shows the project's own errors as one line."""
 
@@ -50,6 +53,12 @@ class _LazyGroup(click.Group):
             return super().invoke(ctx)
         except EngineError as error:
             raise click.ClickException(str(error)) from error
+        except ModuleNotFoundError as error:
+            if error.name is None or error.name.startswith("dg_"):
+                raise
+            extra = "train" if error.name in _FOR_TRAINING else "engine"
+            remedy = f"pip install 'dg-lsp[{extra}]'"
+            raise click.ClickException(f"{error.name} is not installed, which this command needs: {remedy}") from error
 
 
 @click.group(cls=_LazyGroup)

@@ -1,0 +1,45 @@
+"""The engine's command line: lazy commands, and errors of one line that say what to do."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from dg_engine.cli import main
+
+
+def test_every_listed_command_exists() -> None:
+    context = click.Context(main)
+    for name in main.list_commands(context):
+        assert isinstance(main.get_command(context, name), click.Command)
+
+
+@pytest.mark.parametrize(
+    ("missing", "command", "extra"), [("uvicorn", "serve", "engine"), ("datasketch", "corpus", "train")]
+)
+def test_a_missing_package_is_named_with_the_extra_that_brings_it(missing: str, command: str, extra: str) -> None:
+    code = f"import sys; sys.modules[{missing!r}] = None; from dg_engine.cli import main; main([{command!r}])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines() == [
+        f"Error: {missing} is not installed, which this command needs: pip install 'dg-lsp[{extra}]'"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["serve", "--listen", "127.0.0.1"], "expected HOST:PORT"),
+        (["serve", "--listen", "192.0.2.1:80"], "on this machine alone"),
+        (["bench", "--model", "/no/such/checkpoint"], "tokenizer.json"),
+        (["serve", "--threads", "0"], "--threads"),
+    ],
+)
+def test_a_wrong_argument_gets_one_clear_line(arguments: list[str], expected: str) -> None:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code in (1, 2)
+    assert expected in result.output
