@@ -20,6 +20,13 @@ from dg_kernels import sampling_statistics
 BANNED = -1e4
 
 
+class TokenBias(NamedTuple):
+    """Nats to add to the logit of one token."""
+
+    token: int
+    nats: float
+
+
 class Draws(Protocol):
     """Where a loop gets its randomness; two loops with equal draws must agree."""
 
@@ -119,6 +126,7 @@ def denoise_step(
     acceptance: EntropyBound,
     draws: Draws,
     first_allowed: Tensor | None = None,
+    bias: TokenBias | None = None,
 ) -> tuple[Canvas, Belief]:
     """Refine the canvas once.
 
@@ -133,6 +141,7 @@ def denoise_step(
         acceptance: which of the sampled tokens to keep.
         draws: one uniform number and one noise token per free slot.
         first_allowed: [V] booleans; tokens outside are banned from the first free slot.
+        bias: added at every free slot.
 
     Returns:
         The state after, and what was found.
@@ -140,6 +149,8 @@ def denoise_step(
     signal = None if canvas.signal is None else canvas.signal[None]
     hidden = model.decode(canvas.tokens[None], cache, signal)[0]
     logits = model.logits(hidden[canvas.free])
+    if bias is not None:
+        logits[:, bias.token] += bias.nats
     if first_allowed is not None:
         logits[0].masked_fill_(~first_allowed, BANNED)
     found = sampling_statistics(logits, temperature, draws.uniform(len(canvas.free)))

@@ -189,6 +189,7 @@ class Engine:
             ends=(self._line_ends if line else self._answer_ends).to(self._device),
             filler=self.model.config.eos_token_id,
             first_allowed=None if healed.allowed is None else healed.allowed.to(self._device),
+            filler_bias=self.config.filler_bias,
             pinned_signal=self.config.pinned_signal,
         )
 

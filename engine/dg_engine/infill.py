@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dg_engine.api import StopReason
-from dg_engine.canvas import Belief, Canvas, Draws, denoise_step, new_canvas
+from dg_engine.canvas import Belief, Canvas, Draws, TokenBias, denoise_step, new_canvas
 from dg_engine.model import DiffusionGemma, PrefixCache
 from dg_engine.policies import Denoising
 
@@ -37,6 +37,8 @@ class Hole:
     """The token of slots that hold nothing."""
     first_allowed: Tensor | None = None
     """[V] booleans: with what the answer may begin; None for anything."""
+    filler_bias: float = 0.0
+    """Nats added to the filler's logit: what the training loss, by weighing filler less, took from it."""
     pinned_signal: bool = True
     """Whether the checkpoint was trained to be told which slots are pinned."""
 
@@ -93,6 +95,7 @@ def fill(
             acceptance=plan.acceptance,
             draws=draws,
             first_allowed=hole.first_allowed,
+            bias=TokenBias(hole.filler, hole.filler_bias) if hole.filler_bias else None,
         )
         end = answer_end(belief.argmax, hole.ends)
         judged = belief.argmax[: end + 1].tolist()

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from dg_engine.canvas import BANNED, Draws
+from dg_engine.canvas import BANNED, Draws, TokenBias
 from dg_engine.model import DiffusionGemma, PrefixCache
 from dg_engine.policies import Denoising
 
@@ -22,6 +22,7 @@ def denoise_reference(
     *,
     pinned_signal: bool = False,
     first_allowed: Tensor | None = None,
+    bias: TokenBias | None = None,
 ) -> list[list[int]]:
     """The drafts of every step on a canvas whose length stays as it is.
 
@@ -34,6 +35,7 @@ def denoise_reference(
         draws: the randomness.
         pinned_signal: whether pinned slots are self-conditioned before the first step.
         first_allowed: [V] booleans; tokens outside are banned from the first free slot.
+        bias: added at every free slot.
     """
     drafts: list[list[int]] = []
     unknown = torch.zeros(model.config.hidden_size)
@@ -43,7 +45,7 @@ def denoise_reference(
     for step in range(plan.max_denoising_steps):
         temperature = plan.temperature.at(step, plan.max_denoising_steps)
         uniform = draws.uniform(len(free)).tolist()
-        distributions = _distributions(model, cache, tokens, signal, free, temperature, first_allowed)
+        distributions = _distributions(model, cache, tokens, signal, free, temperature, first_allowed, bias)
         entropies = [-sum(p * math.log(p) for p in row.tolist() if p > 0) for row in distributions]
         accepted = _accept_by_entropy(entropies, plan.acceptance.entropy_bound)
         noise = draws.noise(len(free)).tolist()
@@ -69,11 +71,14 @@ def _distributions(
     free: list[int],
     temperature: float,
     first_allowed: Tensor | None,
+    bias: TokenBias | None,
 ) -> list[Tensor]:
     hidden = model.decode(torch.tensor([tokens]), cache, None if signal is None else torch.stack(signal)[None])[0]
     distributions = []
     for slot in free:
         logits = model.logits(hidden[slot])
+        if bias is not None:
+            logits[bias.token] += bias.nats
         if slot == free[0] and first_allowed is not None:
             logits = torch.where(first_allowed, logits, BANNED)
         distributions.append(torch.softmax(logits / temperature, dim=-1))

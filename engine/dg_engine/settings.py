@@ -26,6 +26,8 @@ class InfillConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Slots at the start for an answer of one line."""
     block_hole: int = 128
     """Slots at the start for an answer of several lines."""
+    filler_bias: float = 0.0
+    """Nats added to the filler's logit. A loss that weighs filler by w teaches odds that are w times too small."""
     pinned_signal: bool = False
     """Whether pinned slots are self-conditioned on their own embedding from the first step on."""
     file_header: bool = False

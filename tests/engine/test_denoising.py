@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dg_engine import checkpoint
-from dg_engine.canvas import Canvas, SeededDraws, denoise_step, new_canvas
+from dg_engine.canvas import Canvas, SeededDraws, TokenBias, denoise_step, new_canvas
 from dg_engine.infill import Filling, Hole, fill
 from dg_engine.model import DiffusionGemma, PrefixCache
 from dg_engine.policies import Denoising, EntropyBound, LinearTemperature, NeverStop, StableAndConfident
@@ -44,6 +44,7 @@ def run(
     *,
     pinned_signal: bool = True,
     first_allowed: Tensor | None = None,
+    bias: float = 0.0,
 ) -> list[Filling]:
     """The production loop on a hole that no token ends and that cannot grow: plain denoising."""
     hole = Hole(
@@ -51,6 +52,7 @@ def run(
         longest=slots,
         ends=torch.zeros(model.config.vocab_size, dtype=torch.bool),
         filler=model.config.eos_token_id,
+        filler_bias=bias,
         first_allowed=first_allowed,
         pinned_signal=pinned_signal,
     )
@@ -61,7 +63,10 @@ def run(
 @pytest.mark.parametrize("bound", [0.0, 0.1, 3.0, 1000.0])
 @pytest.mark.parametrize("signal", [False, True])
 @pytest.mark.parametrize("healed", [False, True])
-def test_the_fast_loop_equals_the_reference_loop(pinned: int, bound: float, signal: bool, healed: bool) -> None:
+@pytest.mark.parametrize("bias", [0.0, 1.5])
+def test_the_fast_loop_equals_the_reference_loop(
+    pinned: int, bound: float, signal: bool, healed: bool, bias: float
+) -> None:
     model = tiny_model()
     cache = model.encode(prefix(19)).cache
     plan = Denoising(max_denoising_steps=6, acceptance=EntropyBound(entropy_bound=bound), stopping=NeverStop())
@@ -70,12 +75,22 @@ def test_the_fast_loop_equals_the_reference_loop(pinned: int, bound: float, sign
     canvas = new_canvas(model, 7, suffix, SeededDraws(TINY.vocab_size, 7), pinned_signal=signal)
 
     draws = SeededDraws(TINY.vocab_size, 7)
-    states = run(model, cache, 7, suffix, plan, draws, pinned_signal=signal, first_allowed=allowed)
+    states = run(model, cache, 7, suffix, plan, draws, pinned_signal=signal, first_allowed=allowed, bias=bias)
     fast = [state.belief.argmax.tolist() for state in states]
     draws = SeededDraws(TINY.vocab_size, 7)
     assert draws.noise(7).tolist() == canvas.tokens[:7].tolist()
     tokens, free = canvas.tokens.tolist(), canvas.free.tolist()
-    slow = denoise_reference(model, cache, tokens, free, plan, draws, pinned_signal=signal, first_allowed=allowed)
+    slow = denoise_reference(
+        model,
+        cache,
+        tokens,
+        free,
+        plan,
+        draws,
+        pinned_signal=signal,
+        first_allowed=allowed,
+        bias=TokenBias(TINY.eos_token_id, bias),
+    )
     assert fast == slow
     assert len(fast) == 6
     assert len({tuple(draft) for draft in fast}) > 1

@@ -107,3 +107,10 @@ def test_a_seed_names_a_result_and_another_seed_another() -> None:
     plan = replace(PLAN, acceptance=EntropyBound(entropy_bound=1.0))
     drafts = [[state.belief.argmax.tolist() for state in run(HOLE, plan, seed=seed)] for seed in (3, 3, 4)]
     assert drafts[0] == drafts[1] != drafts[2]
+
+
+def test_a_bias_towards_filler_shortens_the_answer() -> None:
+    plan = replace(PLAN, max_denoising_steps=1)
+    (without,), (much,) = run(HOLE, plan), run(replace(HOLE, filler_bias=100.0), plan)
+    assert much.end == 0
+    assert without.end > 0

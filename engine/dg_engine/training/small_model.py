@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import math
+
 from dg_engine.config import LayerType, ModelConfig
 from dg_engine.settings import InfillConfig
+from dg_engine.training.objective import Objective
 from dg_engine.training.spans import BUCKETS, USUAL_SUFFIX
 
 _SLIDING: LayerType = "sliding_attention"
@@ -35,6 +38,7 @@ INFILL = InfillConfig(
     suffix_tokens=USUAL_SUFFIX,
     line_hole=24,
     block_hole=48,
+    filler_bias=math.log(1 / Objective().filler_weight),
     pinned_signal=True,
     file_header=True,
 )
