@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
+import msgspec
 import torch
 from rich.progress import track
 
@@ -42,7 +43,7 @@ def evaluate(model: Path, corpus_: Path, output: Path | None, cases: int, seed: 
     shown = [one for one in outcomes if one.system == SYSTEMS[0].name]
     text = to_markdown(summary, engine.info, shown[:: max(1, len(shown) // _EXAMPLES)][:_EXAMPLES])
     (target / REPORT_FILE).write_text(text, encoding="utf-8")
-    write_json(
-        target / "evaluation.json", {"model": engine.info, "cases": len(drawn), "seed": seed, "results": summary}
-    )
+    # The directory's name alone: a published report is no place for somebody's paths.
+    info = msgspec.structs.replace(engine.info, path=model.name)
+    write_json(target / "evaluation.json", {"model": info, "cases": len(drawn), "seed": seed, "results": summary})
     click.echo(text)

@@ -117,11 +117,12 @@ def _recipe(run: Path, lines: list[dict[str, Any]]) -> str:
     minutes = steps[-1]["elapsed"] / 60 if steps else 0.0
     return f"""## Recipe and compute
 
-{minutes:.0f} minutes of training on {_processor()}, {len(steps):,} updates so far of a plan of
+{minutes:.0f} minutes of training on {_processor()}, {len(steps):,} updates of a plan of
 {plan["seconds"] / 60:.0f} minutes. Muon on hidden matrices, AdamW on the rest, warm-down to zero, averaged weights.
 Three stages: causal language modelling; causal and denoising losses together, several canvases over one encoder pass;
 a finish at the sampler's noise levels. Uniform noise over the vocabulary, self-conditioning in half of the steps,
-pinned slots conditioned on their own embedding. The whole plan, as it was run:
+pinned slots conditioned on their own embedding. The whole plan (of the last part, if the run was resumed with another
+length):
 
 ```json
 {json.dumps(plan, indent=1)}
@@ -148,8 +149,10 @@ def _results(model: Path, lines: list[dict[str, Any]]) -> str:
 def _limits() -> str:
     return """## Limits
 
-It has seen some ten million tokens of Python and nothing else: it writes plausible short pieces, not programs, and
-knows no other language. It was not tuned to follow instructions. Read what it offers before accepting it.
+It has seen little Python and nothing else: it writes plausible short pieces, seldom the right ones, and knows no other
+language. Given the length of the answer it is right several times as often as without: finding the length is what it
+has learnt least. From left to right the same weights do better on rests of lines, without seeing what follows. Read
+what it offers before accepting it.
 """
 
 

@@ -1,0 +1,53 @@
+"""The model that ships: it opens in both libraries, is as large as its card says, and fills a hole sensibly."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dg_engine import checkpoint
+from dg_engine.api import Infill, InfillRequest
+from dg_engine.engine import Engine
+from dg_engine.paths import shipped_model
+from dg_engine.training.small_model import INFILL, SMALL
+
+
+@pytest.fixture(scope="module")
+def engine() -> Engine:
+    return Engine.load(shipped_model())
+
+
+def test_it_is_what_the_trainer_says(engine: Engine) -> None:
+    assert engine.model.config == SMALL
+    assert engine.config == INFILL
+    assert f"{engine.info.parameters / 1e6:.1f} M" == "6.1 M"
+    assert sum(path.stat().st_size for path in shipped_model().iterdir()) < 90_000_000
+
+
+def test_it_fills_a_hole_in_code_it_has_not_seen(engine: Engine) -> None:
+    source = Path(checkpoint.__file__).read_text(encoding="utf-8")
+    hole = "-> DiffusionGemma:\n"
+    before, after = source[: source.index(hole) + 3], source[source.index(hole) + len(hole) - 1 :]
+    *_, answer = engine.infill(
+        InfillRequest(prefix=before, suffix=after, path="dg_engine/checkpoint.py", extent="line")
+    )
+    assert isinstance(answer, Infill)
+    assert answer.text.strip()
+    assert "\n" not in answer.text
+    assert answer.score is not None
+    assert answer.score > -6
+
+
+def test_it_opens_in_transformers() -> None:
+    transformers = pytest.importorskip("transformers", minversion="5.23.0")
+    theirs = transformers.DiffusionGemmaForBlockDiffusion.from_pretrained(shipped_model(), dtype=torch.float32)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(shipped_model())
+    tokens = torch.tensor([tokenizer.encode("def add(a, b):\n    return ", add_special_tokens=False)])
+    canvas = torch.randint(0, SMALL.vocab_size, (1, 16), generator=torch.Generator().manual_seed(0))
+    ours = checkpoint.load(shipped_model(), dtype=torch.float32)
+    with torch.no_grad():
+        expected = theirs.eval()(input_ids=tokens, decoder_input_ids=canvas).logits
+        found = ours.logits(ours.decode(canvas, ours.encode(tokens).cache, None))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
