@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import re
 import signal
 import sys
@@ -34,22 +33,17 @@ def _place(_: click.Context, __: click.Parameter, value: str) -> Place:
 
 def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, int] | None:
     """Read `HOST:PORT` of this machine: the protocol has no password."""
+    from dg_engine.paths import is_loopback
+
     if value is None:
         return None
     host, colon, port = value.rpartition(":")
     if not colon or not port.isdecimal() or int(port) > 65535:
         raise click.BadParameter(f"{value!r} is not HOST:PORT.")
     host = "127.0.0.1" if host == "localhost" else host.strip("[]")
-    if not _is_loopback(host):
+    if not is_loopback(host):
         raise click.BadParameter(f"{host!r} is not a loopback address of this machine, such as 127.0.0.1.")
     return host, int(port)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class BackendChoice(NamedTuple):

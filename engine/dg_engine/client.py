@@ -9,7 +9,6 @@ Leaving `infill` early closes its connection, which stops the engine's work with
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Iterator
@@ -22,6 +21,7 @@ import msgspec
 
 from dg_engine.api import Draft, Event, Failure, Health, Infill, InfillRequest, ModelInfo, Score, ScoreRequest
 from dg_engine.errors import EngineFailed, EngineUnavailable, RequestError
+from dg_engine.paths import is_loopback
 
 T = TypeVar("T")
 
@@ -52,7 +52,7 @@ class Address(NamedTuple):
         if text.startswith("unix:/"):
             return cls("http://engine", text.removeprefix("unix:"))
         parts = urlsplit(text)
-        if parts.scheme == "http" and parts.hostname and _is_loopback(parts.hostname):
+        if parts.scheme == "http" and parts.hostname and is_loopback(parts.hostname):
             return cls(text.rstrip("/"), None)
         raise ValueError(f"the engine's address must be unix:/PATH or http://127.0.0.1:PORT, not {text!r}")
 
@@ -203,10 +203,3 @@ def _check(status: int, content: bytes) -> None:
     if httpx.codes.is_client_error(status):
         raise RequestError(message)
     raise EngineFailed(message)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

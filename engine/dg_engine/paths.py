@@ -11,6 +11,7 @@ engine.
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import os
 import stat
 import sys
@@ -77,6 +78,14 @@ def log_path(model: str) -> Path:
 def shipped_model() -> Path:
     """The directory of the checkpoint that comes with the package."""
     return Path(__file__).parent / "checkpoints" / "small"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine's own: its tokens and its users' text travel to no other."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def full_name(model: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import logging
 import os
 import signal
@@ -17,7 +16,7 @@ import uvicorn
 from filelock import FileLock, Timeout
 
 from dg_engine.errors import EngineUnavailable
-from dg_engine.paths import lock_path
+from dg_engine.paths import is_loopback, lock_path
 from dg_engine.service import Service, create_app
 
 _log = logging.getLogger(__name__)
@@ -54,7 +53,7 @@ def serve_loopback(service: Service, host: str, port: int, token: str, idle_time
     Raises:
         EngineUnavailable: the address is not this machine's own, the token is empty, or the port is taken.
     """
-    if not _is_loopback(host):
+    if not is_loopback(host):
         raise EngineUnavailable(f"the engine listens on this machine alone (127.0.0.1 or ::1), not on {host}")
     if not token:
         raise EngineUnavailable("a loopback engine needs a token; put one into DG_ENGINE_TOKEN")
@@ -112,10 +111,3 @@ def _bind(path: Path) -> socket.socket:
     finally:
         os.umask(before)
     return listener
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
