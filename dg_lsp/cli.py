@@ -69,7 +69,7 @@ class BackendChoice(NamedTuple):
             script = read_script(self.script)
         except (OSError, ValueError) as error:
             raise click.ClickException(str(error)) from error
-        return lambda _: ScriptedBackend(script)
+        return lambda settings: ScriptedBackend(script, settings.engine.model)
 
 
 @click.group(invoke_without_command=True)
@@ -197,6 +197,16 @@ def demo(model: str, picture: Path | None) -> None:
 
     settings = {"engine": {"model": model, "answerTimeoutS": 120.0}}
     sys.exit(run(settings) if picture is None else record(settings, picture))
+
+
+@main.command(name="schema", short_help="Print the JSON Schema of the settings.")
+def print_schema() -> None:
+    """Print the JSON Schema of the settings, from which editors can make forms and checks."""
+    import json
+
+    from dg_lsp.schema import schema
+
+    click.echo(json.dumps(schema(), indent=2, ensure_ascii=False))
 
 
 @main.command(short_help="Measure the server's own share of a completion.")

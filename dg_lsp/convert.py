@@ -16,16 +16,21 @@ from urllib.request import url2pathname
 from lsprotocol import types
 
 from dg_engine.api import Draft
+from dg_lsp import models
 from dg_lsp.document import Change, Document, Encoding, Point, Position, Snapshot
 from dg_lsp.lines import content
 from dg_lsp.planning import Plan
 from dg_lsp.session import Ask, Offer, Selected
+from dg_lsp.status import Status
 
 EXPLAIN = "dg.explain"
 """The command that says why nothing was offered."""
 
 DRAFT = "dg/draft"
 """The notification that tells of a draft, to clients whose settings ask for it."""
+
+STATUS = "dg/status"
+"""The notification that tells of the server's state, to clients with the experimental capability `dg.status`."""
 
 FALLBACK_TRIGGERS = (".", "(", "=", ":", ",")
 """After these a client without in-line completion asks by itself; after word characters it does anyway."""
@@ -44,6 +49,15 @@ def offers_inline_completion(capabilities: types.ClientCapabilities) -> bool:
     """Whether the client says that it shows in-line completions."""
     document = capabilities.text_document
     return document is not None and document.inline_completion is not None
+
+
+def shows_status(capabilities: types.ClientCapabilities) -> bool:
+    """Whether the client says that it shows the server's state, by `experimental: {dg: {status: true}}`."""
+    match capabilities.experimental:
+        case {"dg": {"status": True}}:
+            return True
+        case _:
+            return False
 
 
 def path_of(uri: str) -> Path | None:
@@ -145,6 +159,11 @@ def draft_note(planned: Plan, draft: Draft) -> dict[str, Any]:
         "milliseconds": draft.milliseconds,
         "pieces": [{"text": piece.text, "settled": piece.settled} for piece in draft.pieces],
     }
+
+
+def status_note(status: Status, model: str) -> dict[str, Any]:
+    """Parameters of `dg/status`."""
+    return {**status._asdict(), "model": models.name(model)}
 
 
 def _label(text: str) -> str:

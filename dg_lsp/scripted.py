@@ -6,7 +6,8 @@
         {"after": "crash", "then": "crash"}
     ]}
 
-The first rule whose `after` ends the prefix answers; without one the answer is empty.
+The first rule whose `after` ends the prefix answers, of those for this `model` or for any; without one the answer is
+empty.
 """
 
 from __future__ import annotations
@@ -28,6 +29,8 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="came
 
     after: str
     text: str = ""
+    model: str | None = None
+    """The setting `engine.model` under which the rule holds; by default under each."""
     steps: int = 1
     delay_ms: float = 0.0
     """Pause before each step."""
@@ -61,8 +64,9 @@ def read_script(path: Path) -> Script:
 class ScriptedBackend:
     """Answers as its script says, whatever a model would."""
 
-    def __init__(self, script: Script) -> None:
+    def __init__(self, script: Script, model: str = "") -> None:
         self._script = script
+        self._rules = [rule for rule in script.rules if rule.model in {None, model}]
 
     async def start(self, report: Report) -> None:
         """Report the scripted loading, then be ready or fail."""
@@ -82,7 +86,7 @@ class ScriptedBackend:
         """Yield one draft per step, each with a larger settled part, then end as the rule says."""
         await self.restart()
         prefix = request.prefix
-        rule = next((rule for rule in self._script.rules if prefix.endswith(rule.after)), Rule(""))
+        rule = next((rule for rule in self._rules if prefix.endswith(rule.after)), Rule(""))
         for step in range(1, rule.steps + 1):
             await asyncio.sleep(rule.delay_ms / 1000)
             if request.drafts:

@@ -16,13 +16,13 @@ from pygls.lsp.server import LanguageServer
 from pygls.protocol import default_converter
 
 from dg_engine.api import Draft
-from dg_lsp import __version__, convert, logs
-from dg_lsp.backends import Loading
+from dg_lsp import __version__, convert, logs, models
 from dg_lsp.parent import watch_parent
 from dg_lsp.planning import Plan
 from dg_lsp.protocol import Protocol
 from dg_lsp.session import Ask, Offer
 from dg_lsp.settings import SECTION
+from dg_lsp.status import Status
 from dg_lsp.workspace import BackendFactory, Workspace
 
 log = logging.getLogger(__name__)
@@ -30,6 +30,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 RESTART = "dg.restartEngine"
+SNOOZE = "dg.snooze"
+MODELS = "dg.models"
+MINUTES_A_YEAR = 525_600
 FAREWELL_S = 0.5
 """How long the end waits for cancelled work; shutdown as a whole has one second."""
 
@@ -41,7 +44,7 @@ class Server(LanguageServer):
 
     def __init__(self, make_backend: BackendFactory) -> None:
         super().__init__("dg-lsp", __version__, protocol_cls=Protocol, converter_factory=default_converter)
-        self.state = Workspace(make_backend, self._report_loading)
+        self.state = Workspace(make_backend, self._tell_status)
         self.client = types.ClientCapabilities()
         self.is_introduced = False
         """Whether `initialize` has come; from then on, its own answer included, the log may go to the client."""
@@ -129,9 +132,15 @@ class Server(LanguageServer):
         if self.is_introduced and not self.protocol.finished.is_set():
             self.window_log_message(types.LogMessageParams(_message_type(level), message))
 
-    def _report_loading(self, loading: Loading | None) -> None:
-        if self.client.window is None or not self.client.window.work_done_progress:
+    def _tell_status(self, status: Status) -> None:
+        if not self.is_introduced:
             return
+        if convert.shows_status(self.client):
+            self.protocol.notify(convert.STATUS, convert.status_note(status, self.state.settings.engine.model))
+        elif self.client.window is not None and self.client.window.work_done_progress:
+            self._show_progress(status if status.state == "loading" else None)
+
+    def _show_progress(self, loading: Status | None) -> None:
         if self._loading is None:
             if loading is None:
                 return
@@ -147,10 +156,10 @@ class _LoadingProgress:
 
     def __init__(self, server: Server) -> None:
         self._server = server
-        self._latest: Loading | None = None
+        self._latest: Status | None = None
         self._news = asyncio.Event()
 
-    def update(self, loading: Loading | None) -> None:
+    def update(self, loading: Status | None) -> None:
         self._latest = loading
         self._news.set()
 
@@ -164,7 +173,7 @@ class _LoadingProgress:
         self._send(token, types.WorkDoneProgressBegin(title="Loading model", percentage=0))
         await self._news.wait()
         while self._latest is not None:
-            percentage = round(100 * self._latest.fraction)
+            percentage = round(100 * (self._latest.fraction or 0))
             self._send(token, types.WorkDoneProgressReport(message=self._latest.message, percentage=percentage))
             self._news.clear()
             await self._news.wait()
@@ -197,7 +206,8 @@ def on_initialize(server: Server, params: types.InitializeParams) -> None:
 
 
 async def on_initialized(server: Server, _: types.InitializedParams) -> None:
-    """Fetch the settings."""
+    """Fetch the settings, and tell the state."""
+    server.state.tell_status()
     await server.pull_settings()
     await server.subscribe()
 
@@ -262,6 +272,21 @@ async def restart_engine(server: Server, *_: Any) -> str:
     return await server.state.restart()
 
 
+def snooze(server: Server, *arguments: Any) -> dict[str, Any]:
+    """Offer nothing unasked for so many minutes, 0 to end the pause; returns `until`, a time or null."""
+    match arguments:
+        case [int() | float() as minutes] if 0 <= minutes <= MINUTES_A_YEAR:
+            until = server.state.snooze(minutes)
+        case _:
+            raise JsonRpcInvalidParams(f"{SNOOZE} takes a number of minutes, 0 to end the pause.")
+    return {"until": until and until.isoformat(timespec="seconds")}
+
+
+def known_models(server: Server, *_: Any) -> list[dict[str, Any]]:
+    """The models to choose from: `name` and `description` for people, `model` for the setting, `current`."""
+    return [model._asdict() for model in models.known(server.state.settings.engine.model)]
+
+
 FEATURES: dict[str, tuple[Callable[..., Any], Any]] = {
     types.INITIALIZE: (on_initialize, None),
     types.INITIALIZED: (on_initialized, None),
@@ -278,4 +303,9 @@ FEATURES: dict[str, tuple[Callable[..., Any], Any]] = {
     ),
 }
 
-COMMANDS: dict[str, Callable[..., Any]] = {convert.EXPLAIN: explain, RESTART: restart_engine}
+COMMANDS: dict[str, Callable[..., Any]] = {
+    convert.EXPLAIN: explain,
+    RESTART: restart_engine,
+    SNOOZE: snooze,
+    MODELS: known_models,
+}

@@ -69,6 +69,8 @@ class Services(NamedTuple):
     settings: Settings
     backend: Backend
     exclusions: Exclusions
+    snoozed: Silence | None = None
+    """Why nothing is offered unasked, while that is so."""
 
 
 SUPERSEDED = Silence("A newer request of the same document took its place.")
@@ -132,6 +134,7 @@ class Session:
             self._run = None
 
     async def _answer(self, snapshot: Snapshot, ask: Ask, services: Services, watch: Watch | None) -> Outcome:
+        services = services._replace(settings=services.settings.for_language(snapshot.language_id))
         planned = self._plan(snapshot, ask, services)
         if isinstance(planned, Silence):
             return planned
@@ -154,7 +157,9 @@ class Session:
 
     def _plan(self, snapshot: Snapshot, ask: Ask, services: Services) -> Plan | Silence:
         settings = services.settings
-        if not settings.enabled_for(snapshot.language_id):
+        if ask.automatic and services.snoozed is not None:
+            return services.snoozed
+        if not settings.enabled:
             return Silence(f"Completions are switched off for {snapshot.language_id or 'files without a language'}.")
         if (reason := services.exclusions.reason(self._path, snapshot.uri)) is not None:
             return Silence(reason)

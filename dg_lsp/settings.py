@@ -29,49 +29,86 @@ class SettingsError(ValueError):
         self.problems = problems
 
 
+def _about(text: str) -> Meta:
+    """What a setting is for, in the words that editors show beside it."""
+    return Meta(description=text)
+
+
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
     """Which engine answers, and how long to be patient with it."""
 
-    address: str = ""
-    """`unix:/PATH` or `http://127.0.0.1:PORT`; empty for the user's own engine, which is started on demand."""
-    token: str = ""
-    """The bearer token of an engine on a loopback port."""
-    autostart: bool = True
-    model: str = ""
-    """Name or directory of a checkpoint; empty for the one that ships with the project."""
-    idle_timeout_s: Annotated[float, Meta(gt=0)] = 900.0
-    """The engine stops itself after this long without a request."""
-    answer_timeout_s: Annotated[float, Meta(gt=0)] = 10.0
-    """A request is answered with nothing when the engine, its start included, takes longer."""
+    model: Annotated[str, _about("Name or directory of a checkpoint; empty for the one that ships with dg-lsp.")] = ""
+    address: Annotated[
+        str, _about("`unix:/PATH` or `http://127.0.0.1:PORT`; empty for your own engine, which is started on demand.")
+    ] = ""
+    token: Annotated[str, _about("The bearer token of an engine on a loopback port.")] = ""
+    autostart: Annotated[bool, _about("Start the engine when none answers.")] = True
+    idle_timeout_s: Annotated[
+        float, Meta(gt=0), _about("The engine stops itself after so many seconds without a request.")
+    ] = 900.0
+    answer_timeout_s: Annotated[
+        float,
+        Meta(gt=0),
+        _about("A request is answered with nothing when the engine, its start included, takes more seconds than this."),
+    ] = 10.0
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """All settings. `None` leaves the choice to the model."""
+class CompletionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """What can be chosen for each language by itself. `None` leaves the choice to the model."""
 
-    enabled: bool = True
-    languages: dict[str, bool] = {}
-    """Language identifier to on or off; `*` stands for all the others."""
-    debounce_ms: Amount = 40.0
-    """Pause before an automatic request reaches the engine; an invoked one goes at once."""
-    multi_line: MultiLine = "auto"
-    in_comments: bool = True
-    exclude: tuple[str, ...] = ()
-    """Globs, as in `.gitignore`, of files that are never read and never sent, on top of the built-in ones."""
-    max_new_tokens: Count = 64
-    max_denoising_steps: Count | None = None
-    entropy_bound: Amount | None = None
-    time_budget_ms: Amount | None = None
-    """The engine returns the confident left part of its draft when this much time is spent."""
-    min_score: float = -2.5
-    """Automatic completions that the model itself finds less likely than this, in nats per token, are not shown."""
-    drafts: bool = False
-    """Tell the client of every draft of a completion it waits for, by the notification `dg/draft`."""
-    log_level: LogLevel = "info"
+    enabled: Annotated[bool, _about("Offer completions.")] = True
+    debounce_ms: Annotated[
+        Amount,
+        _about("Milliseconds to wait before an automatic request reaches the engine; one made by hand goes at once."),
+    ] = 40.0
+    multi_line: Annotated[
+        MultiLine, _about("Whether completions may have several lines; `auto` decides by the syntax at the cursor.")
+    ] = "auto"
+    in_comments: Annotated[bool, _about("Offer completions inside comments.")] = True
+    max_new_tokens: Annotated[Count, _about("The longest completion, in tokens.")] = 64
+    max_denoising_steps: Annotated[
+        Count | None,
+        _about("The dial between speed and quality: more steps are slower and better. Empty: the model's own."),
+    ] = None
+    entropy_bound: Annotated[
+        Amount | None,
+        _about("How unsure, in nats, the tokens accepted in one step may be together. Empty: the model's own."),
+    ] = None
+    time_budget_ms: Annotated[
+        Amount | None,
+        _about("After so many milliseconds the confident left part of the draft is the answer. Empty: no limit."),
+    ] = None
+    min_score: Annotated[
+        float,
+        _about("Automatic completions that the model finds less likely than this, in nats per token, are not shown."),
+    ] = -2.5
+
+
+class Settings(CompletionSettings, frozen=True, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """All settings."""
+
+    languages: Annotated[
+        dict[str, bool | dict[str, Any]],
+        _about(
+            "Language identifier to on or off, or to an object of settings that differ for this language, such as "
+            '`{"multiLine": "never"}`; `*` stands for all languages that are not named.'
+        ),
+    ] = {}
+    exclude: Annotated[
+        tuple[str, ...],
+        _about("Globs, as in `.gitignore`, of files that are never read and never sent, on top of the built-in ones."),
+    ] = ()
+    drafts: Annotated[
+        bool, _about("Watch completions crystallise: tell the editor of every draft while a completion is refined.")
+    ] = False
+    log_level: Annotated[LogLevel, _about("How much the server writes to its log.")] = "info"
     engine: EngineSettings = EngineSettings()
 
-    def enabled_for(self, language: str) -> bool:
-        """Whether completions are wanted in a language."""
-        return self.enabled and self.languages.get(language, self.languages.get("*", True))
+    def for_language(self, language: str) -> Settings:
+        """These settings with what `languages` says of a language laid over them; off stays off."""
+        choice = self.languages.get(language, self.languages.get("*", {}))
+        over = choice if isinstance(choice, dict) else {"enabled": choice}
+        return msgspec.structs.replace(self, **{**over, "enabled": self.enabled and over.get("enabled", True)})
 
 
 def parse(*layers: Mapping[str, Any] | None) -> Settings:
@@ -100,6 +137,11 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
 
 
 def _struct(kind: Any, values: Mapping[str, Any], path: str, problems: list[str]) -> Any:
+    known = _known(kind, values, path, problems)
+    return None if problems else kind(**known)
+
+
+def _known(kind: Any, values: Mapping[str, Any], path: str, problems: list[str]) -> dict[str, Any]:
     hints = get_type_hints(kind, include_extras=True)
     fields = {field.encode_name: field.name for field in msgspec.structs.fields(kind)}
     known: dict[str, Any] = {}
@@ -108,23 +150,35 @@ def _struct(kind: Any, values: Mapping[str, Any], path: str, problems: list[str]
             problems.append(f"{path}.{key} is not a setting; {path} has {', '.join(sorted(fields))}.")
         elif value is not None:
             known[fields[key]] = _value(hints[fields[key]], value, f"{path}.{key}", problems)
-    return None if problems else kind(**known)
+    return known
 
 
 def _value(kind: Any, value: Any, path: str, problems: list[str]) -> Any:
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct) and isinstance(value, Mapping):
         return _struct(kind, value, path, problems)
     try:
-        return msgspec.convert(value, kind)
+        taken = msgspec.convert(value, kind)
     except msgspec.ValidationError:
         problems.append(f"{path} must be {_allowed(kind)}, not {_shown(value)}.")
         return None
+    return _overrides(taken, path, problems) if isinstance(taken, dict) else taken
+
+
+def _overrides(languages: Mapping[str, Any], path: str, problems: list[str]) -> dict[str, Any]:
+    """The setting `languages` with the fields' own names in place of those on the wire."""
+    return {
+        language: _known(CompletionSettings, choice, f"{path}.{language}", problems)
+        if isinstance(choice, Mapping)
+        else choice
+        for language, choice in languages.items()
+    }
 
 
 def _allowed(kind: Any) -> str:
     origin, arguments = get_origin(kind), get_args(kind)
     if origin is Annotated:
-        return f"{_allowed(arguments[0])} {_bounds(kind.__metadata__)}"
+        bounds = [bound for meta in kind.__metadata__ if (bound := _bounds(meta))]
+        return " ".join([_allowed(arguments[0]), *bounds])
     if origin in {Union, types.UnionType}:
         return " or ".join(_allowed(argument) for argument in arguments)
     if origin is Literal:
@@ -132,7 +186,7 @@ def _allowed(kind: Any) -> str:
     if origin is tuple:
         return "a list of strings"
     if origin is dict:
-        return "a mapping of language to true or false"
+        return "a mapping of language to true, false or an object of settings"
     return _KINDS.get(kind, "an object")
 
 
@@ -145,9 +199,10 @@ _KINDS: dict[Any, str] = {
 }
 
 
-def _bounds(metadata: tuple[Meta, ...]) -> str:
-    meta = metadata[0]
-    return f"above {meta.gt}" if meta.gt is not None else f"of at least {meta.ge}"
+def _bounds(meta: Meta) -> str:
+    if meta.gt is not None:
+        return f"above {meta.gt}"
+    return f"of at least {meta.ge}" if meta.ge is not None else ""
 
 
 def _shown(value: Any) -> str:

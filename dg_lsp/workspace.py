@@ -8,17 +8,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from dg_engine.errors import EngineError
 from dg_lsp import logs
-from dg_lsp.backends import Backend, Report
+from dg_lsp.backends import Backend
 from dg_lsp.document import Change, Document
 from dg_lsp.exclusion import Exclusions
 from dg_lsp.planning import Silence
 from dg_lsp.session import Ask, EngineTrouble, Offer, Outcome, Services, Session, Watch
 from dg_lsp.settings import Settings, SettingsError, parse
+from dg_lsp.status import Monitor, MonitoredBackend, Tell
 
 log = logging.getLogger(__name__)
 
@@ -37,16 +39,18 @@ class Explanation(NamedTuple):
 class Workspace:
     """The documents of one client."""
 
-    def __init__(self, make_backend: BackendFactory, report: Report) -> None:
+    def __init__(self, make_backend: BackendFactory, tell: Tell) -> None:
         self._make_backend = make_backend
-        self._report = report
+        self._monitor = Monitor(tell)
         self._sessions: dict[str, Session] = {}
         self._initial: Mapping[str, Any] = {}
         self._configured = False
         self._warming: asyncio.Task[str] | None = None
+        self._snooze: asyncio.TimerHandle | None = None
+        self._snoozed: Silence | None = None
         self.folders: tuple[Path, ...] = ()
         self.settings = Settings()
-        self.backend = make_backend(self.settings)
+        self.backend = self._monitored(self.settings)
         self.set_folders(())
 
     def open(self, document: Document, path: Path | None) -> None:
@@ -79,11 +83,27 @@ class Workspace:
         if session is None:
             outcome: Outcome = UNKNOWN
         else:
-            services = Services(self.settings, self.backend, self.exclusions)
+            services = Services(self.settings, self.backend, self.exclusions, self._snoozed)
             outcome = await session.complete(ask, services, watch if self.settings.drafts else None)
         if isinstance(outcome, Silence):
             log.debug("Nothing offered in %s: %s", uri, outcome.reason)
         return outcome
+
+    def snooze(self, minutes: float) -> datetime | None:
+        """Offer nothing unasked for so many minutes; 0 ends the pause. Returns when it ends."""
+        if self._snooze is not None:
+            self._snooze.cancel()
+        self._snooze = self._snoozed = until = None
+        if minutes > 0:
+            until = datetime.now().astimezone() + timedelta(minutes=minutes)
+            self._snooze = asyncio.get_running_loop().call_later(60 * minutes, self.snooze, 0)
+            self._snoozed = Silence(f"Automatic completions are snoozed until {until:%H:%M}.")
+        self._monitor.snoozed(until)
+        return until
+
+    def tell_status(self) -> None:
+        """Tell the state as it is, to a client that has just come."""
+        self._monitor.tell(again=True)
 
     def explain(self, uri: str) -> Explanation:
         """What the last request of a document came to, and why."""
@@ -132,14 +152,19 @@ class Workspace:
         if settings.exclude != before.exclude:
             self.set_folders(self.folders)
         if settings.engine != before.engine:
-            self.backend = self._make_backend(settings)
+            self.backend = self._monitored(settings)
             self._warming = None
+            self._monitor.renewed()
+        self._monitor.enabled(settings.enabled)
         return old
+
+    def _monitored(self, settings: Settings) -> Backend:
+        return MonitoredBackend(self._make_backend(settings), self._monitor)
 
     def _warm_up(self) -> None:
         # Not before the settings are known, lest the wrong engine is loaded, nor before a document is open.
         if self._configured and self._sessions and self.settings.enabled and self._warming is None:
-            self._warming = asyncio.create_task(self._start(self.backend.start(self._report)))
+            self._warming = asyncio.create_task(self._start(self.backend.start(self._monitor.loading)))
 
     async def restart(self) -> str:
         """End the engine and start it again; returns what came of it, for people."""
@@ -159,6 +184,8 @@ class Workspace:
             self.close(uri)
         if self._warming is not None:
             self._warming.cancel()
+        if self._snooze is not None:
+            self._snooze.cancel()
         await self.backend.close()
 
 

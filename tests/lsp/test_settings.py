@@ -42,7 +42,10 @@ def test_null_means_the_default() -> None:
         ({"maxDenoisingSteps": 1.5}, "dg.maxDenoisingSteps must be a whole number of at least 1 or null, not 1.5."),
         ({"enabled": "yes"}, "dg.enabled must be true or false, not 'yes'."),
         ({"exclude": "*.key"}, "dg.exclude must be a list of strings, not '*.key'."),
-        ({"languages": {"c": 1}}, "dg.languages must be a mapping of language to true or false, not {'c': 1}."),
+        (
+            {"languages": {"c": 1}},
+            "dg.languages must be a mapping of language to true, false or an object of settings, not {'c': 1}.",
+        ),
         ({"engine": {"idleTimeoutS": 0}}, "dg.engine.idleTimeoutS must be a number above 0, not 0."),
         ({"engine": "gpu"}, "dg.engine must be an object, not 'gpu'."),
     ],
@@ -67,9 +70,24 @@ def test_a_long_wrong_value_is_shown_shortened() -> None:
 
 def test_languages_fall_back_to_the_star_and_the_star_to_on() -> None:
     chosen = parse({"languages": {"*": False, "python": True}})
-    assert [chosen.enabled_for(language) for language in ("python", "markdown")] == [True, False]
-    assert parse({"languages": {"python": False}}).enabled_for("markdown")
-    assert not parse({"enabled": False, "languages": {"python": True}}).enabled_for("python")
+    assert [chosen.for_language(language).enabled for language in ("python", "markdown")] == [True, False]
+    assert parse({"languages": {"python": False}}).for_language("markdown").enabled
+    assert not parse({"enabled": False, "languages": {"python": True}}).for_language("python").enabled
+
+
+def test_a_language_has_its_own_settings_over_those_for_all() -> None:
+    chosen = parse(
+        {"multiLine": "always", "minScore": -1, "languages": {"go": {"multiLine": "never", "enabled": None}}}
+    )
+    assert chosen.for_language("go") == msgspec.structs.replace(chosen, multi_line="never")
+    assert chosen.for_language("c") == chosen
+
+
+def test_a_wrong_setting_of_a_language_is_refused_by_its_whole_name() -> None:
+    assert problems({"languages": {"go": {"multiLine": 1, "engine": {}}}})[0] == (
+        "dg.languages.go.multiLine must be one of auto, always, never, not 1."
+    )
+    assert problems({"languages": {"go": {"engine": {}}}})[0].startswith("dg.languages.go.engine is not a setting; ")
 
 
 @pytest.mark.parametrize("kind", [Settings, EngineSettings])

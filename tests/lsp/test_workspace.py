@@ -13,9 +13,12 @@ from dg_engine.errors import EngineUnavailable
 from dg_lsp.backends import Backend, Report
 from dg_lsp.document import Change, Document, Position
 from dg_lsp.planning import Silence
-from dg_lsp.session import Ask
+from dg_lsp.session import Ask, EngineTrouble
 from dg_lsp.settings import Settings
 from dg_lsp.workspace import UNKNOWN, Workspace
+
+TEXT = "def add(first, second):\n    return "
+END = Position(1, 11)
 
 
 class Recorder:
@@ -45,14 +48,15 @@ class Case:
 
     def __init__(self) -> None:
         self.made: list[Recorder] = []
-        self.workspace = Workspace(self.make, lambda loading: None)
+        self.states: list[str] = []
+        self.workspace = Workspace(self.make, lambda status: self.states.append(status.state))
 
     def make(self, settings: Settings) -> Backend:
         self.made.append(Recorder(settings))
         return self.made[-1]
 
     def open(self, uri: str = "file:///a.py") -> None:
-        self.workspace.open(Document(uri, "python", 1, "return ", "utf-16"), None)
+        self.workspace.open(Document(uri, "python", 1, TEXT, "utf-16"), None)
 
 
 @pytest.mark.asyncio
@@ -129,7 +133,53 @@ async def test_explanations_tell_an_engine_that_failed_from_nothing_to_offer() -
     case = Case()
     case.open()
     assert case.workspace.explain("file:///a.py").state == "nothing"
-    outcome = await case.workspace.complete("file:///a.py", Ask(Position(0, 7), automatic=False))
+    outcome = await case.workspace.complete("file:///a.py", Ask(END, automatic=False))
     assert isinstance(outcome, Silence)
     assert case.workspace.explain("file:///a.py") == ("failed", "no card")
     assert await case.workspace.restart() == "no card"
+
+
+@pytest.mark.asyncio
+async def test_snoozing_silences_automatic_requests_alone_and_ends_when_told() -> None:
+    case = Case()
+    case.open()
+    until = case.workspace.snooze(5)
+    assert until is not None
+    asked = [await case.workspace.complete("file:///a.py", Ask(END, automatic=auto)) for auto in (True, False)]
+    assert asked[0] == Silence(f"Automatic completions are snoozed until {until:%H:%M}.")
+    assert asked[1] == EngineTrouble("no card")
+    assert case.workspace.snooze(0) is None
+    again = await case.workspace.complete("file:///a.py", Ask(END, automatic=True))
+    assert again == EngineTrouble("no card")
+    assert "snoozed" in case.states
+
+
+@pytest.mark.asyncio
+async def test_a_snooze_ends_by_itself() -> None:
+    case = Case()
+    case.workspace.snooze(1e-9)
+    async with asyncio.timeout(5):
+        while case.states != ["snoozed", "idle"]:
+            await asyncio.sleep(0)
+
+
+@pytest.mark.asyncio
+async def test_a_later_snooze_takes_the_place_of_an_earlier_one() -> None:
+    case = Case()
+    case.workspace.snooze(1e-9)
+    later = case.workspace.snooze(60)
+    await asyncio.sleep(0)
+    case.open()
+    outcome = await case.workspace.complete("file:///a.py", Ask(END, automatic=True))
+    assert later is not None
+    assert isinstance(outcome, Silence)
+    assert f"{later:%H:%M}" in outcome.reason
+
+
+@pytest.mark.asyncio
+async def test_a_language_is_asked_for_with_its_own_settings() -> None:
+    case = Case()
+    case.open()
+    await case.workspace.configure({"languages": {"python": {"enabled": False}}})
+    outcome = await case.workspace.complete("file:///a.py", Ask(END, automatic=True))
+    assert outcome == Silence("Completions are switched off for python.")

@@ -1,0 +1,39 @@
+"""The JSON Schema of the settings, from which editors' settings and documents are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from dg_lsp.settings import SECTION, CompletionSettings, Settings
+
+
+def schema() -> dict[str, Any]:
+    """All settings as one JSON Schema without references; bounds, defaults and descriptions included."""
+    _, definitions = msgspec.json.schema_components([CompletionSettings, Settings], ref_template="{name}")
+    whole: dict[str, Any] = _inlined(definitions["Settings"], definitions)
+    whole["properties"]["languages"]["additionalProperties"] = {
+        "anyOf": [{"type": "boolean"}, _overrides(definitions["CompletionSettings"])]
+    }
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole, "title": SECTION}
+
+
+def _overrides(definition: Mapping[str, Any]) -> dict[str, Any]:
+    """What may differ for one language. Without defaults: what is not named is as for all languages."""
+    properties = {
+        name: {key: value for key, value in specification.items() if key != "default"}
+        for name, specification in definition["properties"].items()
+    }
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _inlined(part: Any, definitions: Mapping[str, Any]) -> Any:
+    if isinstance(part, list):
+        return [_inlined(item, definitions) for item in part]
+    if not isinstance(part, dict):
+        return part
+    if "$ref" in part:
+        return {**_inlined(definitions[part["$ref"]], definitions), **{k: v for k, v in part.items() if k != "$ref"}}
+    return {key: _inlined(value, definitions) for key, value in part.items()}
