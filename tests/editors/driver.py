@@ -1,7 +1,8 @@
 """What a scenario may do to an editor, and see of it: the actions of a person, and the state behind the screen.
 
 Each editor has a driver module that implements `Editor` on the real program: `type` and the accepting methods press
-real keys, `ghost` reads the structures that the editor draws from, `screen` reads what it drew.
+real keys, `ghost` reads the structures that the editor draws from, `screen` reads what it drew. The module ends with
+`EDITORS`, one `Known` for each program that it drives, under the name that reports use: "VS Code", "Neovim 0.12".
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 T = TypeVar("T")
 
@@ -51,6 +52,7 @@ class Editor(ABC):
     """A running editor with dg-lsp set up as its documentation says."""
 
     name: str
+    workspace: Path
     cannot: Mapping[str, str] = {}
     """Scenarios that this editor makes impossible, by the name of their test without `test_`, each with the reason."""
 
@@ -167,3 +169,14 @@ class Editor(ABC):
             lambda: shown if word.lower() in (shown := self.status()).lower() else "",
             lambda: f"{self.name}: the status shows {self.status()!r}, not {word!r}",
         )
+
+
+class Known(NamedTuple):
+    """An editor that the tests know."""
+
+    missing: Callable[[], str | None]
+    """What of it is not on this machine, in a few words; None if all is here."""
+    launch: Callable[[Launch], Editor]
+    """Start it; the answer is ready to `open` a file. Calling it twice with different homes gives two windows."""
+    cannot: Mapping[str, str] = {}
+    """The same as the editor's `cannot`, known without starting it."""
