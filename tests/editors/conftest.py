@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
 import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from driver import Editor, Launch
-from editors import EDITORS
-
-SCRIPT = Path(__file__).with_name("scenarios.json")
-ARTIFACTS = Path(os.environ.get("DG_ARTIFACTS", Path(__file__).parents[2] / ".work" / "artifacts"))
-"""Where screenshots and captures are kept."""
-
-
-FAILED = pytest.StashKey[bool]()
-
-
-def launch(name: str, base: Path, server: list[str], **settings: object) -> Editor:
-    """Start an editor in new directories under `base`."""
-    home, workspace = base / "home", base / "work"
-    home.mkdir()
-    workspace.mkdir()
-    run = base / "run"
-    run.mkdir(mode=0o700)
-    environment = {"XDG_RUNTIME_DIR": str(run), "OMP_NUM_THREADS": "1"}
-    return EDITORS[name].launch(
-        Launch(server=server, home=home, workspace=workspace, environment=environment, settings=settings)
-    )
+from desk import FAILED, SCRIPT, SERVER, launch
+from driver import Editor
+from registry import EDITORS
 
 
 @pytest.fixture(scope="session", params=EDITORS)
@@ -47,8 +26,7 @@ def shared_editor(editor_name: str) -> Iterator[Editor]:
     """The editor with the scripted engine, which all scenarios share."""
     # A short path: Unix sockets live below it.
     with tempfile.TemporaryDirectory(prefix="dg", ignore_cleanup_errors=True) as base:
-        server = [sys.executable, "-m", "dg_lsp", "--backend", "scripted", "--script", str(SCRIPT)]
-        editor = launch(editor_name, Path(base), server)
+        editor = launch(editor_name, Path(base), [*SERVER, "--backend", "scripted", "--script", str(SCRIPT)])
         try:
             yield editor
         finally:

@@ -7,71 +7,15 @@ from __future__ import annotations
 
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
-from conftest import ARTIFACTS, FAILED
-from driver import POLL_S, Editor, until
+from desk import FAILED, Desk
+from driver import Editor, until
 
 HEAD = "def area(width, height):\n    "
 RESULT = "width * height"
 TOTAL = "result = 0\n    for item in items:\n        result += item\n    return result"
-
-QUIET_S = 0.8
-"""For so long nothing must show; where something does, it takes a tenth of this."""
-
-
-class Desk:
-    """An editor, and the one file on which a scenario works."""
-
-    def __init__(self, editor: Editor, workspace: Path, scenario: str) -> None:
-        self.editor = editor
-        self.workspace = workspace
-        self.scenario = scenario
-        self.file = workspace / f"{scenario}.py"
-
-    def open(self, marked: str, name: str = "", newline: str = "\n") -> None:
-        """Open a file with this text, the cursor at the `|`."""
-        before, after = marked.split("|")
-        if name:
-            self.file = self.workspace / name
-        self.file.write_bytes((before + after).replace("\n", newline).encode())
-        self.editor.open(self.file)
-        self.go_to(before)
-
-    def go_to(self, before: str) -> None:
-        """Put the cursor behind this text."""
-        self.editor.go_to(before.count("\n"), len(before) - before.rfind("\n") - 1)
-
-    def holds(self, text: str, newline: str = "\n") -> None:
-        """The buffer holds `text`, and so does the file once it is saved."""
-        self.editor.wait_for_text(text)
-        self.editor.save()
-        wanted = text.replace("\n", newline).encode()
-        until(lambda: self.file.read_bytes() == wanted, lambda: f"on disk: {self.file.read_bytes()!r}")
-
-    def shows(self, *lines: str) -> None:
-        """The screen shows these lines, blanks at their ends aside."""
-        for line in lines:
-            until(
-                lambda line=line: line in self.editor.screen(),  # type: ignore[misc]  # mypy cannot infer a default
-                lambda line=line: f"not on the screen: {line!r}\n{self.editor.screen()}",
-            )
-
-    def stays_quiet(self) -> None:
-        """No ghost text shows for a while."""
-        end = time.monotonic() + QUIET_S
-        while time.monotonic() < end:
-            assert not self.editor.ghost()
-            time.sleep(POLL_S)
-
-    def keep(self) -> None:
-        """Keep what is on the screen as an artifact."""
-        directory = ARTIFACTS / self.editor.name.replace(" ", "-")
-        directory.mkdir(parents=True, exist_ok=True)
-        self.editor.capture(directory / self.scenario)
 
 
 @pytest.fixture
@@ -80,7 +24,7 @@ def desk(shared_editor: Editor, request: pytest.FixtureRequest) -> Iterator[Desk
     scenario = request.node.originalname.removeprefix("test_")
     if (reason := shared_editor.cannot.get(scenario)) is not None:
         pytest.skip(f"impossible in {shared_editor.name}: {reason}")
-    desk = Desk(shared_editor, shared_editor.workspace, scenario)
+    desk = Desk(shared_editor, scenario)
     yield desk
     if request.node.stash.get(FAILED, False):
         desk.keep()
