@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -74,12 +75,12 @@ class Desk:
 
 
 def launch(name: str, base: Path, server: Sequence[str], **settings: object) -> Editor:
-    """Start an editor in new directories under `base`."""
-    home, workspace = base / "home", base / "work"
+    """Start an editor as a user of its own under `base`; a second one there is that user's second window."""
+    window = Path(tempfile.mkdtemp(prefix="w", dir=base))
+    home, workspace, run = window / "home", window / "work", base / "run"
     home.mkdir()
     workspace.mkdir()
-    run = base / "run"
-    run.mkdir(mode=0o700)
+    run.mkdir(mode=0o700, exist_ok=True)
     environment = {"XDG_RUNTIME_DIR": str(run), "OMP_NUM_THREADS": "1"}
     return EDITORS[name].launch(
         Launch(server=server, home=home, workspace=workspace, environment=environment, settings=settings)
