@@ -1,0 +1,205 @@
+import * as vscode from "vscode";
+import { CloseAction, type CloseHandlerResult, type ErrorHandler, State } from "vscode-languageclient";
+import type { Middleware } from "vscode-languageclient";
+import { ExecuteCommandRequest } from "vscode-languageclient";
+import { sectionForServer, setting } from "./configuration";
+import type { DraftPreview } from "./draftPreview";
+import { type Found, locate } from "./locate";
+import { DRAFT, type DraftNote, type ServerStatus, STATUS } from "./protocol";
+import { QuietClient, Tail } from "./quietClient";
+import type { StatusBar } from "./statusBar";
+
+/** A server that crashed so often within three minutes stays down. */
+const RESTARTS = 4;
+
+/** What a command says when there is no server to ask; its message is for the user. */
+export class NotRunning extends Error {}
+
+/** How to run the server. */
+export interface Command {
+    program: string;
+    arguments: string[];
+}
+
+/** The one server of this window: started, restarted and ended in turn, whoever asks. */
+export class Connection implements vscode.Disposable {
+    readonly #environment: string;
+    readonly #log: vscode.LogOutputChannel;
+    readonly #status: StatusBar;
+    readonly #drafts: DraftPreview;
+    #client: QuietClient | undefined;
+    #turn: Promise<void> = Promise.resolve();
+
+    constructor(environment: string, log: vscode.LogOutputChannel, status: StatusBar, drafts: DraftPreview) {
+        this.#environment = environment;
+        this.#log = log;
+        this.#status = status;
+        this.#drafts = drafts;
+    }
+
+    /** Where the server's program is. */
+    find(): Found {
+        const searchPath = `${process.env["PATH"] ?? ""}:${process.env["HOME"] ?? ""}/.local/bin`;
+        return locate({ path: setting("server.path"), searchPath, environment: this.#environment });
+    }
+
+    /**
+     * How to run the server.
+     *
+     * @throws {NotRunning} There is none.
+     */
+    command(): Command {
+        const found = this.find();
+        if (found === "missing") {
+            throw new NotRunning("The dg-lsp server is not installed.");
+        }
+        if ("wrong" in found) {
+            throw new NotRunning(found.wrong);
+        }
+        return { program: found.program, arguments: setting("server.arguments") };
+    }
+
+    /** Start the server that the settings name now, in place of the one that may run. */
+    restart(): Promise<void> {
+        return this.#next(async () => {
+            await this.#end();
+            await this.#begin();
+        });
+    }
+
+    /**
+     * Run one of the server's own commands.
+     *
+     * @throws {NotRunning} There is no server to run it.
+     */
+    async execute<T>(command: string, ...args: unknown[]): Promise<T> {
+        if (this.#client?.state !== State.Running) {
+            throw new NotRunning("The dg-lsp server is not running.");
+        }
+        return (await this.#client.sendRequest(ExecuteCommandRequest.type, { command, arguments: args })) as T;
+    }
+
+    async stop(): Promise<void> {
+        await this.#next(() => this.#end());
+    }
+
+    dispose(): void {
+        void this.stop();
+    }
+
+    #next(work: () => Promise<void>): Promise<void> {
+        this.#turn = this.#turn.then(work).catch((error: unknown) => {
+            this.#log.error(error instanceof Error ? error : String(error));
+        });
+        return this.#turn;
+    }
+
+    async #end(): Promise<void> {
+        const client = this.#client;
+        this.#client = undefined;
+        this.#drafts.clear();
+        if (client?.state === State.Running) {
+            await client.dispose();
+        }
+    }
+
+    async #begin(): Promise<void> {
+        const command = this.#commandOrStatus();
+        if (command === undefined) {
+            return;
+        }
+        this.#log.info(`Server: ${[command.program, ...command.arguments].join(" ")}`);
+        this.#status.show({ state: "starting", message: "The server starts." });
+        this.#client = this.#make(command);
+        try {
+            await this.#client.start();
+        } catch {
+            // The error handler has shown and logged it.
+        }
+    }
+
+    #commandOrStatus(): Command | undefined {
+        try {
+            return this.command();
+        } catch (error) {
+            if (!(error instanceof NotRunning)) {
+                throw error;
+            }
+            const isMissing = this.find() === "missing";
+            this.#status.show({
+                state: isMissing ? "missing" : "stopped",
+                message: error.message,
+                remedy: isMissing ? "Click to install it or to say where it is." : "Click, and open the settings.",
+            });
+            return undefined;
+        }
+    }
+
+    #make(command: Command): QuietClient {
+        const tail = new Tail();
+        const client: QuietClient = new QuietClient(
+            { command: command.program, args: command.arguments },
+            {
+                documentSelector: [{ scheme: "file" }, { scheme: "untitled" }],
+                outputChannel: this.#log,
+                traceOutputChannel: this.#log,
+                stdioOptions: { stdout: () => undefined, stderr: tail.follow },
+                initializationFailedHandler: () => false,
+                errorHandler: this.#errorHandler(() => client, tail),
+                middleware: this.#middleware(),
+            },
+        );
+        client.onNotification(STATUS, (status: ServerStatus) => {
+            if (client === this.#client) {
+                this.#status.show(status);
+            }
+        });
+        client.onNotification(DRAFT, (note: DraftNote) => {
+            this.#drafts.show(note);
+        });
+        return client;
+    }
+
+    #middleware(): Middleware {
+        return {
+            workspace: {
+                configuration: async (params, token, next) => {
+                    const sections = await next(params, token);
+                    return Array.isArray(sections) ? sections.map(sectionForServer) : sections;
+                },
+            },
+            provideInlineCompletionItems: (document, position, context, token, next) =>
+                this.#drafts.during(document, position, async () => next(document, position, context, token)),
+        };
+    }
+
+    #errorHandler(client: () => QuietClient, tail: Tail): ErrorHandler {
+        let handler: ErrorHandler | undefined;
+        const usual = () => (handler ??= client().createDefaultErrorHandler(RESTARTS));
+        return {
+            error: async (...details) => ({ ...(await usual().error(...details)), handled: true }),
+            closed: async () => ({ ...(await this.#closed(client(), usual(), tail)), handled: true }),
+        };
+    }
+
+    /** A server that never came up would not come up the next time either. */
+    async #closed(client: QuietClient, usual: ErrorHandler, tail: Tail): Promise<CloseHandlerResult> {
+        const hasRun = client.state === State.Running;
+        const result = hasRun ? await usual.closed() : { action: CloseAction.DoNotRestart };
+        this.#drafts.clear();
+        this.#log.error(`The server has ended. Its last words:\n${tail.text}`);
+        if (client !== this.#client) {
+            return { action: CloseAction.DoNotRestart };
+        }
+        if (result.action === CloseAction.Restart) {
+            this.#status.show({ state: "starting", message: "The server had ended and is started again." });
+        } else {
+            this.#status.show({
+                state: "stopped",
+                message: tail.reason,
+                remedy: "Click to restart it or see the log.",
+            });
+        }
+        return result;
+    }
+}

@@ -1,0 +1,75 @@
+import * as vscode from "vscode";
+import { languageOfEditor } from "./configuration";
+import { type Appearance, type Status, appearance, type Tone } from "./state";
+
+/** A request is over so soon that showing each would make the status bar flicker. */
+const WORKING_DELAY_MS = 150;
+
+const BACKGROUNDS: Record<Tone, vscode.ThemeColor | undefined> = {
+    normal: undefined,
+    warning: new vscode.ThemeColor("statusBarItem.warningBackground"),
+    error: new vscode.ThemeColor("statusBarItem.errorBackground"),
+};
+
+/** Shows the newest status; a click opens the menu. */
+export class StatusBar implements vscode.Disposable {
+    readonly #item = vscode.window.createStatusBarItem("status", vscode.StatusBarAlignment.Right, 100);
+    readonly #listeners: vscode.Disposable[];
+    #status: Status = { state: "starting", message: "The server starts." };
+    #delay: NodeJS.Timeout | undefined;
+
+    constructor(command: string) {
+        this.#item.name = "dg-lsp";
+        this.#item.command = command;
+        this.#listeners = [
+            vscode.window.onDidChangeActiveTextEditor(() => {
+                this.#draw();
+            }),
+            vscode.workspace.onDidChangeConfiguration((event) => {
+                if (event.affectsConfiguration("dg")) {
+                    this.#draw();
+                }
+            }),
+        ];
+        this.#draw();
+        this.#item.show();
+    }
+
+    get status(): Status {
+        return this.#status;
+    }
+
+    show(status: Status): void {
+        this.#status = status;
+        if (status.state === "working") {
+            this.#delay ??= setTimeout(() => {
+                this.#draw();
+            }, WORKING_DELAY_MS);
+        } else {
+            this.#draw();
+        }
+    }
+
+    dispose(): void {
+        clearTimeout(this.#delay);
+        vscode.Disposable.from(this.#item, ...this.#listeners).dispose();
+    }
+
+    #draw(): void {
+        clearTimeout(this.#delay);
+        this.#delay = undefined;
+        const shown = appearance(this.#status, languageOfEditor());
+        this.#item.text = shown.text;
+        this.#item.backgroundColor = BACKGROUNDS[shown.tone];
+        this.#item.tooltip = tooltip(shown);
+        this.#item.accessibilityInformation = { label: [`${shown.title}.`, ...shown.lines].join(" "), role: "button" };
+    }
+}
+
+function tooltip(shown: Appearance): vscode.MarkdownString {
+    const text = new vscode.MarkdownString().appendMarkdown(`**${shown.title}**`);
+    for (const line of shown.lines) {
+        text.appendMarkdown("\n\n").appendText(line);
+    }
+    return text;
+}
