@@ -200,13 +200,14 @@ def demo(model: str, picture: Path | None) -> None:
 
 
 @main.command(name="schema", short_help="Print the JSON Schema of the settings.")
-def print_schema() -> None:
+@click.option("--table", "as_table", is_flag=True, help="Print a Markdown table for people instead.")
+def print_schema(as_table: bool) -> None:  # noqa: FBT001  (click passes options by their names)
     """Print the JSON Schema of the settings, from which editors can make forms and checks."""
     import json
 
-    from dg_lsp.schema import schema
+    from dg_lsp.schema import schema, table
 
-    click.echo(json.dumps(schema(), indent=2, ensure_ascii=False))
+    click.echo(table() if as_table else json.dumps(schema(), indent=2, ensure_ascii=False))
 
 
 @main.command(short_help="Measure the server's own share of a completion.")

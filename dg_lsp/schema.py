@@ -20,6 +20,29 @@ def schema() -> dict[str, Any]:
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **whole, "title": SECTION}
 
 
+def table() -> str:
+    """The settings as a Markdown table, for documents."""
+    rows = ["| setting | values | default | |", "|---|---|---|---|"]
+    return "\n".join(rows + [row for name, part in schema()["properties"].items() for row in _rows(name, part)])
+
+
+def _rows(name: str, part: Mapping[str, Any]) -> list[str]:
+    if "properties" in part:
+        return [row for key, inner in part["properties"].items() for row in _rows(f"{name}.{key}", inner)]
+    default = msgspec.json.encode(part["default"]).decode().removesuffix(".0")
+    return [f"| `{name}` | {_values(part)} | `{default}` | {part['description']} |"]
+
+
+def _values(part: Mapping[str, Any]) -> str:
+    if "enum" in part:
+        return ", ".join(f"`{value}`" for value in part["enum"])
+    if "anyOf" in part:
+        return " or ".join(_values(choice) for choice in part["anyOf"])
+    kind = {"array": "list of strings", "number": "number", "integer": "whole number"}.get(part["type"], part["type"])
+    bounds = {"minimum": "from {} on", "exclusiveMinimum": "above {}"}
+    return ", ".join([kind, *(words.format(part[key]) for key, words in bounds.items() if key in part)])
+
+
 def _overrides(definition: Mapping[str, Any]) -> dict[str, Any]:
     """What may differ for one language. Without defaults: what is not named is as for all languages."""
     properties = {
