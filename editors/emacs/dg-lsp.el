@@ -1,49 +1,330 @@
-;;; dg-lsp.el --- Completions from a text-diffusion model, through Eglot  -*- lexical-binding: t; -*-
+;;; dg-lsp.el --- Ghost text from a text-diffusion model  -*- lexical-binding: t; -*-
 
-;; Version: 0.1.0
+;; Author: The dg-lsp authors
+;; Maintainer: The dg-lsp authors
+;; Version: 0.2.0
 ;; Package-Requires: ((emacs "28.1") (eglot "1.9"))
-;; Keywords: convenience, languages
+;; Keywords: convenience, languages, tools
+;; URL: https://github.com/dg-lsp/dg-lsp
 ;; SPDX-License-Identifier: Apache-2.0
 
 ;;; Commentary:
 
-;; Eglot has no in-line completion of its own.  dg-lsp therefore offers its
-;; completion as an entry of the ordinary completion menu: call
-;; `completion-at-point' (M-TAB), or use Corfu or Company.
+;; Shows completions as ghost text while you type.  The language server dg-lsp
+;; writes them on your own machine, with a text-diffusion model; Eglot runs it.
 ;;
 ;;   (add-to-list 'load-path "/path/to/dg-lsp/editors/emacs")
 ;;   (require 'dg-lsp)
-;;   (dg-lsp-setup 'python-mode 'c-mode)
+;;   (dg-lsp-setup 'python-mode)
+;;   (add-hook 'python-mode-hook #'eglot-ensure)
 ;;
-;; then M-x eglot in a buffer of these modes.  Eglot talks to one server for a
-;; buffer: where you need another language server too, multiplex the two.
+;; While ghost text shows:
+;;
+;;   TAB             take it all
+;;   M-f, C-<right>  take a word of it
+;;   C-e             take a line of it, where it is the end of the line
+;;   M-n, M-p        the next one, the one before
+;;   C-g             hide it
+;;
+;; M-RET asks for a completion by hand.  Everything else is under M-x dg-lsp-,
+;; and in the menu of the state in the mode line.
+;;
+;; Eglot talks to one server for a buffer: where you need another language
+;; server too, put a multiplexer before the two.
 
 ;;; Code:
 
-(require 'eglot)
+(require 'dg-lsp-ghost)
+(require 'dg-lsp-server)
+(require 'dg-lsp-status)
+(require 'dg-lsp-commands)
 
-(defgroup dg-lsp nil
-  "Completions from a text-diffusion model."
-  :group 'eglot
-  :prefix "dg-lsp-")
+(defcustom dg-lsp-delay 0.01
+  "Seconds after a key press until the server is asked.
+Emacs draws what was typed in that time.  How long to wait for the next
+key is a setting of the server, `:debounceMs'."
+  :type 'number
+  :group 'dg-lsp)
 
-(defcustom dg-lsp-command '("dg-lsp")
-  "The command that starts the language server, as a list of strings."
-  :type '(repeat string))
+(defcustom dg-lsp-quiet-commands '("\\`undo" "\\`dg-lsp-dismiss\\'")
+  "Regular expressions for commands after which nothing is asked unasked."
+  :type '(repeat regexp)
+  :group 'dg-lsp)
 
-(defcustom dg-lsp-settings nil
-  "Settings of the server as a property list, for instance (:multiLine \"never\").
-They are sent as `initializationOptions'."
-  :type 'plist)
+;;;; Asking
 
-(defun dg-lsp-contact (&rest _)
-  "Return what Eglot is to start: the command with its settings."
-  (append dg-lsp-command (list :initializationOptions dg-lsp-settings)))
+(cl-defstruct (dg-lsp--request (:constructor dg-lsp--make-request))
+  "What SERVER was asked under ID as of TICK, at PLACE in the text of VERSION.
+BY-HAND is non-nil if the user asked for it."
+  server id tick place version by-hand)
 
+(defvar dg-lsp--request nil
+  "The request whose answer is awaited, or nil.")
+
+(defvar dg-lsp--timer (timer-create)
+  "What will ask next.")
+
+(defvar-local dg-lsp--seen nil
+  "The modification tick of the text after the last command.")
+
+(defun dg-lsp--menu-p ()
+  "Return non-nil while another completion is being chosen."
+  (or (bound-and-true-p completion-in-region-mode)
+      (bound-and-true-p company-candidates)))
+
+(defun dg-lsp--quiet-p ()
+  "Return non-nil if this is no time to show something unasked."
+  (or executing-kbd-macro
+      buffer-read-only
+      (dg-lsp--menu-p)
+      ;; Eglot does not hear of edits in an indirect buffer.
+      (buffer-base-buffer)
+      (not (eq (window-buffer) (current-buffer)))
+      (and (symbolp this-command)
+           (cl-some (lambda (regexp)
+                      (string-match-p regexp (symbol-name this-command)))
+                    dg-lsp-quiet-commands))))
+
+(defun dg-lsp--schedule ()
+  "Ask soon, unless something else happens before."
+  (cancel-timer dg-lsp--timer)
+  ;; No idle timer: these do not run while Emacs is idle already.
+  (setq dg-lsp--timer
+        (run-with-timer dg-lsp-delay nil
+                        #'dg-lsp--ask-if-fresh (dg-lsp-ghost-tick))))
+
+(defun dg-lsp--ask-if-fresh (tick)
+  "Ask if nothing has happened since TICK."
+  (dg-lsp-protect
+    (when (and (eq (car tick) (selected-window))
+               (dg-lsp-ghost-fresh-p tick))
+      (with-current-buffer (cadr tick)
+        (dg-lsp--ask nil)))))
+
+(defun dg-lsp--ask (by-hand)
+  "Ask for completions at point; BY-HAND if the user wants it."
+  (dg-lsp--give-up)
+  (when-let* ((server (dg-lsp-current-server)))
+    (dg-lsp-server-flush)
+    (let ((request (dg-lsp--make-request
+                    :server server :by-hand by-hand
+                    :tick (dg-lsp-ghost-tick)
+                    :place (dg-lsp-server-place)
+                    :version (dg-lsp-server-version))))
+      (setf (dg-lsp--request-id request) (dg-lsp--send request))
+      (setq dg-lsp--request request)
+      (dg-lsp--watch))))
+
+(defun dg-lsp--send (request)
+  "Send REQUEST, and return its number."
+  (dg-lsp-server-send
+   (dg-lsp--request-server request) :textDocument/inlineCompletion
+   (append (dg-lsp--request-place request)
+           `(:context (:triggerKind
+                       ,(if (dg-lsp--request-by-hand request) 1 2))))
+   (lambda (result) (dg-lsp--answer request result))
+   (lambda (_reason) (dg-lsp--answer request nil))))
+
+(defun dg-lsp--give-up ()
+  "Want no answer any more."
+  (when-let* ((request dg-lsp--request))
+    (setq dg-lsp--request nil)
+    (dg-lsp-server-cancel (dg-lsp--request-server request)
+                          (dg-lsp--request-id request))))
+
+(defun dg-lsp--current-p (request)
+  "Return non-nil if REQUEST is the newest and nothing has changed since."
+  (and (eq request dg-lsp--request)
+       (eq (car (dg-lsp--request-tick request)) (selected-window))
+       (dg-lsp-ghost-fresh-p (dg-lsp--request-tick request))))
+
+(defun dg-lsp--answer (request result)
+  "Show RESULT if REQUEST is still current."
+  (dg-lsp-protect
+    (let ((current (dg-lsp--current-p request)))
+      (when (eq request dg-lsp--request)
+        (setq dg-lsp--request nil))
+      (when current
+        (with-current-buffer (cadr (dg-lsp--request-tick request))
+          (or (dg-lsp-ghost-offer (dg-lsp--items result))
+              (when (dg-lsp--request-by-hand request)
+                (dg-lsp-explain))))))))
+
+(defun dg-lsp--items (result)
+  "Return the ghost items for RESULT, a list or an object with one."
+  (let ((items (if (vectorp result) result (plist-get result :items))))
+    (mapcar (lambda (item)
+              (pcase-let ((`(,start . ,end)
+                           (if-let* ((range (plist-get item :range)))
+                               (dg-lsp-server-region range)
+                             (cons (point) (point)))))
+                (dg-lsp-ghost-item start end (plist-get item :insertText))))
+            items)))
+
+(cl-defmethod eglot-handle-notification
+  ((server dg-lsp-server) (_method (eql dg/draft))
+   &key textDocument position pieces &allow-other-keys)
+  "Show PIECES of a draft for POSITION if SERVER was asked about that place.
+TEXTDOCUMENT has the version of the text."
+  (dg-lsp-protect
+    (when-let* ((request dg-lsp--request)
+                (place (dg-lsp--request-place request)))
+      (when (and (eq server (dg-lsp--request-server request))
+                 (equal position (plist-get place :position))
+                 (equal (plist-get textDocument :uri)
+                        (plist-get (plist-get place :textDocument) :uri))
+                 (equal (plist-get textDocument :version)
+                        (dg-lsp--request-version request))
+                 (dg-lsp--current-p request))
+        (with-current-buffer (cadr (dg-lsp--request-tick request))
+          (dg-lsp-ghost-sketch
+           (mapcar (lambda (piece)
+                     (cons (plist-get piece :text)
+                           (eq (plist-get piece :settled) t)))
+                   pieces)))))))
+
+;;;; After each command
+
+(defun dg-lsp--watch ()
+  "Look after the ghost and the request until both are gone."
+  (add-hook 'post-command-hook #'dg-lsp--look-after))
+
+(defun dg-lsp--look-after ()
+  "Let go of what is not right any more, wherever the user is now."
+  (dg-lsp-protect
+    (when (and dg-lsp--request
+               (not (dg-lsp-ghost-fresh-p
+                     (dg-lsp--request-tick dg-lsp--request))))
+      (dg-lsp--give-up))
+    (when (dg-lsp--menu-p)
+      (dg-lsp-ghost-hide)))
+  (unless (or (dg-lsp-protect (dg-lsp-ghost-refresh))
+              dg-lsp--request)
+    (remove-hook 'post-command-hook #'dg-lsp--look-after)))
+
+(defun dg-lsp--post-command ()
+  "Ask if the last command has changed the text."
+  (dg-lsp-protect
+    (unless (eq dg-lsp--seen (buffer-chars-modified-tick))
+      (setq dg-lsp--seen (buffer-chars-modified-tick))
+      (unless (dg-lsp--quiet-p)
+        (dg-lsp--schedule)))))
+
+;;;; Commands on ghost text
+
+(defun dg-lsp--take (measure)
+  "Accept as much of the ghost text as MEASURE says.
+MEASURE is a function from a text to the number of its first characters."
+  (let ((rest (or (dg-lsp-ghost-rest)
+                  (user-error "There is no ghost text here"))))
+    (when (dg-lsp-ghost-take (funcall measure rest))
+      ;; What is left needs no question.
+      (setq dg-lsp--seen (buffer-chars-modified-tick)))))
+
+(defun dg-lsp-accept ()
+  "Accept the ghost text."
+  (interactive "*")
+  (dg-lsp--take #'length))
+
+(defun dg-lsp-accept-word ()
+  "Accept the next word of the ghost text."
+  (interactive "*")
+  (dg-lsp--take #'dg-lsp-ghost-word))
+
+(defun dg-lsp-accept-line ()
+  "Accept the next line of the ghost text."
+  (interactive "*")
+  (dg-lsp--take #'dg-lsp-ghost-line))
+
+(defun dg-lsp-dismiss ()
+  "Hide the ghost text."
+  (interactive)
+  (dg-lsp--give-up)
+  (dg-lsp-ghost-hide))
+
+(defun dg-lsp-next (&optional count)
+  "Show the next completion, or the one COUNT further."
+  (interactive "p")
+  (dg-lsp-ghost-cycle (or count 1)))
+
+(defun dg-lsp-previous (&optional count)
+  "Show the completion before this one, or the one COUNT before."
+  (interactive "p")
+  (dg-lsp-ghost-cycle (- (or count 1))))
+
+(defun dg-lsp-trigger ()
+  "Ask for a completion now."
+  (interactive "*")
+  (dg-lsp-server-or-lose)
+  (dg-lsp--ask t))
+
+;;;; Keys
+
+(defun dg-lsp--at-line-end (command)
+  "Return COMMAND if the ghost text is the end of its line."
+  (and (dg-lsp-ghost-ends-line-p) command))
+
+(defvar dg-lsp-ghost-map
+  (let ((map (make-sparse-keymap)))
+    (define-key map (kbd "TAB") #'dg-lsp-accept)
+    ;; Graphical frames have a key of their own, which a mode may bind.
+    (define-key map (kbd "<tab>") #'dg-lsp-accept)
+    (define-key map [remap forward-word] #'dg-lsp-accept-word)
+    (define-key map [remap right-word] #'dg-lsp-accept-word)
+    (define-key map [remap move-end-of-line]
+                '(menu-item "" dg-lsp-accept-line :filter dg-lsp--at-line-end))
+    (define-key map [remap keyboard-quit] #'dg-lsp-dismiss)
+    (define-key map (kbd "M-n") #'dg-lsp-next)
+    (define-key map (kbd "M-p") #'dg-lsp-previous)
+    map)
+  "Keys while ghost text shows, before those of any other mode.")
+
+(defvar dg-lsp-mode-map
+  (let ((map (make-sparse-keymap)))
+    (define-key map (kbd "M-RET") #'dg-lsp-trigger)
+    map)
+  "Keys of `dg-lsp-mode'.")
+
+(defconst dg-lsp--emulation-maps
+  `((dg-lsp-ghost-acceptable . ,dg-lsp-ghost-map))
+  "An element for `emulation-mode-map-alists'.")
+
+(add-to-list 'emulation-mode-map-alists 'dg-lsp--emulation-maps)
+
+;;;; The mode
+
+;;;###autoload
+(define-minor-mode dg-lsp-mode
+  "Show completions from a text-diffusion model while you type.
+`dg-lsp-setup' switches it on where Eglot runs the server.
+
+\\{dg-lsp-mode-map}
+While ghost text shows:
+
+\\{dg-lsp-ghost-map}"
+  :lighter nil
+  (cond (dg-lsp-mode
+         (setq dg-lsp--seen (buffer-chars-modified-tick))
+         (add-hook 'post-command-hook #'dg-lsp--post-command nil t))
+        (t
+         (remove-hook 'post-command-hook #'dg-lsp--post-command t)
+         (dg-lsp-dismiss))))
+
+(add-to-list 'mode-line-misc-info
+             '(dg-lsp-mode (" [" (:eval (dg-lsp-mode-line)) "] ")))
+
+(defun dg-lsp--follow-eglot ()
+  "Switch `dg-lsp-mode' on where Eglot runs dg-lsp, and off where it ends."
+  (let ((here (and (dg-lsp-current-server) t)))
+    (unless (eq here (bound-and-true-p dg-lsp-mode))
+      (dg-lsp-mode (if here 1 -1)))))
+
+;;;###autoload
 (defun dg-lsp-setup (&rest modes)
-  "Let Eglot use dg-lsp in the major MODES."
+  "Let Eglot use dg-lsp in the major MODES, with ghost text."
   (dolist (mode modes)
-    (setf (alist-get mode eglot-server-programs) #'dg-lsp-contact)))
+    (setf (alist-get mode eglot-server-programs) #'dg-lsp-contact))
+  (add-hook 'eglot-managed-mode-hook #'dg-lsp--follow-eglot))
 
 (provide 'dg-lsp)
 ;;; dg-lsp.el ends here
