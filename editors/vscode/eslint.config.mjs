@@ -23,7 +23,7 @@ export default defineConfig(
         rules: { "@typescript-eslint/no-floating-promises": "off" },
     },
     {
-        files: ["scripts/*.mjs"],
-        languageOptions: { globals: { console: "readonly", process: "readonly", URL: "readonly" } },
+        files: ["scripts/*.mjs", "harness/*.js"],
+        languageOptions: { globals: { exports: "writable", process: "readonly", require: "readonly" } },
     },
 );

@@ -1,0 +1,201 @@
+"""VS Code, as code-server in a browser: keys are pressed in the page, and what shows is read from its DOM."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import driver_vscode_host as vscode
+from driver import Editor, Known, Launch, until
+
+STATUS = '[id="dg-lsp.dg-lsp.status"]'
+
+
+class VSCode(Editor):
+    """One window."""
+
+    name = "VS Code"
+
+    def __init__(self, launch: Launch) -> None:
+        self.workspace = launch.workspace
+        directory = launch.workspace / ".vscode"
+        directory.mkdir(exist_ok=True)
+        (directory / "settings.json").write_text(json.dumps({**_server(launch), **_flat("dg", launch.settings)}))
+        self._window = vscode.host().open_window(launch.workspace)
+        self._page = self._window.page
+        until(
+            lambda: self.status() and "starting" not in self.status(),
+            lambda: f"the server does not come up: {self.status()}\n{self._page.inner_text('body')}",
+            vscode.STARTING_S,
+        )
+
+    def open(self, path: Path) -> None:
+        self._window.ask("open", path=str(path))
+        until(
+            lambda: self._page.locator(f'.tab.active[data-resource-name="{path.name}"]').count(),
+            lambda: f"{path.name} is not shown",
+        )
+
+    def go_to(self, line: int, column: int) -> None:
+        text = self.text().split("\n")[line][:column]
+        self._window.ask("goTo", line=line, character=len(text.encode("utf-16-le")) // 2)
+
+    def type(self, text: str) -> None:
+        for character in text:
+            self._press("Enter") if character == "\n" else self._page.keyboard.type(character)
+
+    def backspace(self, times: int = 1) -> None:
+        for _ in range(times):
+            self._press("Backspace")
+
+    def ghost(self) -> str:
+        drawn = self._drawn()
+        return "\n".join(line["ghost"] for line in drawn if line["ghost"] or line["isPreview"])
+
+    def draft(self) -> str:
+        return "\n".join(line["draft"] for line in self._drawn() if line["draft"])
+
+    def accept(self) -> None:
+        self._press("Tab")
+
+    def accept_word(self) -> None:
+        self._press("Control+ArrowRight")
+
+    def accept_line(self) -> None:
+        self._press("Control+Alt+ArrowRight")
+
+    def dismiss(self) -> None:
+        self._press("Escape")
+
+    def trigger(self) -> None:
+        self._press("Alt+Backslash")
+
+    def undo(self) -> None:
+        self._press("Control+z")
+
+    def save(self) -> None:
+        self._press("Control+s")
+        until(lambda: not self._buffer()["isDirty"], "the file is not saved")
+
+    def text(self) -> str:
+        text: str = self._buffer()["text"]
+        return text.replace("\r\n", "\n")
+
+    def screen(self) -> str:
+        return "\n".join(line["text"].rstrip() for line in self._drawn())
+
+    def status(self) -> str:
+        shown = self._page.locator(f"{STATUS} a")
+        return shown.get_attribute("aria-label") or "" if shown.count() else ""
+
+    def popups(self) -> str:
+        return "\n".join(self._page.evaluate("[...window.dgPopups]"))
+
+    def configure(self, **settings: Any) -> None:
+        self._window.ask("configure", settings=_flat("dg", settings))
+
+    def snooze(self, minutes: int) -> None:
+        self._window.execute("dg-lsp.snooze", minutes)
+
+    def server_pid(self) -> int:
+        host = self._window.ask("window")["pid"]
+        return until(lambda: next(_servers(host), 0), "no language server runs")
+
+    def restart_server(self) -> None:
+        # It comes back by itself; what had died may be shown for a moment more.
+        self.server_pid()
+        self.wait_for_status("ready")
+
+    def capture(self, path: Path) -> Path:
+        file = path.with_suffix(".png")
+        self._page.screenshot(path=file)
+        return file
+
+    def close(self) -> None:
+        self._page.close()
+
+    def _press(self, key: str) -> None:
+        self._page.keyboard.press(key)
+
+    def _buffer(self) -> dict[str, Any]:
+        buffer: dict[str, Any] = self._window.ask("buffer")
+        return buffer
+
+    def _drawn(self) -> list[dict[str, Any]]:
+        """The lines of the editor from top to bottom, those of ghost text among them."""
+        drawn: list[dict[str, Any]] = self._page.evaluate(DRAWN)
+        buffer = self._buffer() if any(line["isPreview"] for line in drawn) else None
+        if buffer is not None and not buffer["insertSpaces"]:
+            # Tabs are drawn as blanks; in the lines that ghost text adds, they stand at the beginning.
+            for line in drawn:
+                if line["isPreview"]:
+                    line["ghost"] = _with_tabs(line["ghost"], buffer["tabSize"])
+        return drawn
+
+
+DRAWN = r"""
+() => {
+    const written = (span) => span.textContent.replaceAll("\u00a0", " ").replaceAll(/[\u200b-\u200c]/g, "");
+    const attached = (span) => {
+        const content = getComputedStyle(span, "::after").content;
+        return content.startsWith('"') ? content.slice(1, -1).replaceAll(/\\(.)/g, "$1") : "";
+    };
+    const editor = document.querySelector(".editor-instance .monaco-editor");
+    const lines = [...(editor?.querySelectorAll(".view-lines > .view-line, .suggest-preview-text .view-line") ?? [])];
+    return lines
+        .map((line) => {
+            const spans = [...line.querySelectorAll(":scope > span > span")];
+            const chosen = (wanted, read) => spans.filter(wanted).map(read).join("");
+            return {
+                top: line.getBoundingClientRect().top,
+                isPreview: line.closest(".suggest-preview-text") !== null,
+                text: chosen(() => true, (span) => written(span) + attached(span)),
+                ghost: chosen((span) => /(^| )ghost-text/.test(span.className), written),
+                draft: chosen(() => true, attached),
+            };
+        })
+        .sort((one, other) => one.top - other.top);
+}
+"""
+
+
+def _server(launch: Launch) -> dict[str, Any]:
+    """The settings that start the server; `env` gives it an environment that is not that of code-server."""
+    variables = {
+        "HOME": str(launch.home),
+        **{f"XDG_{name}_HOME": str(launch.home / name.lower()) for name in ("CACHE", "CONFIG", "DATA", "STATE")},
+        **launch.environment,
+    }
+    arguments = [*(f"{name}={value}" for name, value in variables.items()), *launch.server]
+    return {"dg.server.path": "/usr/bin/env", "dg.server.arguments": arguments}
+
+
+def _flat(prefix: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their full names; only `engine` is a group."""
+    flat: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = f"{prefix}.{key}"
+        flat |= _flat(name, value) if key == "engine" else {name: value}
+    return flat
+
+
+def _servers(host: int) -> Iterator[int]:
+    """The language servers among the processes that an extension host has started."""
+    for directory in Path("/proc").iterdir():
+        try:
+            if directory.name.isdecimal() and int((directory / "stat").read_text().rsplit(")")[-1].split()[1]) == host:
+                words = (directory / "cmdline").read_bytes().split(b"\0")
+                if any(word.rsplit(b"/")[-1] in {b"dg-lsp", b"dg_lsp"} for word in words):
+                    yield int(directory.name)
+        except OSError:
+            continue  # it has ended meanwhile
+
+
+def _with_tabs(line: str, width: int) -> str:
+    blanks = len(line) - len(line.lstrip(" "))
+    return "\t" * (blanks // width) + line[blanks - blanks % width :]
+
+
+EDITORS = {VSCode.name: Known(vscode.missing, VSCode, VSCode.cannot)}
