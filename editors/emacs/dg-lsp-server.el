@@ -13,6 +13,7 @@
 (require 'eglot)
 (require 'jsonrpc)
 (require 'subr-x)
+(require 'warnings)
 (require 'dg-lsp-ghost)
 
 ;; Names that differ between Eglot's versions.
@@ -42,7 +43,13 @@ that a project can have its own in its directory-local variables."
 
 (defun dg-lsp-contact (&rest _)
   "Return what Eglot is to start, for `eglot-server-programs'."
-  (cons 'dg-lsp-server dg-lsp-command))
+  `(dg-lsp-server ,@dg-lsp-command :on-shutdown dg-lsp--on-shutdown))
+
+(defun dg-lsp--on-shutdown (server)
+  "Let Eglot reconnect SERVER without a window that warns of its end.
+The mode line tells, and the warning stays in its buffer."
+  (let ((warning-minimum-level :error))
+    (eglot--on-shutdown server)))
 
 (defun dg-lsp-current-server ()
   "Return the dg-lsp server of the current buffer, or nil."
