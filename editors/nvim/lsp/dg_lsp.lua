@@ -1,15 +1,18 @@
 ---@brief
 ---
---- dg-lsp: in-line completion from a text-diffusion model on this machine.
+--- dg-lsp: in-line completion from a text-diffusion model on this machine. Needs Neovim 0.12 and `dg-lsp` on the PATH.
 ---
---- Put this repository's `editors/nvim` on the runtime path, then `vim.lsp.enable('dg_lsp')`. Needs Neovim 0.12 or newer
---- and `dg-lsp` on the PATH (or in `vim.g.dg_lsp_cmd`, a list).
+--- This file works by itself: `vim.lsp.enable('dg_lsp')` shows ghost text with Neovim's own client, and
+--- `vim.lsp.inline_completion.get()` accepts it. With the plugin beside it, the plugin shows it.
 
 ---@type vim.lsp.Config
 return {
-  cmd = vim.g.dg_lsp_cmd or { 'dg-lsp' },
-  root_markers = { '.git' },
+  cmd = { 'dg-lsp' },
   -- Any file may have holes; the server itself knows which languages it has grammars for.
-  filetypes = nil,
-  settings = { dg = vim.empty_dict() },
+  root_markers = { '.git' },
+  on_attach = function(client, bufnr)
+    if not vim.g.loaded_dg_lsp and vim.lsp.inline_completion then
+      vim.lsp.inline_completion.enable(true, { bufnr = bufnr, client_id = client.id })
+    end
+  end,
 }

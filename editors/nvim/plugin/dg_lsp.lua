@@ -1,27 +1,48 @@
--- Turns ghost text on where dg-lsp is attached, and gives it keys unless `vim.g.dg_lsp_keys` is false.
---   <Tab> accepts; where nothing is shown it is the key it was before.
+if vim.g.loaded_dg_lsp then
+  return
+end
+vim.g.loaded_dg_lsp = true
 
-if vim.fn.has('nvim-0.12') == 0 then
-  vim.notify_once('dg-lsp needs Neovim 0.12 or newer', vim.log.levels.WARN)
+if vim.fn.has('nvim-0.7') == 0 then
+  vim.notify_once('dg-lsp needs Neovim 0.7 or newer', vim.log.levels.WARN)
   return
 end
 
-local group = vim.api.nvim_create_augroup('dg_lsp', { clear = true })
+local function highlight()
+  local hint = vim.fn.hlexists('ComplHint') == 1 and 'ComplHint' or 'NonText'
+  vim.api.nvim_set_hl(0, 'DgLspGhost', { default = true, link = hint })
+  vim.api.nvim_set_hl(0, 'DgLspDraftSettled', { default = true, link = 'DgLspGhost' })
+  vim.api.nvim_set_hl(0, 'DgLspDraft', { default = true, link = 'LineNr' })
+end
 
-vim.api.nvim_create_autocmd('LspAttach', {
-  group = group,
-  desc = 'Show in-line completions of dg-lsp',
-  callback = function(event)
-    local client = vim.lsp.get_client_by_id(event.data.client_id)
-    if not client or client.name ~= 'dg_lsp' then
-      return
-    end
-    vim.lsp.inline_completion.enable(true, { bufnr = event.buf, client_id = client.id })
-    if vim.g.dg_lsp_keys == false then
-      return
-    end
-    vim.keymap.set('i', '<Tab>', function()
-      return vim.lsp.inline_completion.get({ bufnr = event.buf }) and '' or '<Tab>'
-    end, { buffer = event.buf, expr = true, desc = 'Accept the in-line completion, or Tab' })
+highlight()
+vim.api.nvim_create_autocmd('ColorScheme', {
+  group = vim.api.nvim_create_augroup('dg_lsp_highlight', { clear = true }),
+  desc = 'Colours of dg-lsp',
+  callback = highlight,
+})
+
+vim.api.nvim_create_user_command('DgLsp', function(command)
+  require('dg_lsp.commands').run(command.fargs)
+end, {
+  nargs = '*',
+  desc = 'In-line completion by dg-lsp',
+  complete = function(lead, line)
+    return require('dg_lsp.commands').complete(lead, line)
   end,
 })
+
+-- After init.lua and all plugins, so that `setup()` comes first wherever it is called.
+if vim.v.vim_did_enter == 1 then
+  vim.schedule(function()
+    require('dg_lsp.attach').start()
+  end)
+else
+  vim.api.nvim_create_autocmd('VimEnter', {
+    once = true,
+    desc = 'Serve files by dg-lsp',
+    callback = function()
+      require('dg_lsp.attach').start()
+    end,
+  })
+end

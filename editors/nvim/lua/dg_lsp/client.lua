@@ -1,0 +1,300 @@
+--- The language client: started for files, configured, restarted, and what the server tells of itself.
+
+local compat = require('dg_lsp.compat')
+local config = require('dg_lsp.config')
+
+local M = {}
+
+M.NAME = 'dg_lsp'
+local ROOT_MARKER = '.git'
+local LOG_LINES = 1000
+local STOP_MS = 3000
+
+---@class dg_lsp.Status
+---@field state 'idle'|'loading'|'ready'|'working'|'snoozed'|'off'|'error'|'stopped'
+---@field message string
+---@field fraction number|nil
+---@field remedy string|nil
+---@field model string|nil
+
+---@type table<integer, dg_lsp.Status> by client
+local statuses = {}
+---@type dg_lsp.Status|nil
+local ended
+---@type string[]
+local log = {}
+---@type table<integer, true> clients that are meant to end
+local dismissed = {}
+
+--- Called with each draft.
+---@type fun(note: table)
+M.on_draft = function() end
+
+--- Called for each buffer that is attached, where Neovim has no event for it (0.7).
+---@type fun(bufnr: integer, id: integer)
+M.on_attach = function() end
+
+--- Called when a server has ended.
+M.on_end = function() end
+
+local function changed()
+  vim.api.nvim_exec_autocmds('User', { pattern = 'DgLspStatus', modeline = false })
+  vim.cmd('redrawstatus!')
+end
+
+--- Without what is not set: an empty table would go over the wire as a list.
+---@param settings table<string, any>
+---@return table<string, any>
+local function given(settings)
+  local kept = vim.empty_dict()
+  for name, value in pairs(settings) do
+    if type(value) ~= 'table' then
+      kept[name] = value
+    elseif not vim.tbl_isempty(value) then
+      kept[name] = value[1] ~= nil and value or given(value)
+    end
+  end
+  return kept
+end
+
+local handlers = {
+  ['dg/status'] = function(_, status, context)
+    for name, value in pairs(status) do
+      status[name] = value ~= vim.NIL and value or nil
+    end
+    statuses[context.client_id] = status
+    changed()
+  end,
+  ['dg/draft'] = function(_, note)
+    M.on_draft(note)
+  end,
+  ['window/logMessage'] = function(_, message)
+    for _, line in ipairs(vim.split(message.message, '\n', { plain = true })) do
+      log[#log + 1] = os.date('%H:%M:%S ') .. line
+    end
+    while #log > LOG_LINES do
+      table.remove(log, 1)
+    end
+  end,
+}
+
+local on_exit = vim.schedule_wrap(function(code, signal, client_id)
+  statuses[client_id] = nil
+  if not dismissed[client_id] then
+    ended = {
+      state = 'error',
+      message = ('The server ended (exit status %d, signal %d).'):format(code, signal),
+      remedy = ':DgLsp restart brings it back.',
+    }
+  end
+  dismissed[client_id] = nil
+  M.on_end()
+  changed()
+end)
+
+--- What distinguishes this client from any other, for `vim.lsp.config` and for `vim.lsp.start` alike.
+---@return table
+local function client_config()
+  local capabilities = {
+    textDocument = { inlineCompletion = { dynamicRegistration = false } },
+    experimental = { dg = { status = true } },
+  }
+  local chosen = config.get()
+  return {
+    cmd = not vim.deep_equal(chosen.cmd, config.defaults.cmd) and chosen.cmd or nil,
+    capabilities = vim.tbl_deep_extend('force', vim.lsp.protocol.make_client_capabilities(), capabilities),
+    settings = { dg = given(chosen.settings) },
+    handlers = handlers,
+    -- Settings that are fetched come after the first file: the engine would start with another model first.
+    before_init = function(params, client)
+      params.initializationOptions = client.settings.dg
+    end,
+    on_exit = on_exit,
+  }
+end
+
+---@param bufnr integer
+---@return boolean
+local function is_file(bufnr)
+  return vim.bo[bufnr].buftype == '' and vim.api.nvim_buf_get_name(bufnr) ~= '' and vim.api.nvim_buf_is_loaded(bufnr)
+end
+
+---@param path string
+---@return string|nil
+local function root_of(path)
+  local found = vim.fn.finddir(ROOT_MARKER, vim.fn.fnamemodify(path, ':p:h') .. ';')
+  return found ~= '' and vim.fn.fnamemodify(found, ':p:h:h') or nil
+end
+
+--- Serve a buffer, in versions without `vim.lsp.enable`.
+---@param bufnr integer
+local function attach(bufnr)
+  if not is_file(bufnr) or M.of(bufnr) then
+    return
+  end
+  local started = vim.tbl_extend('force', client_config(), {
+    name = M.NAME,
+    cmd = config.get().cmd,
+    root_dir = root_of(vim.api.nvim_buf_get_name(bufnr)),
+  })
+  if vim.lsp.start then
+    vim.lsp.start(started, { bufnr = bufnr })
+    return
+  end
+  -- Neovim 0.7
+  started.on_attach = function(client, buffer)
+    M.on_attach(buffer, client.id)
+  end
+  for _, client in ipairs(compat.clients(M.NAME)) do
+    if client.config.root_dir == started.root_dir and not compat.is_stopped(client) then
+      vim.lsp.buf_attach_client(bufnr, client.id)
+      return
+    end
+  end
+  local id = vim.lsp.start_client(started)
+  if id then
+    vim.lsp.buf_attach_client(bufnr, id)
+  end
+end
+
+local function attach_all()
+  for _, bufnr in ipairs(vim.api.nvim_list_bufs()) do
+    if vim.api.nvim_buf_is_loaded(bufnr) and vim.bo[bufnr].filetype ~= '' then
+      attach(bufnr)
+    end
+  end
+end
+
+--- The client that serves a buffer.
+---@param bufnr integer
+---@return table|nil
+function M.of(bufnr)
+  for _, client in ipairs(compat.clients(M.NAME, bufnr)) do
+    if not compat.is_stopped(client) then
+      return client
+    end
+  end
+end
+
+--- Tell Neovim of the server, so that `vim.lsp.enable('dg_lsp')` brings this client (0.11 and newer).
+function M.define()
+  if compat.has_lsp_config then
+    vim.lsp.config(M.NAME, client_config())
+  end
+end
+
+--- Serve all files from now on.
+function M.enable()
+  ended = nil
+  if compat.has_lsp_config then
+    vim.lsp.enable(M.NAME)
+    return
+  end
+  vim.api.nvim_create_autocmd('FileType', {
+    group = vim.api.nvim_create_augroup('dg_lsp_attach', { clear = true }),
+    desc = 'Serve files by dg-lsp',
+    callback = function(event)
+      attach(event.buf)
+    end,
+  })
+  attach_all()
+end
+
+--- Call `done` when all clients have ended.
+---@param done fun()
+local function stop(done)
+  local clients = compat.clients(M.NAME)
+  for _, client in ipairs(clients) do
+    dismissed[client.id] = true
+    compat.stop(client)
+  end
+  local deadline = vim.loop.now() + STOP_MS
+  local function look()
+    clients = vim.tbl_filter(function(client)
+      return not compat.is_stopped(client)
+    end, clients)
+    if #clients == 0 then
+      return done()
+    end
+    if vim.loop.now() > deadline then
+      vim.tbl_map(function(client)
+        compat.stop(client, true)
+      end, clients)
+    end
+    vim.defer_fn(look, 20)
+  end
+  look()
+end
+
+--- End the server and start it again, also one that has died.
+function M.restart()
+  stop(M.enable)
+end
+
+--- Change settings of the server, now and for servers started later; `vim.NIL` brings a default back.
+---@param settings table<string, any>
+function M.configure(settings)
+  config.set({ settings = settings })
+  M.define()
+  for _, client in ipairs(compat.clients(M.NAME)) do
+    local merged = vim.tbl_deep_extend('force', compat.settings(client) or {}, { dg = given(settings) })
+    compat.set_settings(client, merged)
+    compat.notify(client, 'workspace/didChangeConfiguration', { settings = merged })
+  end
+end
+
+--- A setting of the server as the client knows it; nil where the server's default holds.
+---@param name string
+---@return any
+function M.setting(name)
+  local client = M.of(vim.api.nvim_get_current_buf()) or compat.clients(M.NAME)[1]
+  local settings = client and compat.settings(client).dg or config.get().settings
+  local value = settings[name]
+  return value ~= vim.NIL and value or nil
+end
+
+--- Run a command of the server.
+---@param command string
+---@param arguments any[]
+---@param done fun(result: any)
+---@return boolean sent False where no server runs.
+function M.execute(command, arguments, done)
+  local bufnr = vim.api.nvim_get_current_buf()
+  local client = M.of(bufnr) or compat.clients(M.NAME)[1]
+  if not client then
+    return false
+  end
+  local params = { command = command, arguments = arguments }
+  return (
+    compat.request(client, 'workspace/executeCommand', params, function(problem, result)
+      if problem then
+        vim.notify('dg-lsp: ' .. problem.message, vim.log.levels.WARN)
+      else
+        done(result)
+      end
+    end, bufnr)
+  )
+end
+
+--- The command that starts the server.
+---@return string[]
+function M.command()
+  local known = compat.has_lsp_config and vim.lsp.config[M.NAME]
+  return known and type(known.cmd) == 'table' and known.cmd or config.get().cmd
+end
+
+--- What is known of the server of a buffer.
+---@param bufnr integer
+---@return dg_lsp.Status|nil
+function M.status(bufnr)
+  local client = M.of(bufnr)
+  return client and statuses[client.id] or not client and ended or nil
+end
+
+--- What the server has written to its log, newest last.
+---@return string[]
+function M.log()
+  return log
+end
+
+return M

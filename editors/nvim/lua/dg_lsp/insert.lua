@@ -1,0 +1,112 @@
+--- Insert mode: what is shown follows each key, each change asks anew, and accepting is one step of undo.
+
+local client = require('dg_lsp.client')
+local ghost = require('dg_lsp.ghost')
+local request = require('dg_lsp.request')
+local text = require('dg_lsp.text')
+
+local M = {}
+
+---@type dg_lsp.Place|nil the place that was asked about last
+local last
+
+--- Whether an entry of the popup menu stands in the text, or would with the next key.
+---@return boolean
+local function has_selected_entry()
+  return vim.fn.pumvisible() == 1 and vim.fn.complete_info({ 'selected' }).selected ~= -1
+end
+
+local function leave()
+  last = nil
+  request.cancel()
+  ghost.clear()
+end
+
+--- Several events tell of one key: only another place is news.
+local function follow()
+  if not request.is_inserting() or not client.of(vim.api.nvim_get_current_buf()) then
+    return
+  end
+  if has_selected_entry() then
+    return leave()
+  end
+  local place = request.place()
+  if vim.deep_equal(place, last) then
+    return
+  end
+  last = place
+  ghost.refresh()
+  -- A macro is played back faster than anyone could accept anything.
+  if vim.fn.reg_executing() == '' then
+    request.ask(request.AUTOMATIC)
+  end
+end
+
+local group
+
+local function on(events, description, callback)
+  vim.api.nvim_create_autocmd(events, { group = group, desc = description, callback = callback })
+end
+
+--- Follow Insert mode from now on.
+function M.start()
+  group = vim.api.nvim_create_augroup('dg_lsp_insert', { clear = true })
+  client.on_draft = request.drafted
+  client.on_end = leave
+  on({ 'CursorMovedI', 'TextChangedI', 'TextChangedP' }, 'Fit the in-line completion to the text', follow)
+  -- The mode begins, and a menu is gone, only after these events.
+  on({ 'InsertEnter', 'CompleteDone' }, 'Ask for an in-line completion', vim.schedule_wrap(follow))
+  on({ 'InsertLeave', 'BufLeave', 'WinLeave' }, 'Hide the in-line completion', leave)
+  on('CompleteChanged', 'Hide the in-line completion behind a selected entry', function()
+    if has_selected_entry() then
+      leave()
+    end
+  end)
+end
+
+local HEADS = { word = text.word, line = text.line }
+
+--- Accept what is shown.
+---@param unit 'all'|'word'|'line'
+---@return boolean accepted
+function M.accept(unit)
+  if not request.is_inserting() or not ghost.rest() then
+    return false
+  end
+  -- CTRL-G u before and after make it one step of undo; keys, because the API cannot break undo in Insert mode.
+  local keys = ([[<C-G>u<Cmd>lua require('dg_lsp.insert').take('%s')<CR><C-G>u]]):format(unit)
+  vim.api.nvim_feedkeys(vim.api.nvim_replace_termcodes(keys, true, true, true), 'in', false)
+  return true
+end
+
+--- Put what is shown, as it fits now, into the buffer.
+---@param unit 'all'|'word'|'line'
+function M.take(unit)
+  local rest = ghost.rest()
+  if rest then
+    ghost.take(HEADS[unit] and HEADS[unit](rest) or rest)
+  end
+end
+
+--- Hide what is shown until the next change.
+---@return boolean dismissed
+function M.dismiss()
+  local was_shown = ghost.is_shown()
+  request.cancel()
+  ghost.clear()
+  return was_shown
+end
+
+--- Ask now.
+---@return boolean asked
+function M.trigger()
+  if request.is_inserting() then
+    last = request.place()
+    return request.ask(request.INVOKED)
+  end
+  vim.cmd('startinsert')
+  vim.schedule(M.trigger)
+  return true
+end
+
+return M

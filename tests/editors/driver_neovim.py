@@ -1,0 +1,237 @@
+"""Neovim in a terminal: keys go through tmux, state comes from Neovim's own API, over its socket."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import programs
+import pynvim  # type: ignore[import-untyped]
+from driver import Editor, Known, Launch, until
+from terminal import Terminal
+
+PLUGIN = Path(__file__).parents[2] / "editors" / "nvim"
+GHOST = frozenset({"DgLspGhost"})
+DRAFT = frozenset({"DgLspDraft", "DgLspDraftSettled"})
+
+INIT = """
+vim.opt.runtimepath:prepend({plugin})
+vim.o.statusline = "%f %=%{{v:lua.require'dg_lsp'.status()}}"
+vim.o.laststatus = 2
+require('dg_lsp').setup({options})
+"""
+
+
+def lua(value: Any) -> str:
+    """A value as a Lua expression."""
+    match value:
+        case None:
+            return "vim.NIL"
+        case bool():
+            return str(value).lower()
+        case dict():
+            return "{" + ", ".join(f"[{lua(name)}] = {lua(item)}" for name, item in value.items()) + "}"
+        case list() | tuple():
+            return "{" + ", ".join(map(lua, value)) + "}"
+        case str():
+            return "'" + value.replace("\\", "\\\\").replace("'", "\\'") + "'"
+        case _:
+            return str(value)
+
+
+def setup(launch: Launch) -> str:
+    """The init.lua of a user who has followed the documentation."""
+    options = {"cmd": list(launch.server), "settings": dict(launch.settings)}
+    return INIT.format(plugin=lua(str(PLUGIN)), options=lua(options))
+
+
+class Neovim(Editor):
+    """One Neovim in one terminal."""
+
+    def __init__(self, name: str, program: Path, launch: Launch, init: str = "") -> None:
+        self.name = name
+        self.workspace = launch.workspace
+        configuration = launch.home / ".config" / "nvim"
+        configuration.mkdir(parents=True)
+        (configuration / "init.lua").write_text(init or setup(launch))
+        socket = launch.home / "nvim.sock"
+        environment = {
+            **launch.environment,
+            "HOME": str(launch.home),
+            "XDG_CONFIG_HOME": str(launch.home / ".config"),
+            "XDG_DATA_HOME": str(launch.home / ".local" / "share"),
+            "XDG_STATE_HOME": str(launch.home / ".local" / "state"),
+            "XDG_CACHE_HOME": str(launch.home / ".cache"),
+        }
+        self._terminal = Terminal(
+            [str(program), "--listen", str(socket)],
+            directory=launch.workspace,
+            environment=environment,
+            socket=launch.home / "tmux.sock",
+        )
+        until(socket.exists, f"{name} did not start: {self._terminal.screen}")
+        self._nvim: Any = pynvim.attach("socket", path=str(socket))
+        until(lambda: self._nvim.vvars["vim_did_enter"] == 1, f"{name} did not finish its start")
+
+    def lua(self, code: str, *arguments: Any) -> Any:
+        """Run Lua inside."""
+        return self._nvim.exec_lua(code, *arguments)
+
+    def command(self, command: str) -> None:
+        """Run a command of the command line, in whatever mode it is."""
+        self._nvim.command(command)
+
+    def keys(self, *names: str) -> None:
+        """Press keys by tmux's names."""
+        self._terminal.keys(*names)
+
+    def mode(self) -> str:
+        """The mode, as `mode()` names it."""
+        mode: str = self._nvim.api.get_mode()["mode"]
+        return mode
+
+    def normal(self) -> None:
+        """Leave whatever mode it is. Only then may a key follow: directly after Escape it would be another key."""
+        if self.mode() != "n":
+            self.keys("Escape")
+        until(lambda: self.mode() == "n", lambda: f"{self.name} stays in mode {self.mode()}:\n{self.screen()}")
+
+    def open(self, path: Path) -> None:
+        self.normal()
+        self.command(f"edit {self._nvim.funcs.fnameescape(str(path))}")
+        self._wait_for_server()
+
+    def _wait_for_server(self) -> None:
+        until(lambda: self.lua("return require('dg_lsp').status()") != "", f"{self.name}: the server does not come")
+
+    def go_to(self, line: int, column: int) -> None:
+        self.normal()
+        text = self._nvim.current.buffer[line]
+        self._nvim.current.window.cursor = (line + 1, len(text[:column].encode()))
+        self.keys("A" if column == len(text) else "i")
+        until(lambda: self.mode() == "i", "Insert mode does not begin")
+
+    def type(self, text: str) -> None:
+        self._terminal.literal(text)
+
+    def backspace(self, times: int = 1) -> None:
+        self.keys(*["BSpace"] * times)
+
+    def shown(self, groups: frozenset[str], namespace: str = "dg_lsp") -> str:
+        """What is drawn into the buffer in these highlight groups and is not in it."""
+        spaces = self._nvim.api.get_namespaces()
+        if namespace not in spaces:
+            return ""
+        marks = self._nvim.api.buf_get_extmarks(0, spaces[namespace], 0, -1, {"details": True})
+        lines = [""]
+        below: list[str] = []
+        for *_, details in marks:
+            lines[0] += _text(details.get("virt_text", []), groups)
+            below += [_text(line, groups) for line in details.get("virt_lines", [])]
+        return "\n".join(lines + below)
+
+    def ghost(self) -> str:
+        return self.shown(GHOST)
+
+    def draft(self) -> str:
+        return self.shown(DRAFT)
+
+    def accept(self) -> None:
+        self.keys("Tab")
+
+    def accept_word(self) -> None:
+        self.keys("M-Right")
+
+    def accept_line(self) -> None:
+        self.keys("C-M-Right")
+
+    def dismiss(self) -> None:
+        self.keys("C-]")
+
+    def trigger(self) -> None:
+        self.keys("M-\\")
+
+    def undo(self) -> None:
+        self.normal()
+        self.keys("u", "A")
+        until(lambda: self.mode() == "i", "Insert mode does not begin")
+
+    def save(self) -> None:
+        self.command("silent write")
+
+    def text(self) -> str:
+        end = "\n" if self._nvim.current.buffer.options["endofline"] else ""
+        return "\n".join(self._nvim.current.buffer[:]) + end
+
+    def screen(self) -> str:
+        return self._terminal.screen()
+
+    def status(self) -> str:
+        # The line above the command line.
+        return self.screen().rstrip("\n").split("\n")[-2] if self.mode() != "c" else ""
+
+    def popups(self) -> str:
+        messages = self._nvim.command_output("messages").split("\n")
+        return "\n".join(line for line in messages if re.search(r"^E\d+|\berror\b", line, re.IGNORECASE))
+
+    def configure(self, **settings: Any) -> None:
+        self.lua("require('dg_lsp').configure(...)", settings)
+
+    def snooze(self, minutes: int) -> None:
+        self.command(f"DgLsp snooze {minutes}")
+
+    def server_pid(self) -> int:
+        parent = self._nvim.funcs.getpid()
+        children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+        return next(int(pid) for pid in children if b"dg_lsp" in Path(f"/proc/{pid}/cmdline").read_bytes())
+
+    def restart_server(self) -> None:
+        self.command("DgLsp restart")
+        self._wait_for_server()
+
+    def capture(self, path: Path) -> Path:
+        return self._terminal.capture(path)
+
+    def close(self) -> None:
+        try:
+            self._nvim.command("qall!", async_=True)
+            self._nvim.close()
+        finally:
+            self._terminal.close()
+
+
+def _text(chunks: list[list[str]], groups: frozenset[str]) -> str:
+    return "".join(chunk[0] for chunk in chunks if len(chunk) > 1 and chunk[1] in groups)
+
+
+def installed() -> Path | None:
+    """Neovim on the PATH."""
+    return programs.installed("nvim")
+
+
+def unpacked() -> Path | None:
+    """Neovim 0.12 beside the system."""
+    return programs.unpacked("neovim-0.12", "nvim")
+
+
+PROGRAMS: dict[str, Callable[[], Path | None]] = {"Neovim 0.7": installed, "Neovim 0.12": unpacked}
+"""The oldest version that is served, as Debian 12 has it, and the one that has a client of its own."""
+
+
+def _missing(find: Callable[[], Path | None]) -> str | None:
+    if find() is None:
+        return "no nvim"
+    return None if programs.installed("tmux") else "no tmux"
+
+
+def start(name: str, launch: Launch, init: str = "") -> Neovim:
+    """Start one of `PROGRAMS`, with an init.lua of its own if one is given."""
+    program = PROGRAMS[name]()
+    assert program is not None
+    return Neovim(name, program, launch, init)
+
+
+EDITORS = {name: Known(partial(_missing, find), partial(start, name)) for name, find in PROGRAMS.items()}
