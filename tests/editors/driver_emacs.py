@@ -253,7 +253,7 @@ class Emacs(Editor):
             "(base64-encode-string (encode-coding-string (json-encode"
             f" (vector (with-current-buffer (window-buffer) {form}))) 'utf-8) t)"
         )
-        command = [self._client, f"--socket-name={self._socket}", "--eval", wrapped]
+        command = [str(self._client), f"--socket-name={self._socket}", "--eval", wrapped]
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
         if done.returncode:
             raise AssertionError(f"{self.name}: {form}: {done.stdout}{done.stderr}")
