@@ -25,11 +25,7 @@ class VSCode(Editor):
         (directory / "settings.json").write_text(json.dumps({**_server(launch), **_flat("dg", launch.settings)}))
         self._window = vscode.host().open_window(launch.workspace)
         self._page = self._window.page
-        until(
-            lambda: self.status() and "starting" not in self.status(),
-            lambda: f"the server does not come up: {self.status()}\n{self._page.inner_text('body')}",
-            vscode.STARTING_S,
-        )
+        self._wait_for_server()
 
     def open(self, path: Path) -> None:
         self._window.ask("open", path=str(path))
@@ -100,13 +96,13 @@ class VSCode(Editor):
         self._window.execute("dg-lsp.snooze", minutes)
 
     def server_pid(self) -> int:
-        host = self._window.ask("window")["pid"]
+        host = self._window.ask("process")
         return until(lambda: next(_servers(host), 0), "no language server runs")
 
     def restart_server(self) -> None:
-        # It comes back by itself; what had died may be shown for a moment more.
+        # It comes back by itself.
         self.server_pid()
-        self.wait_for_status("ready")
+        self._wait_for_server()
 
     def capture(self, path: Path) -> Path:
         file = path.with_suffix(".png")
@@ -115,6 +111,14 @@ class VSCode(Editor):
 
     def close(self) -> None:
         self._page.close()
+
+    def _wait_for_server(self) -> None:
+        # The client makes the server's commands VS Code's just when it begins to ask for completions.
+        until(
+            lambda: "dg.explain" in self._window.ask("commands") and self.status() and "starting" not in self.status(),
+            lambda: f"the server does not come up: {self.status()}\n{self._page.inner_text('body')}",
+            vscode.STARTING_S,
+        )
 
     def _press(self, key: str) -> None:
         self._page.keyboard.press(key)

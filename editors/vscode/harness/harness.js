@@ -6,10 +6,8 @@ const { createInterface } = require("node:readline");
 const vscode = require("vscode");
 
 const OPERATIONS = {
-    window: () => ({
-        pid: process.pid,
-        folders: (vscode.workspace.workspaceFolders ?? []).map((folder) => folder.uri.fsPath),
-    }),
+    process: () => process.pid,
+    commands: async () => await vscode.commands.getCommands(true),
     open: async ({ path }) => {
         await vscode.window.showTextDocument(vscode.Uri.file(path), { preview: false });
         return buffer();
