@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ast
+import gzip
 import importlib
 import inspect
 import json
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -14,9 +16,11 @@ import pytest
 from click.testing import CliRunner
 
 from dg_engine.engine import Engine
-from dg_engine.evaluation.cases import CASE_KINDS, MAX_ANSWER, MIN_PREFIX, Case, draw_cases
+from dg_engine.errors import EngineError
+from dg_engine.evaluation.cases import DRAWN_KINDS, MAX_ANSWER, MIN_PREFIX, Case, draw_cases
 from dg_engine.evaluation.commands import evaluate
 from dg_engine.evaluation.harness import SYSTEMS, System, run
+from dg_engine.evaluation.humaneval import read_tasks
 from dg_engine.evaluation.metrics import interval, score
 from dg_engine.evaluation.report import summarise, to_markdown
 from dg_engine.testing import tiny_checkpoint
@@ -38,7 +42,7 @@ def cases(documents: list[Document]) -> list[Case]:
 
 def test_every_case_puts_a_file_back_together(documents: list[Document], cases: list[Case]) -> None:
     texts = {document.path: document.text for document in documents}
-    assert Counter(case.kind for case in cases) == dict.fromkeys(CASE_KINDS, 30)
+    assert Counter(case.kind for case in cases) == dict.fromkeys(DRAWN_KINDS, 30)
     for case in cases:
         assert case.prefix + case.answer + case.suffix == texts[case.path]
         assert case.answer.strip()
@@ -112,19 +116,19 @@ def test_a_given_length_is_the_only_thing_that_the_systems_are_told() -> None:
 
 def test_a_report_has_every_system_and_every_kind(tmp_path: Path, cases: list[Case]) -> None:
     engine = Engine.load(tiny_checkpoint(tmp_path))
-    some = [next(case for case in cases if case.kind == kind) for kind in CASE_KINDS]
+    some = [next(case for case in cases if case.kind == kind) for kind in DRAWN_KINDS]
     outcomes = list(run(engine, some))
     assert len(outcomes) == len(some) * len(SYSTEMS)
     assert {outcome.system for outcome in outcomes} == {system.name for system in SYSTEMS}
     one_step = [outcome.steps for outcome in outcomes if outcome.system == "diffusion, 1 step"]
     assert one_step == [1] * len(some)
     summary = summarise(outcomes)
-    assert list(summary) == ["all", *CASE_KINDS]
+    assert list(summary) == ["all", *DRAWN_KINDS]
     assert summary["all"]["diffusion"]["cases"] == len(some)
     text = to_markdown(summary, engine.info, outcomes[:2])
-    for heading in ("all", *CASE_KINDS):
+    for heading in ("all", *DRAWN_KINDS):
         assert f"#### {heading} (" in text
-    assert text.count("| causal, same weights |") == 1 + len(CASE_KINDS)
+    assert text.count("| causal, same weights |") == 1 + len(DRAWN_KINDS)
 
 
 def test_the_command_writes_a_report_for_people_and_for_programs(tmp_path: Path, documents: list[Document]) -> None:
@@ -139,3 +143,45 @@ def test_the_command_writes_a_report_for_people_and_for_programs(tmp_path: Path,
     report = json.loads((model / "evaluation.json").read_text(encoding="utf-8"))
     assert report["cases"] == 4
     assert set(report["results"]["all"]) == {system.name for system in SYSTEMS}
+
+
+TASKS = [
+    {
+        "task_id": f"RandomSpanInfillingLight/HumanEval/{number}/1",
+        "entry_point": "double",
+        "prompt": "def double(x):\n    return ",
+        "suffix": "\n",
+        "canonical_solution": "2 * x",
+        "test": "def check(candidate):\n    assert candidate(3) == 6\n",
+    }
+    for number in range(5)
+]
+
+
+@pytest.fixture
+def tasks(tmp_path: Path) -> Path:
+    path = tmp_path / "tasks.jsonl.gz"
+    path.write_bytes(gzip.compress("\n".join(map(json.dumps, TASKS)).encode()))
+    return path
+
+
+def test_an_answer_to_humaneval_is_judged_by_running_it(tasks: Path) -> None:
+    case = read_tasks(tasks)[0]
+    assert score(case, "2 * x", 3, 3).passes == 1
+    assert score(case, "x + x", 3, 3)[:1] == (0.0,)
+    assert score(case, "x + x", 3, 3).passes == 1
+    assert score(case, "x", 1, 3).passes == 0
+    assert math.isnan(score(CASE, CASE.answer, 9, 9).passes)
+
+
+def test_a_part_of_the_tasks_is_the_same_for_the_same_seed(tasks: Path) -> None:
+    assert len(read_tasks(tasks)) == 5
+    assert read_tasks(tasks, 2, seed=1) == read_tasks(tasks, 2, seed=1)
+    assert len(read_tasks(tasks, 2)) == 2
+
+
+def test_a_file_of_something_else_is_refused_by_its_line(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.jsonl"
+    path.write_text(json.dumps(TASKS[0]) + '\n{"task_id": "x"}\n')
+    with pytest.raises(EngineError, match=r"tasks\.jsonl, line 2: no task"):
+        read_tasks(path)

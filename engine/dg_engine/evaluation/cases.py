@@ -13,8 +13,10 @@ import msgspec
 
 from dg_engine.training.sources import Document
 
-CaseKind = Literal["line", "expression", "lines", "random"]
-CASE_KINDS: tuple[CaseKind, ...] = get_args(CaseKind)
+DrawnKind = Literal["line", "expression", "lines", "random"]
+CaseKind = DrawnKind | Literal["humaneval"]
+DRAWN_KINDS: tuple[DrawnKind, ...] = get_args(DrawnKind)
+CASE_KINDS: tuple[CaseKind, ...] = (*DRAWN_KINDS, "humaneval")
 
 MAX_ANSWER = 200
 """Characters of an answer; about 64 tokens."""
@@ -35,6 +37,8 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     prefix: str
     answer: str
     suffix: str
+    test: str = ""
+    """Python that judges the whole when it runs behind prefix, answer and suffix; empty where there is none."""
 
 
 def draw_cases(documents: Iterable[Document], per_kind: int, seed: int) -> list[Case]:
@@ -50,7 +54,7 @@ def draw_cases(documents: Iterable[Document], per_kind: int, seed: int) -> list[
         projects.setdefault(document.project, []).append(document)
     rng = random.Random(seed)  # noqa: S311  (a choice of cases, not a secret)
     cases = []
-    for kind in CASE_KINDS:
+    for kind in DRAWN_KINDS:
         drawn = 0
         for attempt in range(per_kind * _TRIES):
             if drawn == per_kind:
@@ -62,7 +66,7 @@ def draw_cases(documents: Iterable[Document], per_kind: int, seed: int) -> list[
     return cases
 
 
-def _cut(document: Document, kind: CaseKind, rng: random.Random) -> Case | None:
+def _cut(document: Document, kind: DrawnKind, rng: random.Random) -> Case | None:
     text = document.text
     span = {"line": _line, "expression": _expression, "lines": _lines, "random": _random}[kind](text, rng)
     if span is None:

@@ -13,6 +13,7 @@ from dg_engine.engine import Engine
 from dg_engine.errors import EngineError
 from dg_engine.evaluation.cases import draw_cases
 from dg_engine.evaluation.harness import SYSTEMS, run
+from dg_engine.evaluation.humaneval import read_tasks
 from dg_engine.evaluation.report import summarise, to_markdown
 from dg_engine.training.card import REPORT_FILE
 from dg_engine.training.corpus import documents, write_json
@@ -27,14 +28,32 @@ _EXAMPLES = 12
 @click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Default: the checkpoint directory.")
 @click.option("--cases", type=click.IntRange(1), default=200, show_default=True, help="Of each of four kinds.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of cases.")
+@click.option(
+    "--humaneval",
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    multiple=True,
+    help="A file of HumanEval-Infilling; its programs are run in a sandbox. May be given several times.",
+)
+@click.option("--humaneval-cases", type=click.IntRange(1), default=500, show_default=True, help="Of each such file.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
-def evaluate(model: Path, corpus_: Path, output: Path | None, cases: int, seed: int, threads: int) -> None:
+def evaluate(
+    model: Path,
+    corpus_: Path,
+    output: Path | None,
+    cases: int,
+    seed: int,
+    humaneval: tuple[Path, ...],
+    humaneval_cases: int,
+    threads: int,
+) -> None:
     """Fill holes in held-out projects by diffusion and by the causal baseline; write a report in Markdown and JSON."""
     torch.set_num_threads(threads)
     engine = Engine.load(model)
     drawn = draw_cases(documents(corpus_, "held_out"), cases, seed)
     if not drawn:
         raise EngineError(f"{corpus_}: has no held-out files; run `dg-engine corpus` first")
+    for file in humaneval:
+        drawn += read_tasks(file, humaneval_cases, seed)
     total = len(drawn) * len(SYSTEMS)
     outcomes = list(track(run(engine, drawn), total=total, description="evaluate"))
     summary = summarise(outcomes)

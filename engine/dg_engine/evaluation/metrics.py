@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from difflib import SequenceMatcher
 from typing import NamedTuple
 
 import numpy as np
 
+from dg_engine.evaluation import sandbox
 from dg_engine.evaluation.cases import Case
 from dg_engine.training.hygiene import parses
 
@@ -33,6 +35,8 @@ class Scores(NamedTuple):
     """There is no answer, though there should be one."""
     repeats_suffix: float
     """The answer ends with the text that follows it."""
+    passes: float = math.nan
+    """The case's own tests pass, run in the sandbox; not a number where it has none."""
 
 
 def score(case: Case, answer: str, tokens: int, true_tokens: int) -> Scores:
@@ -53,6 +57,7 @@ def score(case: Case, answer: str, tokens: int, true_tokens: int) -> Scores:
         length_error=float(abs(tokens - true_tokens)),
         empty=float(not found),
         repeats_suffix=float(_repeats(found, case.suffix.strip())),
+        passes=_passes(case, answer),
     )
 
 
@@ -61,6 +66,12 @@ def interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
     drawn = np.random.default_rng(seed).integers(0, len(values), (_RESAMPLES, len(values)))
     low, high = np.quantile(np.asarray(values, dtype=float)[drawn].mean(axis=1), (0.025, 0.975))
     return float(low), float(high)
+
+
+def _passes(case: Case, answer: str) -> float:
+    if not case.test:
+        return math.nan
+    return float(sandbox.run(case.prefix + answer + case.suffix + case.test) == "passed")
 
 
 def _first_line(text: str) -> str:

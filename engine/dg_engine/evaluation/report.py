@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from math import isnan
 from statistics import mean, quantiles
 from typing import Any
 
 from dg_engine.api import ModelInfo
-from dg_engine.evaluation.cases import CASE_KINDS
+from dg_engine.evaluation.cases import CASE_KINDS, DRAWN_KINDS
 from dg_engine.evaluation.harness import Outcome
 from dg_engine.evaluation.metrics import Scores, interval
 from dg_engine.training.card import table
@@ -16,6 +17,7 @@ _SHOWN = 100
 
 _HEADER = (
     "system",
+    "passes tests %",
     "exact %",
     "95 %",
     "edit similarity %",
@@ -31,10 +33,10 @@ _HEADER = (
 
 
 def summarise(outcomes: list[Outcome]) -> dict[str, Any]:
-    """Means with intervals, by kind of case and system, and over all kinds."""
+    """Means with intervals, by kind of case and system, and over all kinds that were drawn from projects."""
     groups: dict[str, dict[str, list[Outcome]]] = {}
     for outcome in outcomes:
-        for kind in ("all", outcome.kind):
+        for kind in ("all", outcome.kind) if outcome.kind in DRAWN_KINDS else (outcome.kind,):
             groups.setdefault(kind, {}).setdefault(outcome.system, []).append(outcome)
     return {
         kind: {system: _summary(found) for system, found in groups[kind].items()}
@@ -64,9 +66,10 @@ def to_markdown(summary: dict[str, Any], info: ModelInfo, examples: list[Outcome
 def _summary(outcomes: list[Outcome]) -> dict[str, Any]:
     values: dict[str, Any] = {"cases": len(outcomes)}
     for name in Scores._fields:
-        each = [float(getattr(outcome.scores, name)) for outcome in outcomes]
-        values[name] = mean(each)
-        values[f"{name}_interval"] = interval(each)
+        each = [value for outcome in outcomes if not isnan(value := getattr(outcome.scores, name))]
+        if each:
+            values[name] = mean(each)
+            values[f"{name}_interval"] = interval(each)
     times = sorted(outcome.milliseconds for outcome in outcomes)
     percentiles = quantiles(times, n=20, method="inclusive") if len(times) > 1 else times * 19
     values |= {
@@ -79,7 +82,9 @@ def _summary(outcomes: list[Outcome]) -> dict[str, Any]:
 
 def _row(values: dict[str, Any]) -> list[str]:
     low, high = values["exact_interval"]
+    passes = f"{100 * values['passes']:.1f}" if "passes" in values else ""
     return [
+        passes,
         f"{100 * values['exact']:.1f}",
         f"{100 * low:.1f} to {100 * high:.1f}",
         *(f"{100 * values[name]:.1f}" for name in ("similarity", "first_line", "parses")),

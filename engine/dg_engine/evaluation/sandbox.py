@@ -1,0 +1,59 @@
+"""Runs what a model wrote: in a process of its own, without network, with little time, memory and disk.
+
+It keeps accidents in, endless loops and programs that eat the memory, and takes away the network. It is no prison for
+code that somebody wrote to break out.
+"""
+
+from __future__ import annotations
+
+import secrets
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Verdict = Literal["passed", "failed", "timeout"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """What one program may use."""
+
+    wall_s: float = 5.0
+    cpu_s: int = 3
+    """The usual three seconds of HumanEval (arXiv 2107.03374)."""
+    memory_bytes: int = 1 << 30
+    file_bytes: int = 1 << 20
+
+
+def run(program: str, limits: Limits = Limits()) -> Verdict:
+    """Whether a Python program runs to its end without an error.
+
+    One that leaves early, by `sys.exit` or `os._exit`, has failed whatever its exit status says.
+    """
+    word = secrets.token_hex(16)
+    inner = str(Path(__file__).with_name("sandboxed.py"))
+    bounds = map(str, (limits.cpu_s, limits.memory_bytes, limits.file_bytes))
+    command = [sys.executable, "-I", "-S", "-B", inner, word, *bounds]
+    with tempfile.TemporaryDirectory(prefix="dg-sandbox-") as directory:
+        process = subprocess.Popen(
+            command,
+            cwd=directory,
+            env={"PYTHONHASHSEED": "0"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        try:
+            output, _ = process.communicate(program.encode("utf-8", "replace"), timeout=limits.wall_s)
+        except subprocess.TimeoutExpired:
+            return "timeout"
+        finally:
+            with suppress(ProcessLookupError):
+                process.kill()
+            process.communicate()
+    return "passed" if output == word.encode() else "failed"
