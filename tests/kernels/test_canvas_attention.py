@@ -36,6 +36,53 @@ def test_agrees_with_the_reference(heads: int, groups: int, prefix: int, canvas:
     assert_agrees(canvas_attention(*given, mask), canvas_attention_reference(*given, mask), terms=prefix + canvas)
 
 
+@pytest.mark.parametrize(("heads", "groups"), [(1, 1), (4, 2), (6, 1)])
+@pytest.mark.parametrize("prefix", [0, 5])
+@pytest.mark.parametrize("masked", [False, True])
+def test_the_gradient_is_that_of_the_reference(heads: int, groups: int, prefix: int, masked: bool) -> None:
+    given = [tensor.double().requires_grad_() for tensor in tensors(2, heads, groups, prefix, 7, 16)]
+    mask = None
+    if masked:
+        mask = random(2, 7, prefix + 7, seed=5) > 0
+        mask[..., -1] = True
+    weight = random(2, 7, heads * 16, seed=6).double()
+    query, key, value, prefix_key, prefix_value = given
+    mixed = canvas_attention(query, key, value, prefix_key, prefix_value, mask)
+    found = torch.autograd.grad((mixed * weight).sum(), given)
+    wanted = torch.autograd.grad((_in_double(given, mask) * weight).sum(), given)
+    for ours, theirs in zip(found, wanted, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def _in_double(given: list[Tensor], mask: Tensor | None) -> Tensor:
+    """The reference's sum in one expression that keeps fp64 and its gradient."""
+    query, key, value, prefix_key, prefix_value = given
+    group = query.shape[1] // key.shape[1]
+    keys, values = (
+        torch.cat(pair, dim=2).repeat_interleave(group, 1) for pair in ((prefix_key, key), (prefix_value, value))
+    )
+    scores = query @ keys.mT
+    if mask is not None:
+        scores = scores.masked_fill(~mask[:, None], float("-inf"))
+    return (scores.softmax(-1) @ values).transpose(1, 2).flatten(2)
+
+
+def test_training_and_inference_agree() -> None:
+    given = tensors(2, 4, 2, 5, 7, 16)
+    trained = canvas_attention(given[0].clone().requires_grad_(), *given[1:])
+    assert_agrees(trained.detach(), canvas_attention(*given), terms=12)
+
+
+def test_a_row_that_sees_nothing_has_a_finite_gradient() -> None:
+    query, *others = (tensor.requires_grad_() for tensor in tensors(1, 2, 1, 0, 3, 8))
+    mask = torch.ones(1, 3, 3, dtype=torch.bool)
+    mask[:, 2] = False
+    key, value, prefix_key, prefix_value = others
+    mixed = canvas_attention(query, key, value, prefix_key, prefix_value, mask)
+    gradients = torch.autograd.grad(mixed[:, :2].sum(), (query, key, value))
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+
+
 def test_a_masked_key_has_no_influence() -> None:
     query, key, value, prefix_key, prefix_value = tensors(1, 2, 1, 5, 3, 8)
     mask = torch.ones(1, 3, 8, dtype=torch.bool)

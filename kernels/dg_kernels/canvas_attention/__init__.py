@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dg_kernels.canvas_attention.trained import trained_attention
+
 __all__ = ["canvas_attention"]
 
 
@@ -42,6 +44,9 @@ def canvas_attention(
     values = torch.cat((prefix_value, value), dim=2)
     if mask is not None and mask.shape[-1] != keys.shape[2]:
         raise ValueError(f"mask must be {keys.shape[2]} wide, not {mask.shape[-1]}")
+    if query.requires_grad and torch.is_grad_enabled() and query.device.type == "cpu":
+        mixed = trained_attention(query, keys, values, mask)
+        return mixed.transpose(1, 2).reshape(batch, length, heads * width)
     visible = None if mask is None else mask.unsqueeze(-3)
     mixed = functional.scaled_dot_product_attention(query, keys, values, visible, scale=1.0, enable_gqa=True)
     return mixed.transpose(1, 2).reshape(batch, length, heads * width)
