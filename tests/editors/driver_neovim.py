@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable
 from functools import partial
@@ -9,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import programs
-import pynvim  # type: ignore[import-untyped]
 from driver import Editor, Known, Launch, until
+from nvim_socket import NeovimError, NeovimSocket
 from terminal import Terminal
 
 PLUGIN = Path(__file__).parents[2] / "editors" / "nvim"
@@ -73,16 +74,21 @@ class Neovim(Editor):
             socket=launch.home / "tmux.sock",
         )
         until(socket.exists, f"{name} did not start: {self._terminal.screen}")
-        self._nvim: Any = pynvim.attach("socket", path=str(socket))
-        until(lambda: self._nvim.vvars["vim_did_enter"] == 1, f"{name} did not finish its start")
+        self._socket = NeovimSocket(socket)
+        until(lambda: self.call("get_vvar", "vim_did_enter") == 1, f"{name} did not finish its start")
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        """Call Neovim's API, once no prompt such as "Press ENTER" keeps it from answering."""
+        until(lambda: not self._socket.call("get_mode")["blocking"], lambda: f"{self.name} waits:\n{self.screen()}")
+        return self._socket.call(function, *arguments)
 
     def lua(self, code: str, *arguments: Any) -> Any:
         """Run Lua inside."""
-        return self._nvim.exec_lua(code, *arguments)
+        return self.call("exec_lua", code, arguments)
 
     def command(self, command: str) -> None:
         """Run a command of the command line, in whatever mode it is."""
-        self._nvim.command(command)
+        self.call("command", command)
 
     def keys(self, *names: str) -> None:
         """Press keys by tmux's names."""
@@ -90,7 +96,7 @@ class Neovim(Editor):
 
     def mode(self) -> str:
         """The mode, as `mode()` names it."""
-        mode: str = self._nvim.api.get_mode()["mode"]
+        mode: str = self._socket.call("get_mode")["mode"]
         return mode
 
     def normal(self) -> None:
@@ -101,7 +107,7 @@ class Neovim(Editor):
 
     def open(self, path: Path) -> None:
         self.normal()
-        self.command(f"edit {self._nvim.funcs.fnameescape(str(path))}")
+        self.lua("vim.cmd('edit ' .. vim.fn.fnameescape(...))", str(path))
         self._wait_for_server()
 
     def _wait_for_server(self) -> None:
@@ -109,8 +115,8 @@ class Neovim(Editor):
 
     def go_to(self, line: int, column: int) -> None:
         self.normal()
-        text = self._nvim.current.buffer[line]
-        self._nvim.current.window.cursor = (line + 1, len(text[:column].encode()))
+        text = self.call("buf_get_lines", 0, line, line + 1, True)[0]
+        self.call("win_set_cursor", 0, [line + 1, len(text[:column].encode())])
         self.keys("A" if column == len(text) else "i")
         until(lambda: self.mode() == "i", "Insert mode does not begin")
 
@@ -122,10 +128,10 @@ class Neovim(Editor):
 
     def shown(self, groups: frozenset[str], namespace: str = "dg_lsp") -> str:
         """What is drawn into the buffer in these highlight groups and is not in it."""
-        spaces = self._nvim.api.get_namespaces()
+        spaces = self.call("get_namespaces")
         if namespace not in spaces:
             return ""
-        marks = self._nvim.api.buf_get_extmarks(0, spaces[namespace], 0, -1, {"details": True})
+        marks = self.call("buf_get_extmarks", 0, spaces[namespace], 0, -1, {"details": True})
         lines = [""]
         below: list[str] = []
         for *_, details in marks:
@@ -163,8 +169,8 @@ class Neovim(Editor):
         self.command("silent write")
 
     def text(self) -> str:
-        end = "\n" if self._nvim.current.buffer.options["endofline"] else ""
-        return "\n".join(self._nvim.current.buffer[:]) + end
+        end = "\n" if self.call("buf_get_option", 0, "endofline") else ""
+        return "\n".join(self.call("buf_get_lines", 0, 0, -1, True)) + end
 
     def screen(self) -> str:
         return self._terminal.screen()
@@ -174,7 +180,7 @@ class Neovim(Editor):
         return self.screen().rstrip("\n").split("\n")[-2] if self.mode() != "c" else ""
 
     def popups(self) -> str:
-        messages = self._nvim.command_output("messages").split("\n")
+        messages = self.call("exec", "messages", True).split("\n")
         return "\n".join(line for line in messages if re.search(r"^E\d+|\berror\b", line, re.IGNORECASE))
 
     def configure(self, **settings: Any) -> None:
@@ -184,7 +190,7 @@ class Neovim(Editor):
         self.command(f"DgLsp snooze {minutes}")
 
     def server_pid(self) -> int:
-        parent = self._nvim.funcs.getpid()
+        parent = self.call("call_function", "getpid", [])
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
         return next(int(pid) for pid in children if b"dg_lsp" in Path(f"/proc/{pid}/cmdline").read_bytes())
 
@@ -196,11 +202,10 @@ class Neovim(Editor):
         return self._terminal.capture(path)
 
     def close(self) -> None:
-        try:
-            self._nvim.command("qall!", async_=True)
-            self._nvim.close()
-        finally:
-            self._terminal.close()
+        with contextlib.suppress(NeovimError, OSError):
+            self._socket.call("command", "qall!")
+        self._socket.close()
+        self._terminal.close()
 
 
 def _text(chunks: list[list[str]], groups: frozenset[str]) -> str:

@@ -9,7 +9,7 @@
 return {
   cmd = { 'dg-lsp' },
   -- Any file may have holes; the server itself knows which languages it has grammars for.
-  root_markers = { '.git' },
+  root_markers = { '.git', '.dglspignore' },
   on_attach = function(client, bufnr)
     if not vim.g.loaded_dg_lsp and vim.lsp.inline_completion then
       vim.lsp.inline_completion.enable(true, { bufnr = bufnr, client_id = client.id })

@@ -2,13 +2,14 @@
 
 local compat = require('dg_lsp.compat')
 local config = require('dg_lsp.config')
+local root = require('dg_lsp.root')
 
 local M = {}
 
 M.NAME = 'dg_lsp'
-local ROOT_MARKER = '.git'
 local LOG_LINES = 1000
 local STOP_MS = 3000
+local WARN = vim.log.levels.WARN
 
 ---@class dg_lsp.Status
 ---@field state 'idle'|'loading'|'ready'|'working'|'snoozed'|'off'|'error'|'stopped'
@@ -78,19 +79,54 @@ local handlers = {
   end,
 }
 
-local on_exit = vim.schedule_wrap(function(code, signal, client_id)
+local REMEDY = ':DgLsp restart brings it back.'
+
+local on_exit = vim.schedule_wrap(function(_, _, client_id)
   statuses[client_id] = nil
   if not dismissed[client_id] then
-    ended = {
-      state = 'error',
-      message = ('The server ended (exit status %d, signal %d).'):format(code, signal),
-      remedy = ':DgLsp restart brings it back.',
-    }
+    ended = { state = 'error', message = 'The server ended.', remedy = REMEDY }
   end
   dismissed[client_id] = nil
   M.on_end()
   changed()
 end)
+
+--- The server's command as a function that starts it.
+---
+--- Neovim's own words on the end of a server are wider than most screens, and so stop the user with "Press ENTER".
+---@param command string[]
+---@return fun(dispatchers: table): table
+local function start_quietly(command)
+  return function(dispatchers)
+    local pass_on = dispatchers.on_exit
+    dispatchers.on_exit = function(code, signal)
+      pass_on(0, 0)
+      if code ~= 0 or signal ~= 0 then
+        vim.schedule(function()
+          vim.notify(('dg-lsp: the server ended (status %d, signal %d). %s'):format(code, signal, REMEDY), WARN)
+        end)
+      end
+    end
+    return vim.lsp.rpc.start(command, dispatchers)
+  end
+end
+
+---@type string[]|nil a command that the user gave to `vim.lsp.config`
+local command_of_core
+
+--- The command that starts the server.
+---@return string[]
+function M.command()
+  local chosen = config.get().cmd
+  if not compat.has_lsp_config or not vim.deep_equal(chosen, config.defaults.cmd) then
+    return chosen
+  end
+  local known = vim.lsp.config[M.NAME]
+  if known and type(known.cmd) == 'table' then
+    command_of_core = known.cmd
+  end
+  return command_of_core or chosen
+end
 
 --- What distinguishes this client from any other, for `vim.lsp.config` and for `vim.lsp.start` alike.
 ---@return table
@@ -101,7 +137,7 @@ local function client_config()
   }
   local chosen = config.get()
   return {
-    cmd = not vim.deep_equal(chosen.cmd, config.defaults.cmd) and chosen.cmd or nil,
+    cmd = compat.has_lsp_config and start_quietly(M.command()) or chosen.cmd,
     capabilities = vim.tbl_deep_extend('force', vim.lsp.protocol.make_client_capabilities(), capabilities),
     settings = { dg = given(chosen.settings) },
     handlers = handlers,
@@ -119,11 +155,24 @@ local function is_file(bufnr)
   return vim.bo[bufnr].buftype == '' and vim.api.nvim_buf_get_name(bufnr) ~= '' and vim.api.nvim_buf_is_loaded(bufnr)
 end
 
----@param path string
----@return string|nil
-local function root_of(path)
-  local found = vim.fn.finddir(ROOT_MARKER, vim.fn.fnamemodify(path, ':p:h') .. ';')
-  return found ~= '' and vim.fn.fnamemodify(found, ':p:h:h') or nil
+---@type table<string, integer> by root: the last client that was started, in versions without `vim.lsp.start`
+local by_root = {}
+
+--- Attach the client of a root, started if need be. A client that starts can be told of only by its identifier.
+---@param bufnr integer
+---@param started table
+local function start_by_root(bufnr, started)
+  local folder = started.root_dir
+  local known = by_root[folder] and vim.lsp.get_client_by_id(by_root[folder])
+  if not known or compat.is_stopped(known) then
+    started.on_attach = function(client, buffer)
+      M.on_attach(buffer, client.id)
+    end
+    by_root[folder] = vim.lsp.start_client(started)
+  end
+  if by_root[folder] then
+    vim.lsp.buf_attach_client(bufnr, by_root[folder])
+  end
 end
 
 --- Serve a buffer, in versions without `vim.lsp.enable`.
@@ -134,27 +183,13 @@ local function attach(bufnr)
   end
   local started = vim.tbl_extend('force', client_config(), {
     name = M.NAME,
-    cmd = config.get().cmd,
-    root_dir = root_of(vim.api.nvim_buf_get_name(bufnr)),
+    root_dir = root.of(vim.api.nvim_buf_get_name(bufnr)),
   })
   if vim.lsp.start then
     vim.lsp.start(started, { bufnr = bufnr })
     return
   end
-  -- Neovim 0.7
-  started.on_attach = function(client, buffer)
-    M.on_attach(buffer, client.id)
-  end
-  for _, client in ipairs(compat.clients(M.NAME)) do
-    if client.config.root_dir == started.root_dir and not compat.is_stopped(client) then
-      vim.lsp.buf_attach_client(bufnr, client.id)
-      return
-    end
-  end
-  local id = vim.lsp.start_client(started)
-  if id then
-    vim.lsp.buf_attach_client(bufnr, id)
-  end
+  start_by_root(bufnr, started)
 end
 
 local function attach_all()
@@ -179,7 +214,13 @@ end
 --- Tell Neovim of the server, so that `vim.lsp.enable('dg_lsp')` brings this client (0.11 and newer).
 function M.define()
   if compat.has_lsp_config then
-    vim.lsp.config(M.NAME, client_config())
+    local defined = client_config()
+    defined.root_dir = function(bufnr, found)
+      if is_file(bufnr) then
+        found(root.of(vim.api.nvim_buf_get_name(bufnr)))
+      end
+    end
+    vim.lsp.config(M.NAME, defined)
   end
 end
 
@@ -268,19 +309,12 @@ function M.execute(command, arguments, done)
   return (
     compat.request(client, 'workspace/executeCommand', params, function(problem, result)
       if problem then
-        vim.notify('dg-lsp: ' .. problem.message, vim.log.levels.WARN)
+        vim.notify('dg-lsp: ' .. problem.message, WARN)
       else
         done(result)
       end
     end, bufnr)
   )
-end
-
---- The command that starts the server.
----@return string[]
-function M.command()
-  local known = compat.has_lsp_config and vim.lsp.config[M.NAME]
-  return known and type(known.cmd) == 'table' and known.cmd or config.get().cmd
 end
 
 --- What is known of the server of a buffer.

@@ -206,7 +206,8 @@ function M.run(arguments)
   local name = arguments[1] or 'status'
   local subcommand = M.subcommands[name]
   if not subcommand then
-    return say(('%s is not a subcommand; there are: %s'):format(name, table.concat(names(), ', ')), vim.log.levels.ERROR)
+    local known = table.concat(names(), ', ')
+    return say(('%s is not a subcommand; there are: %s'):format(name, known), vim.log.levels.ERROR)
   end
   subcommand.run(arguments[2])
 end

@@ -36,12 +36,16 @@ local chosen
 
 local TYPES = { cmd = 'table', auto_attach = 'boolean', display = 'string', settings = 'table' }
 
+local function names(of)
+  return table.concat(vim.fn.sort(vim.tbl_keys(of)), ', ')
+end
+
 ---@param options table<string, any>
 ---@return string|nil problem
 local function problem(options)
   for name, value in pairs(options) do
     if M.defaults[name] == nil then
-      return ('%s is not an option; there are: %s'):format(name, table.concat(vim.fn.sort(vim.tbl_keys(M.defaults)), ', '))
+      return ('%s is not an option; there are: %s'):format(name, names(M.defaults))
     elseif TYPES[name] and type(value) ~= TYPES[name] then
       return ('%s must be a %s, not a %s'):format(name, TYPES[name], type(value))
     end
@@ -54,10 +58,7 @@ local function problem(options)
   end
   for name in pairs(options.keys or {}) do
     if M.defaults.keys[name] == nil then
-      return ('keys.%s is not a key; there are: %s'):format(
-        name,
-        table.concat(vim.fn.sort(vim.tbl_keys(M.defaults.keys)), ', ')
-      )
+      return ('keys.%s is not a key; there are: %s'):format(name, names(M.defaults.keys))
     end
   end
 end
