@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Emacs 30 from Debian's backports, unpacked beside the system, which stays untouched: DEST/bin/emacs, DEST/bin/emacsclient.
+# Emacs 30 from Debian's backports, unpacked beside the system, which stays untouched: DEST/bin/emacs, DEST/bin/emacsclient,
+# and package-lint for the tests.
 # Usage: emacs-30.sh DEST. On another Debian than 12 it fails, and whoever calls it goes on without this editor.
 set -euo pipefail
 
@@ -7,7 +8,7 @@ destination=$(realpath --canonicalize-missing "$1")
 keyring=/usr/share/keyrings/debian-archive-keyring.gpg
 suite=bookworm-backports
 
-if [[ -x $destination/bin/emacs ]] && "$destination/bin/emacs" --batch --eval '(princ emacs-version)' >/dev/null 2>&1; then
+if compgen -G "$destination/root/usr/share/emacs/site-lisp/elpa-src/package-lint-*" >/dev/null && "$destination/bin/emacs" --batch --eval '(princ emacs-version)' >/dev/null 2>&1; then
   exit 0
 fi
 
@@ -40,7 +41,8 @@ CONFIGURATION
 export APT_CONFIG=$apt/apt.conf
 apt-get update -qq
 # apt-get wants to be root for a lock even when it only downloads; nothing is installed.
-apt-get install -qq --download-only --yes -o Debug::NoLocking=true -t "$suite" emacs-nox emacs-common emacs-bin-common >/dev/null
+apt-get install -qq --download-only --yes -o Debug::NoLocking=true -t "$suite" \
+  emacs-nox emacs-common emacs-bin-common elpa-package-lint >/dev/null
 unset APT_CONFIG
 for package in "$apt"/cache/archives/*.deb; do
   dpkg-deb --extract "$package" "$root"

@@ -55,16 +55,16 @@
     (dg-lsp-configure :drafts (if on :json-false t))
     (message "dg-lsp: drafts are %s" (if on "not shown" "shown"))))
 
-(defun dg-lsp-set-steps (steps)
-  "Let the model refine a completion in at most STEPS denoising steps.
-More are slower and better.  Nil leaves the number to the model."
+(defun dg-lsp-set-steps (count)
+  "Let the model refine a completion COUNT times at most.
+More denoising is slower and better; nil leaves it to the model."
   (interactive (list (dg-lsp--read-steps)))
-  (dg-lsp-configure :maxDenoisingSteps steps)
-  (message "dg-lsp: %s" (if steps (format "at most %d denoising steps" steps)
+  (dg-lsp-configure :maxDenoisingSteps count)
+  (message "dg-lsp: %s" (if count (format "at most %d denoising steps" count)
                           "as many denoising steps as the model wants")))
 
 (defun dg-lsp--read-steps ()
-  "Ask for a number of steps; nothing is nil."
+  "Ask for the number of times to denoise; nothing is nil."
   (let ((answer (read-string "Denoising steps at most (empty: the model's own): "
                              nil nil "")))
     (cond ((string-empty-p answer) nil)

@@ -36,8 +36,9 @@
 
 (cl-defstruct (dg-lsp-ghost--item (:constructor dg-lsp-ghost--make-item))
   "TEXT, offered in the place of what is between the markers START and END.
-OUTSIDE is the length of the text around them, which betrays an edit there."
-  start end text outside)
+AFTER is the part of that behind point.  OUTSIDE is the length of the
+text around them, which betrays an edit there."
+  start end text after outside)
 
 (cl-defstruct (dg-lsp-ghost--shown (:constructor dg-lsp-ghost--make-shown))
   "What is shown by OVERLAY as of TICK: the first of ITEMS, or a draft if none."
@@ -49,7 +50,7 @@ OUTSIDE is the length of the text around them, which betrays an edit there."
 ;;;; Freshness
 
 (defun dg-lsp-ghost-tick ()
-  "Return what tells the present window, text and point from any other.
+  "Return a list of the present window, buffer, point and state of the text.
 While a minibuffer is in use, the window from which it was called counts."
   (let ((window (or (minibuffer-selected-window) (selected-window))))
     (with-current-buffer (window-buffer window)
@@ -63,15 +64,18 @@ While a minibuffer is in use, the window from which it was called counts."
 ;;;; Items
 
 (defun dg-lsp-ghost-item (start end text)
-  "Return an item that offers TEXT in the place of START to END."
+  "Return an item with TEXT in the place of START to END."
   (dg-lsp-ghost--make-item
    :start (copy-marker start) :end (copy-marker end t) :text text
+   :after (save-restriction
+            (widen)
+            (buffer-substring-no-properties (point) (max (point) end)))
    :outside (- (buffer-size) (- end start))))
 
 (defun dg-lsp-ghost--rest (item)
   "Return what ITEM has beyond the text before point, or nil.
 It is nil if the text before point is not the beginning of ITEM, if
-ITEM would change nothing, and if the text around it has changed."
+ITEM would change nothing, and if other text has changed."
   (let ((start (marker-position (dg-lsp-ghost--item-start item)))
         (end (marker-position (dg-lsp-ghost--item-end item)))
         (text (dg-lsp-ghost--item-text item)))
@@ -80,11 +84,21 @@ ITEM would change nothing, and if the text around it has changed."
                   (dg-lsp-ghost--item-outside item))
                (string-prefix-p
                 (buffer-substring-no-properties start (point)) text)
-               (not (equal (buffer-substring-no-properties start end) text)))
+               (not (equal (buffer-substring-no-properties start end) text))
+               (dg-lsp-ghost--behind-p item (substring text (- (point) start))))
       (substring text (- (point) start)))))
 
+(defun dg-lsp-ghost--behind-p (item rest)
+  "Return non-nil if behind point is what ITEM replaced, and nothing strange.
+What `electric-pair-mode' inserts there is in REST too."
+  (let ((new (dg-lsp-ghost--without (dg-lsp-ghost--item-after item)
+                                    (dg-lsp-ghost--replaced item))))
+    (and new
+         (string-search new rest)
+         (not (string-search "\n" new)))))
+
 (defun dg-lsp-ghost--replaced (item)
-  "Return the text after point that ITEM replaces."
+  "Return the text behind point in whose place ITEM is offered."
   (buffer-substring-no-properties (point) (dg-lsp-ghost--item-end item)))
 
 (defun dg-lsp-ghost--without (replaced text)
@@ -94,7 +108,7 @@ ITEM would change nothing, and if the text around it has changed."
 
 (defun dg-lsp-ghost--insert (item rest count)
   "Insert the first COUNT characters of REST, which ITEM has beyond point.
-With the last of them what ITEM replaces is gone."
+With the last of them, what was in the place of ITEM is gone."
   (let* ((replaced (dg-lsp-ghost--replaced item))
          (new (dg-lsp-ghost--without replaced rest)))
     (cond ((< count (length rest))
@@ -109,7 +123,7 @@ With the last of them what ITEM replaces is gone."
 ;;;; Display
 
 (defun dg-lsp-ghost--draw (overlay text end)
-  "Make OVERLAY show TEXT at point, in the place of what goes up to END.
+  "Make OVERLAY show TEXT at point, in the place of all before END.
 What stays the same at the end of both is left as it is."
   (let ((new (dg-lsp-ghost--without
               (buffer-substring-no-properties (point) end) text)))
@@ -148,7 +162,7 @@ What stays the same at the end of both is left as it is."
     (delete-overlay (dg-lsp-ghost--shown-overlay shown))))
 
 (defun dg-lsp-ghost-offer (items)
-  "Show the first of ITEMS that says something beyond point.
+  "Show the first of ITEMS with anything beyond point.
 The others can be cycled to.  Return non-nil if there is one."
   (let ((sensible (cl-remove-if-not #'dg-lsp-ghost--rest items)))
     (unless (and sensible (dg-lsp-ghost--here-p))

@@ -167,7 +167,7 @@ THEN is called with the result, OTHERWISE with the message of an error."
    then (lambda (reason) (message "dg-lsp: %s" reason))))
 
 (defun dg-lsp-server-flush ()
-  "Send the edits of this buffer that Eglot still holds back."
+  "Send the edits of this buffer that Eglot has kept until now."
   (eglot--signal-textDocument/didChange))
 
 (defun dg-lsp-server-place ()

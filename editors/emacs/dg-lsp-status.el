@@ -49,7 +49,7 @@
       (when follows (goto-char (point-max))))))
 
 (defmacro dg-lsp-protect (&rest body)
-  "Run BODY, as a hook or a callback.  An error goes to the log.
+  "Run BODY, as a hook or a callback, with any error in the log.
 Typing must not be disturbed, and Emacs would take the hook away.  With
 `debug-on-error' the debugger is entered as usual."
   (declare (indent 0) (debug t))
@@ -60,7 +60,7 @@ Typing must not be disturbed, and Emacs would take the hook away.  With
 (cl-defmethod eglot-handle-notification
   ((_server dg-lsp-server) (_method (eql window/logMessage))
    &key type message &allow-other-keys)
-  "Keep MESSAGE of TYPE, which Eglot leaves to its events buffer."
+  "Keep MESSAGE of TYPE in the log; Eglot has it in its events buffer alone."
   (dg-lsp-log "%s: %s"
               (pcase type (1 "error") (2 "warning") (3 "info") (_ "debug"))
               message))

@@ -213,8 +213,8 @@ TEXTDOCUMENT has the version of the text."
 ;;;; Commands on ghost text
 
 (defun dg-lsp--take (measure)
-  "Accept as much of the ghost text as MEASURE says.
-MEASURE is a function from a text to the number of its first characters."
+  "Accept the ghost text up to MEASURE.
+MEASURE is a function from a text to a number of characters."
   (let ((rest (or (dg-lsp-ghost-rest)
                   (user-error "There is no ghost text here"))))
     (when (dg-lsp-ghost-take (funcall measure rest))
@@ -296,7 +296,7 @@ MEASURE is a function from a text to the number of its first characters."
 ;;;###autoload
 (define-minor-mode dg-lsp-mode
   "Show completions from a text-diffusion model while you type.
-`dg-lsp-setup' switches it on where Eglot runs the server.
+`dg-lsp-setup' switches it on wherever Eglot has started the server.
 
 \\{dg-lsp-mode-map}
 While ghost text shows:
@@ -314,16 +314,24 @@ While ghost text shows:
              '(dg-lsp-mode (" [" (:eval (dg-lsp-mode-line)) "] ")))
 
 (defun dg-lsp--follow-eglot ()
-  "Switch `dg-lsp-mode' on where Eglot runs dg-lsp, and off where it ends."
+  "Switch `dg-lsp-mode' on if Eglot manages this buffer for dg-lsp, or off."
   (let ((here (and (dg-lsp-current-server) t)))
     (unless (eq here (bound-and-true-p dg-lsp-mode))
       (dg-lsp-mode (if here 1 -1)))))
 
+(defun dg-lsp--keep-eglot-out ()
+  "Let this buffer keep what Eglot would take over and dg-lsp does not have."
+  (setq-local eglot-stay-out-of
+              (append '("xref" "flymake" "eldoc" "imenu" "company")
+                      eglot-stay-out-of)))
+
 ;;;###autoload
 (defun dg-lsp-setup (&rest modes)
-  "Let Eglot use dg-lsp in the major MODES, with ghost text."
+  "Let Eglot use dg-lsp in the major MODES, with ghost text.
+Their own Flymake, Xref, Imenu and ElDoc stay in force."
   (dolist (mode modes)
-    (setf (alist-get mode eglot-server-programs) #'dg-lsp-contact))
+    (setf (alist-get mode eglot-server-programs) #'dg-lsp-contact)
+    (add-hook (intern (format "%s-hook" mode)) #'dg-lsp--keep-eglot-out))
   (add-hook 'eglot-managed-mode-hook #'dg-lsp--follow-eglot))
 
 (provide 'dg-lsp)
