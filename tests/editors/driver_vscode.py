@@ -10,7 +10,7 @@ from typing import Any
 import driver_vscode_host as vscode
 from driver import Editor, Known, Launch, until
 
-STATUS = '[id="dg-lsp.dg-lsp.status"]'
+STATUS = '[id="dg-lsp.dg-lsp.status"] a'
 
 
 class VSCode(Editor):
@@ -24,27 +24,25 @@ class VSCode(Editor):
         directory.mkdir(exist_ok=True)
         (directory / "settings.json").write_text(json.dumps({**_server(launch), **_flat("dg", launch.settings)}))
         self._window = vscode.host().open_window(launch.workspace)
-        self._page = self._window.page
         self._wait_for_server()
 
     def open(self, path: Path) -> None:
+        # What was open is closed as it stands on disk, or a file that was open before would be shown as it was then.
+        while self._window.has(".tab"):
+            self._window.execute("workbench.action.revertAndCloseActiveEditor")
+        until(lambda: str(path) not in self._window.ask("documents"), f"{path.name} stays open")
         self._window.ask("open", path=str(path))
-        until(
-            lambda: self._page.locator(f'.tab.active[data-resource-name="{path.name}"]').count(),
-            lambda: f"{path.name} is not shown",
-        )
+        until(lambda: self._window.ask("active") == str(path), f"{path.name} is not shown")
 
     def go_to(self, line: int, column: int) -> None:
         text = self.text().split("\n")[line][:column]
         self._window.ask("goTo", line=line, character=len(text.encode("utf-16-le")) // 2)
 
     def type(self, text: str) -> None:
-        for character in text:
-            self._press("Enter") if character == "\n" else self._page.keyboard.type(character)
+        self._window.press(*("Enter" if character == "\n" else character for character in text))
 
     def backspace(self, times: int = 1) -> None:
-        for _ in range(times):
-            self._press("Backspace")
+        self._window.press(*["Backspace"] * times)
 
     def ghost(self) -> str:
         drawn = self._drawn()
@@ -54,25 +52,25 @@ class VSCode(Editor):
         return "\n".join(line["draft"] for line in self._drawn() if line["draft"])
 
     def accept(self) -> None:
-        self._press("Tab")
+        self._window.press("Tab")
 
     def accept_word(self) -> None:
-        self._press("Control+ArrowRight")
+        self._window.press("Control+ArrowRight")
 
     def accept_line(self) -> None:
-        self._press("Control+Alt+ArrowRight")
+        self._window.press("Control+Alt+ArrowRight")
 
     def dismiss(self) -> None:
-        self._press("Escape")
+        self._window.press("Escape")
 
     def trigger(self) -> None:
-        self._press("Alt+Backslash")
+        self._window.press("Alt+Backslash")
 
     def undo(self) -> None:
-        self._press("Control+z")
+        self._window.press("Control+z")
 
     def save(self) -> None:
-        self._press("Control+s")
+        self._window.press("Control+s")
         until(lambda: not self._buffer()["isDirty"], "the file is not saved")
 
     def text(self) -> str:
@@ -83,11 +81,11 @@ class VSCode(Editor):
         return "\n".join(line["text"].rstrip() for line in self._drawn())
 
     def status(self) -> str:
-        shown = self._page.locator(f"{STATUS} a")
-        return shown.get_attribute("aria-label") or "" if shown.count() else ""
+        label: str | None = self._window.evaluate("(item) => document.querySelector(item)?.ariaLabel", STATUS)
+        return label or ""
 
     def popups(self) -> str:
-        return "\n".join(self._page.evaluate("[...window.dgPopups]"))
+        return "\n".join(self._window.evaluate("[...window.dgPopups]"))
 
     def configure(self, **settings: Any) -> None:
         self._window.ask("configure", settings=_flat("dg", settings))
@@ -106,22 +104,19 @@ class VSCode(Editor):
 
     def capture(self, path: Path) -> Path:
         file = path.with_suffix(".png")
-        self._page.screenshot(path=file)
+        self._window.do(lambda page: page.screenshot(path=file))
         return file
 
     def close(self) -> None:
-        self._page.close()
+        self._window.do(lambda page: page.close())
 
     def _wait_for_server(self) -> None:
         # The client makes the server's commands VS Code's just when it begins to ask for completions.
         until(
             lambda: "dg.explain" in self._window.ask("commands") and self.status() and "starting" not in self.status(),
-            lambda: f"the server does not come up: {self.status()}\n{self._page.inner_text('body')}",
+            lambda: f"the server does not come up: {self.status()}\n{self._window.visible_text()}",
             vscode.STARTING_S,
         )
-
-    def _press(self, key: str) -> None:
-        self._page.keyboard.press(key)
 
     def _buffer(self) -> dict[str, Any]:
         buffer: dict[str, Any] = self._window.ask("buffer")
@@ -129,7 +124,7 @@ class VSCode(Editor):
 
     def _drawn(self) -> list[dict[str, Any]]:
         """The lines of the editor from top to bottom, those of ghost text among them."""
-        drawn: list[dict[str, Any]] = self._page.evaluate(DRAWN)
+        drawn: list[dict[str, Any]] = self._window.evaluate(DRAWN)
         buffer = self._buffer() if any(line["isPreview"] for line in drawn) else None
         if buffer is not None and not buffer["insertSpaces"]:
             # Tabs are drawn as blanks; in the lines that ghost text adds, they stand at the beginning.

@@ -11,17 +11,22 @@ import signal
 import socket
 import subprocess
 import tempfile
+import threading
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Any
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 from driver import until
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, ViewportSize, sync_playwright
 from programs import installed, unpacked
+
+T = TypeVar("T")
 
 EXTENSION = Path(__file__).parents[2] / "editors" / "vscode"
 SIZE = (1200, 750)
@@ -87,28 +92,34 @@ class Host:
         self._install(data)
         self._port = _free_port()
         self._server = self._start(data)
-        self._playwright = sync_playwright().start()
-        self._browser = self._open_browser()
+        self._thread = _Thread()
+        self._browser = self.do(self._open_browser)
+
+    def do(self, work: Callable[[], T]) -> T:
+        """Do something in the browser's thread."""
+        return self._thread.do(work)
 
     def open_window(self, folder: Path, size: tuple[int, int] = SIZE, scale: float = 1) -> Window:
         """Show a folder in a window of its own."""
         known = set(self._sockets.glob("*.sock"))
-        page = self._browser.new_page(
-            viewport={"width": size[0], "height": size[1]}, device_scale_factor=scale, reduced_motion="reduce"
-        )
-        page.add_init_script(RECORD_POPUPS)
-        page.goto(f"http://127.0.0.1:{self._port}/?{urllib.parse.urlencode({'folder': str(folder)})}")
+        page = self.do(lambda: self._load(folder, size, scale))
         until(
             lambda: set(self._sockets.glob("*.sock")) - known,
-            lambda: f"the harness did not start:\n{page.inner_text('body')}",
+            lambda: f"the harness did not start:\n{self.do(lambda: page.inner_text('body'))}",
             STARTING_S,
         )
-        return Window(page, *set(self._sockets.glob("*.sock")) - known)
+        return Window(self, page, *set(self._sockets.glob("*.sock")) - known)
+
+    def _load(self, folder: Path, size: tuple[int, int], scale: float) -> Page:
+        viewport: ViewportSize = {"width": size[0], "height": size[1]}
+        page = self._browser.new_page(viewport=viewport, device_scale_factor=scale, reduced_motion="reduce")
+        page.add_init_script(RECORD_POPUPS)
+        page.goto(f"http://127.0.0.1:{self._port}/?{urllib.parse.urlencode({'folder': str(folder)})}")
+        return page
 
     def close(self) -> None:
         """End everything."""
-        self._browser.close()
-        self._playwright.stop()
+        self.do(self._close_browser)
         os.killpg(self._server.pid, signal.SIGTERM)
         try:
             self._server.wait(10)
@@ -147,18 +158,76 @@ class Host:
         )
         return process
 
+    def _close_browser(self) -> None:
+        self._browser.close()
+        self._playwright.stop()
+
     def _open_browser(self) -> Browser:
+        self._playwright = sync_playwright().start()
         # The sandbox needs what containers do not give, and root is refused one; only this machine's pages are opened.
         options = ["--no-sandbox", "--disable-dev-shm-usage"]
         return self._playwright.chromium.launch(executable_path=str(installed("chromium")), args=options)
 
 
+class _Thread:
+    """Playwright keeps an event loop running in its thread; in pytest's own, other tests have theirs.
+
+    An executor would do, but takes no work any more when the interpreter ends and the browser is to be closed.
+    """
+
+    def __init__(self) -> None:
+        self._work: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        threading.Thread(target=self._run, name="browser", daemon=True).start()
+
+    def do(self, work: Callable[[], T]) -> T:
+        outcome: Future[T] = Future()
+
+        def settle() -> None:
+            try:
+                outcome.set_result(work())
+            except BaseException as error:
+                outcome.set_exception(error)
+
+        self._work.put(settle)
+        return outcome.result()
+
+    def _run(self) -> None:
+        while True:
+            self._work.get()()
+
+
 class Window:
     """One window: its page, and the harness that reads its buffer."""
 
-    def __init__(self, page: Page, harness: Path) -> None:
-        self.page = page
+    def __init__(self, host: Host, page: Page, harness: Path) -> None:
+        self._host = host
+        self._page = page
         self._harness = harness
+
+    def do(self, work: Callable[[Page], T]) -> T:
+        """Do something with the page."""
+        return self._host.do(lambda: work(self._page))
+
+    def press(self, *keys: str) -> None:
+        """Press keys by Playwright's names, or by the characters that they make."""
+
+        def press(page: Page) -> None:
+            for key in keys:
+                (page.keyboard.press if len(key) > 1 else page.keyboard.type)(key)
+
+        self.do(press)
+
+    def evaluate(self, script: str, *arguments: Any) -> Any:
+        """Evaluate JavaScript in the page."""
+        return self.do(lambda page: page.evaluate(script, *arguments))
+
+    def has(self, selector: str) -> bool:
+        """Whether the page shows such an element."""
+        return self.do(lambda page: page.locator(selector).count()) > 0
+
+    def visible_text(self) -> str:
+        """All that can be read in the page."""
+        return self.do(lambda page: page.inner_text("body"))
 
     def ask(self, operation: str, **parameters: Any) -> Any:
         """Have the harness do or tell something."""

@@ -7,11 +7,13 @@ const vscode = require("vscode");
 
 const OPERATIONS = {
     process: () => process.pid,
+    documents: () => vscode.workspace.textDocuments.map((document) => document.uri.fsPath),
     commands: async () => await vscode.commands.getCommands(true),
     open: async ({ path }) => {
-        await vscode.window.showTextDocument(vscode.Uri.file(path), { preview: false });
-        return buffer();
+        // As a user opens it: what an extension opens itself stays open for minutes after its tab is closed.
+        await vscode.commands.executeCommand("vscode.open", vscode.Uri.file(path), { preview: false });
     },
+    active: () => vscode.window.activeTextEditor?.document.uri.fsPath,
     buffer,
     goTo: async ({ line, character }) => {
         const editor = active();
