@@ -1,0 +1,138 @@
+vim9script
+# What is shown for the cursor, as virtual text, and whether it still fits what stands there.
+
+const GHOST = 'dg_lsp_ghost'
+const DRAFT = 'dg_lsp_draft'
+
+prop_type_add(GHOST, {highlight: 'DgLspGhost'})
+prop_type_add(DRAFT, {highlight: 'DgLspDraft'})
+
+# buffer, lnum, col: where the text begins, columns in bytes from 0. count: the lines of the buffer then. before, tail,
+# after: the line left of that, right of the cursor and replaced, and behind.
+var shown: dict<any> = {}
+
+# What has been typed since, null where anything else is not as it was.
+def Typed(): any
+  const [_, lnum, col, _, _] = getcurpos()
+  if bufnr() != shown.buffer || lnum < shown.lnum || (lnum == shown.lnum && col - 1 < shown.col)
+    return null
+  endif
+  if strpart(getline(shown.lnum), 0, shown.col) != shown.before
+      || strpart(getline('.'), col - 1) != shown.tail .. shown.after
+      || line('$') - shown.count != lnum - shown.lnum
+    return null
+  endif
+  var lines = getline(shown.lnum, lnum)
+  lines[-1] = strpart(lines[-1], 0, col - 1)
+  lines[0] = strpart(lines[0], shown.col)
+  return join(lines, "\n")
+enddef
+
+# What is still to come behind the cursor; empty where nothing is shown, or not for this text.
+export def Rest(): string
+  if empty(shown)
+    return ''
+  endif
+  const typed = Typed()
+  return typed != null && stridx(shown.text, typed) == 0 ? strpart(shown.text, strlen(typed)) : ''
+enddef
+
+export def IsDraft(): bool
+  return !empty(shown) && shown.type == DRAFT
+enddef
+
+# What is drawn, for tests: virtual text cannot be read back.
+export def Drawn(): list<string>
+  return empty(shown) ? ['', ''] : [shown.type, shown.drawn]
+enddef
+
+def Blanks(text: string): string
+  return substitute(text, "\t", repeat(' ', shiftwidth()), 'g')
+enddef
+
+def Put(col: number, text: string)
+  if text != ''
+    prop_add(line('.'), col, {type: shown.type, text: Blanks(text)})
+  endif
+enddef
+
+def Undraw()
+  if !empty(shown) && bufexists(shown.buffer)
+    prop_remove({types: [GHOST, DRAFT], bufnr: shown.buffer, all: true})
+  endif
+enddef
+
+# The tail is drawn as the text that it is, in the middle of what is not there yet.
+def Draw(rest: string)
+  const [first; below] = split(rest, "\n", true)
+  const at = shown.tail == '' ? -1 : strridx(first, shown.tail)
+  const head = at < 0 ? first : strpart(first, 0, at)
+  const behind = at < 0 ? '' : strpart(first, at + strlen(shown.tail))
+  Put(col('.'), head)
+  Put(col('.') + strlen(shown.tail), behind)
+  for text in below
+    prop_add(line('.'), 0, {type: shown.type, text: text == '' ? ' ' : Blanks(text), text_align: 'below'})
+  endfor
+  shown.drawn = join([head .. behind] + below, "\n")
+enddef
+
+export def Clear()
+  Undraw()
+  shown = {}
+enddef
+
+# Draw what fits now, or hide it.
+export def Refresh()
+  const rest = Rest()
+  if rest == '' || (IsDraft() && rest != shown.text)
+    Clear()
+  else
+    Undraw()
+    Draw(rest)
+  endif
+enddef
+
+def Show(type: string, text: string, from: number, till: number)
+  Clear()
+  const line = getline('.')
+  const at = col('.') - 1
+  shown = {
+    type: type, buffer: bufnr(), lnum: line('.'), col: from, count: line('$'), text: text, drawn: '',
+    before: strpart(line, 0, from), tail: strpart(line, at, till - at), after: strpart(line, till),
+  }
+  Refresh()
+enddef
+
+# `text` in place of the bytes `from` to `till` of the cursor's line.
+export def Offer(text: string, from: number, till: number)
+  Show(GHOST, text, from, till)
+enddef
+
+export def Draft(text: string)
+  if Rest() == '' || IsDraft()
+    Show(DRAFT, text, col('.') - 1, col('.') - 1)
+  endif
+enddef
+
+export def ClearDraft()
+  if IsDraft()
+    Clear()
+  endif
+enddef
+
+# Put `head` of what is shown into the buffer, and the cursor behind it; the end of all replaces the tail.
+export def Take(head: string)
+  const lines = split(head, "\n", true)
+  const replaced = head == Rest() ? strlen(shown.tail) : 0
+  const before = strpart(getline('.'), 0, col('.') - 1)
+  const after = strpart(getline('.'), col('.') - 1 + replaced)
+  const lnum = line('.')
+  var new = lines->copy()
+  new[0] = before .. new[0]
+  const column = strlen(new[-1]) + 1
+  new[-1] ..= after
+  setline(lnum, new[0])
+  append(lnum, new[1 :])
+  cursor(lnum + len(new) - 1, column)
+  Refresh()
+enddef
