@@ -107,10 +107,10 @@ class Vim(Editor):
 
     def _drawn(self, kind: str) -> str:
         # Vim tells that there is virtual text, not what it says: that the plugin keeps beside it.
-        drawn, text = self.evaluate("dg_lsp#ghost#Drawn()")
-        is_there = self.evaluate(f"prop_list(1, {{'end_lnum': -1, 'types': [{_vim(kind)}]}}) != []")
-        assert not is_there or drawn == kind
-        return text if is_there else ""
+        places = f"prop_list(1, {{'end_lnum': -1, 'types': [{_vim(kind)}]}})"
+        (drawn, text), there = self.evaluate(f"[dg_lsp#ghost#Drawn(), {places}]")
+        assert (drawn == kind) == bool(there)
+        return text if there else ""
 
     def ghost(self) -> str:
         return self._drawn("dg_lsp_ghost")
