@@ -12,7 +12,7 @@ from typing import Any
 import programs
 from driver import Editor, Known, Launch, until
 from nvim_socket import NeovimError, NeovimSocket
-from terminal import Terminal
+from terminal import ROWS, Terminal
 
 PLUGIN = Path(__file__).parents[2] / "editors" / "nvim"
 GHOST = frozenset({"DgLspGhost"})
@@ -177,7 +177,7 @@ class Neovim(Editor):
 
     def status(self) -> str:
         # The line above the command line.
-        return self.screen().rstrip("\n").split("\n")[-2] if self.mode() != "c" else ""
+        return self.screen().split("\n")[ROWS - 2] if self.mode() != "c" else ""
 
     def popups(self) -> str:
         messages = self.call("exec", "messages", True).split("\n")

@@ -11,7 +11,7 @@ from typing import Any
 
 from driver import Editor, Known, Launch, until
 from programs import installed
-from terminal import Terminal
+from terminal import ROWS, Terminal
 
 PLUGIN = Path(__file__).parents[2] / "editors" / "vim"
 PATIENCE_S = 30.0
@@ -150,7 +150,7 @@ class Vim(Editor):
 
     def status(self) -> str:
         # The line above the command line.
-        return self.screen().rstrip("\n").split("\n")[-2]
+        return self.screen().split("\n")[ROWS - 2]
 
     def popups(self) -> str:
         messages = self.evaluate("execute('messages')").split("\n")
