@@ -107,6 +107,10 @@ class VSCode(Editor):
         self._window.do(lambda page: page.screenshot(path=file))
         return file
 
+    def evaluate(self, script: str) -> Any:
+        """Evaluate JavaScript in the page."""
+        return self._window.evaluate(script)
+
     def close(self) -> None:
         self._window.do(lambda page: page.close())
 
