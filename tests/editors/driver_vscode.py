@@ -18,12 +18,12 @@ class VSCode(Editor):
 
     name = "VS Code"
 
-    def __init__(self, launch: Launch) -> None:
+    def __init__(self, launch: Launch, host: vscode.Host | None = None) -> None:
         self.workspace = launch.workspace
         directory = launch.workspace / ".vscode"
         directory.mkdir(exist_ok=True)
         (directory / "settings.json").write_text(json.dumps({**_server(launch), **_flat("dg", launch.settings)}))
-        self._window = vscode.host().open_window(launch.workspace)
+        self._window = (host or vscode.host()).open_window(launch.workspace)
         self._wait_for_server()
 
     def open(self, path: Path) -> None:
@@ -110,6 +110,10 @@ class VSCode(Editor):
     def evaluate(self, script: str) -> Any:
         """Evaluate JavaScript in the page."""
         return self._window.evaluate(script)
+
+    def execute(self, command: str, *arguments: Any) -> Any:
+        """Run a command of VS Code."""
+        return self._window.execute(command, *arguments)
 
     def close(self) -> None:
         self._window.do(lambda page: page.close())

@@ -91,7 +91,7 @@ export class DraftPreview implements vscode.Disposable {
 function decorations(position: vscode.Position, stretches: Stretch[]): vscode.DecorationOptions[] {
     return stretches.map(({ text, kind }) => ({
         range: new vscode.Range(position, position),
-        renderOptions: { after: { contentText: text, color: COLOURS[kind] } },
+        renderOptions: { after: { contentText: text, color: COLOURS[kind], fontStyle: "italic" } },
     }));
 }
 
