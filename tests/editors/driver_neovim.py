@@ -107,7 +107,7 @@ class Neovim(Editor):
 
     def open(self, path: Path) -> None:
         self.normal()
-        self.lua("vim.cmd('edit ' .. vim.fn.fnameescape(...))", str(path))
+        self.lua("vim.cmd('edit! ' .. vim.fn.fnameescape(...))", str(path))
         self._wait_for_server()
 
     def _wait_for_server(self) -> None:

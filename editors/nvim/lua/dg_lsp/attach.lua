@@ -44,6 +44,9 @@ local function on_attach(bufnr, id)
     vim.lsp.inline_completion.enable(is_core(), { bufnr = is_core() and bufnr or nil, client_id = id })
   end
   keys.map(bufnr, actions)
+  if not is_core() then
+    insert.resume(bufnr)
+  end
 end
 
 local function on_lsp_attach(event)

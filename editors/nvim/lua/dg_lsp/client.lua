@@ -61,7 +61,9 @@ end
 local handlers = {
   ['dg/status'] = function(_, status, context)
     for name, value in pairs(status) do
-      status[name] = value ~= vim.NIL and value or nil
+      if value == vim.NIL then
+        status[name] = nil
+      end
     end
     statuses[context.client_id] = status
     changed()
@@ -291,7 +293,10 @@ function M.setting(name)
   local client = M.of(vim.api.nvim_get_current_buf()) or compat.clients(M.NAME)[1]
   local settings = client and compat.settings(client).dg or config.get().settings
   local value = settings[name]
-  return value ~= vim.NIL and value or nil
+  if value == vim.NIL then
+    return nil
+  end
+  return value
 end
 
 --- Run a command of the server.

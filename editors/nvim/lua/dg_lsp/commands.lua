@@ -207,7 +207,7 @@ function M.run(arguments)
   local subcommand = M.subcommands[name]
   if not subcommand then
     local known = table.concat(names(), ', ')
-    return say(('%s is not a subcommand; there are: %s'):format(name, known), vim.log.levels.ERROR)
+    return say(('%s is not a subcommand; there are: %s'):format(name, known), vim.log.levels.WARN)
   end
   subcommand.run(arguments[2])
 end

@@ -42,6 +42,17 @@ local function follow()
   end
 end
 
+--- A server has come for a buffer: perhaps the user is waiting in it.
+---@param bufnr integer
+function M.resume(bufnr)
+  vim.schedule(function()
+    if vim.api.nvim_get_current_buf() == bufnr then
+      last = nil
+      follow()
+    end
+  end)
+end
+
 local group
 
 local function on(events, description, callback)
