@@ -206,8 +206,7 @@ function M.run(arguments)
   local name = arguments[1] or 'status'
   local subcommand = M.subcommands[name]
   if not subcommand then
-    local known = table.concat(names(), ', ')
-    return say(('%s is not a subcommand; there are: %s'):format(name, known), vim.log.levels.WARN)
+    return say(('%s is not a subcommand, see :help :DgLsp'):format(name), vim.log.levels.WARN)
   end
   subcommand.run(arguments[2])
 end
