@@ -11,14 +11,17 @@
 
 (require 'ansi-color)
 (require 'dg-lsp-server)
+(require 'dg-lsp-eglot)
+(require 'dg-lsp-connection)
 (require 'dg-lsp-status)
 
 (defun dg-lsp-explain ()
   "Tell why nothing is offered here."
   (interactive)
-  (let ((uri (plist-get (plist-get (dg-lsp-server-place) :textDocument) :uri)))
+  (let* ((server (dg-lsp-server-or-lose))
+         (document (plist-get (dg-lsp-server-place server) :textDocument)))
     (dg-lsp-server-command
-     (dg-lsp-server-or-lose) "dg.explain" (list uri)
+     server "dg.explain" (list (plist-get document :uri))
      (lambda (answer)
        (message "dg-lsp: %s" (or (plist-get answer :reason)
                                  (plist-get answer :state)))))))
@@ -29,6 +32,14 @@
   (message "dg-lsp: restarting the engine")
   (dg-lsp-server-command (dg-lsp-server-or-lose) "dg.restartEngine" nil
                          (lambda (answer) (message "dg-lsp: %s" answer))))
+
+(defun dg-lsp-restart-server ()
+  "Start the server of this buffer anew."
+  (interactive)
+  (cond (dg-lsp-connection--document (dg-lsp-connection-restart))
+        ((dg-lsp-eglot-current-server)
+         (eglot-reconnect (dg-lsp-eglot-current-server)))
+        (t (call-interactively #'eglot))))
 
 (defun dg-lsp-snooze (minutes)
   "Offer nothing unasked for MINUTES; 0 ends the pause."
@@ -147,6 +158,7 @@ More denoising is slower and better; nil leaves it to the model."
      "--"
      ["Why is nothing offered?" dg-lsp-explain]
      ["Restart the engine" dg-lsp-restart-engine]
+     ["Restart the server" dg-lsp-restart-server]
      ["Doctor" dg-lsp-doctor]
      ["Log" dg-lsp-show-log]))
   "The menu in the mode line.")

@@ -1,23 +1,19 @@
-;;; dg-lsp-server.el --- The language server, as Eglot manages it  -*- lexical-binding: t; -*-
+;;; dg-lsp-server.el --- The language server, however it is connected  -*- lexical-binding: t; -*-
 
 ;; SPDX-License-Identifier: Apache-2.0
 
 ;;; Commentary:
 
-;; The only file that knows the inside of Eglot, from 1.9 on: what the server
-;; is told at the start and of settings, and how it is asked.
+;; Settings, and how the server is asked.  Who starts it and tells it of edits
+;; is in `dg-lsp-eglot' and `dg-lsp-connection', by methods of the generic
+;; functions here.
 
 ;;; Code:
 
 (require 'cl-lib)
-(require 'eglot)
+(require 'eieio)
 (require 'jsonrpc)
-(require 'subr-x)
-(require 'warnings)
 (require 'dg-lsp-ghost)
-
-;; Names that differ between Eglot's versions.
-(declare-function eglot-range-region "ext:eglot" (range &optional markers))
 
 (defcustom dg-lsp-command '("dg-lsp")
   "The command that starts the language server, as a list of strings."
@@ -27,61 +23,58 @@
 (defcustom dg-lsp-settings nil
   "Settings of the server as a property list, for instance (:multiLine \"never\").
 True is t, false is `:json-false', and a list of strings may be given as
-such.  `dg-lsp-configure' changes them while the server runs.
+such.  `dg-lsp-configure' changes them while the server is up.
 
 The section `:dg' of `eglot-workspace-configuration' goes before, so
 that a project can have its own in its directory-local variables."
   :type 'plist
   :group 'dg-lsp)
 
-(defclass dg-lsp-server (eglot-lsp-server)
+(defclass dg-lsp-server ()
   ((status :initform nil :accessor dg-lsp-server-status
-           :documentation "What the server last told of its state, a plist.")
+           :documentation "What is shown of the server's state, a plist.")
+   (told :initform nil :accessor dg-lsp-server-told
+         :documentation "What the server last told of its state, a plist.")
    (last-id :initform nil :accessor dg-lsp-server-last-id
-            :documentation "The number of the newest message."))
-  "A connection to dg-lsp.")
+            :documentation "The number of the newest request."))
+  "A connection to dg-lsp, together with a kind of `jsonrpc-connection'."
+  :abstract t)
 
-(defun dg-lsp-contact (&rest _)
-  "Return what Eglot is to start, for `eglot-server-programs'."
-  `(dg-lsp-server ,@dg-lsp-command :on-shutdown dg-lsp--on-shutdown))
+;;;; What depends on the kind of connection
 
-(defun dg-lsp--on-shutdown (server)
-  "Let Eglot reconnect SERVER without a window that warns of its end.
-The mode line tells, and the warning stays in its buffer."
-  (let ((warning-minimum-level :error))
-    (eglot--on-shutdown server)))
+(defvar dg-lsp-server-functions nil
+  "Functions that return the dg-lsp server of the current buffer, or nil.")
+
+(cl-defgeneric dg-lsp-server-flush (server)
+  "Tell SERVER of the edits of this buffer that it does not know yet.")
+
+(cl-defgeneric dg-lsp-server-place (server)
+  "Return the document and the position of point in the terms of SERVER.")
+
+(cl-defgeneric dg-lsp-server-version (server)
+  "Return the number under which SERVER knows this buffer's text.")
+
+(cl-defgeneric dg-lsp-server-point (server position)
+  "Return where in this buffer the POSITION of SERVER is.")
+
+(cl-defgeneric dg-lsp-server-tell-settings (server)
+  "Let SERVER know that settings have changed.")
+
+(cl-defgeneric dg-lsp-server-hear (_server _method &rest _params)
+  "Take a notification METHOD with PARAMS of SERVER; others mean nothing here."
+  nil)
 
 (defun dg-lsp-current-server ()
   "Return the dg-lsp server of the current buffer, or nil."
-  (when (eglot-managed-p)
-    (let ((server (eglot-current-server)))
-      (and (cl-typep server 'dg-lsp-server)
-           (jsonrpc-running-p server)
-           server))))
+  (let ((server (run-hook-with-args-until-success 'dg-lsp-server-functions)))
+    (and server (jsonrpc-running-p server) server)))
 
 (defun dg-lsp-server-or-lose ()
   "Return the dg-lsp server of the current buffer, or tell that there is none."
   (or (dg-lsp-current-server)
-      (user-error "This buffer has no dg-lsp; start it with M-x eglot")))
+      (user-error "This buffer has no dg-lsp; start it with M-x dg-lsp-mode")))
 
-;;;; What the server is told
-
-(defun dg-lsp--with (object &rest keys-and-values)
-  "Return a copy of the plist OBJECT with KEYS-AND-VALUES in it."
-  (let ((copy (copy-sequence object)))
-    (cl-loop for (key value) on keys-and-values by #'cddr
-             do (setq copy (plist-put copy key value)))
-    copy))
-
-(cl-defmethod eglot-client-capabilities ((_server dg-lsp-server))
-  "Say that ghost text and the server's state are shown here."
-  (let ((capabilities (cl-call-next-method)))
-    (dg-lsp--with
-     capabilities
-     :textDocument
-     (dg-lsp--with (plist-get capabilities :textDocument)
-                   :inlineCompletion '(:dynamicRegistration :json-false))
-     :experimental '(:dg (:status t)))))
+;;;; Settings
 
 (defun dg-lsp--json (value)
   "Return VALUE with every list that is no plist as a vector."
@@ -104,33 +97,25 @@ The mode line tells, and the warning stays in its buffer."
                                  value)))
            finally return merged))
 
-(cl-defmethod eglot-initialization-options ((_server dg-lsp-server))
-  "Send `dg-lsp-settings' along, so that they hold from the first moment."
-  (or (dg-lsp--json dg-lsp-settings) (make-hash-table :size 1)))
-
-(cl-defmethod eglot-handle-request
-  ((_server dg-lsp-server) (_method (eql workspace/configuration)) &key items)
-  "Answer with `dg-lsp-settings', under what Eglot itself has for ITEMS."
-  (cl-map 'vector
-          (lambda (item project)
-            (and (equal (plist-get item :section) "dg")
-                 (dg-lsp--json (dg-lsp--merge dg-lsp-settings project))))
-          items (cl-call-next-method)))
+(defun dg-lsp-server-settings (&optional project)
+  "Return `dg-lsp-settings' for the server, those of PROJECT over them."
+  (or (dg-lsp--json (dg-lsp--merge dg-lsp-settings project))
+      (make-hash-table :size 1)))
 
 (defun dg-lsp-configure (&rest settings)
   "Lay the plist SETTINGS over `dg-lsp-settings', and tell all servers.
 A setting that is nil takes the server's default again."
   (setq dg-lsp-settings (dg-lsp--merge dg-lsp-settings settings))
-  (mapc #'eglot-signal-didChangeConfiguration (dg-lsp--servers)))
+  (mapc #'dg-lsp-server-tell-settings (dg-lsp--servers)))
 
 (defun dg-lsp--servers ()
-  "Return all dg-lsp servers that run."
+  "Return all dg-lsp servers that are up."
   (cl-delete-duplicates
    (delq nil (mapcar (lambda (buffer)
                        (with-current-buffer buffer (dg-lsp-current-server)))
                      (buffer-list)))))
 
-;;;; How it is asked
+;;;; Requests
 
 (cl-defmethod jsonrpc-connection-send :before
   ((server dg-lsp-server) &key id method &allow-other-keys)
@@ -165,24 +150,6 @@ THEN is called with the result, OTHERWISE with the message of an error."
    server :workspace/executeCommand
    (list :command command :arguments (vconcat arguments))
    then (lambda (reason) (message "dg-lsp: %s" reason))))
-
-(defun dg-lsp-server-flush ()
-  "Send the edits of this buffer that Eglot has kept until now."
-  (eglot--signal-textDocument/didChange))
-
-(defun dg-lsp-server-place ()
-  "Return the document and the position of point, in the server's terms."
-  (eglot--TextDocumentPositionParams))
-
-(defun dg-lsp-server-version ()
-  "Return the number of the present state of this buffer's text."
-  (plist-get (eglot--VersionedTextDocumentIdentifier) :version))
-
-(defun dg-lsp-server-region (range)
-  "Return (START . END) for RANGE of this buffer."
-  (if (fboundp 'eglot-range-region)
-      (eglot-range-region range)
-    (with-no-warnings (eglot--range-region range))))
 
 (provide 'dg-lsp-server)
 ;;; dg-lsp-server.el ends here

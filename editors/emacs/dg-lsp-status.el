@@ -9,6 +9,7 @@
 ;;; Code:
 
 (require 'dg-lsp-server)
+(require 'dg-lsp-connection)
 
 (declare-function dg-lsp-menu "dg-lsp-commands" (event))
 
@@ -57,21 +58,33 @@ Typing must not be disturbed, and Emacs would take the hook away.  With
        (progn ,@body)
      (error (dg-lsp-log "Emacs: %s" (error-message-string trouble)) nil)))
 
-(cl-defmethod eglot-handle-notification
+(cl-defmethod dg-lsp-server-hear
   ((_server dg-lsp-server) (_method (eql window/logMessage))
    &key type message &allow-other-keys)
-  "Keep MESSAGE of TYPE in the log; Eglot has it in its events buffer alone."
+  "Keep MESSAGE of TYPE in the log."
   (dg-lsp-log "%s: %s"
               (pcase type (1 "error") (2 "warning") (3 "info") (_ "debug"))
               message))
 
 ;;;; State
 
-(cl-defmethod eglot-handle-notification
+(defconst dg-lsp-status--patience 0.3
+  "Seconds that work must last to be shown: the mode line is not to flicker.")
+
+(cl-defmethod dg-lsp-server-hear
   ((server dg-lsp-server) (_method (eql dg/status)) &rest status)
-  "Show the STATUS of SERVER."
-  (setf (dg-lsp-server-status server) status)
-  (force-mode-line-update t))
+  "Show the STATUS of SERVER, when it lasts."
+  (setf (dg-lsp-server-told server) status)
+  (if (equal (plist-get status :state) "working")
+      (run-with-timer dg-lsp-status--patience nil
+                      #'dg-lsp-status--show server status)
+    (dg-lsp-status--show server status)))
+
+(defun dg-lsp-status--show (server status)
+  "Show STATUS if it is still that of SERVER."
+  (when (eq status (dg-lsp-server-told server))
+    (setf (dg-lsp-server-status server) status)
+    (force-mode-line-update t)))
 
 (defun dg-lsp-status ()
   "Return what the server of this buffer told of its state, a plist."
@@ -113,8 +126,10 @@ Typing must not be disturbed, and Emacs would take the hook away.  With
                   'help-echo (dg-lsp-status--help status)
                   'mouse-face 'mode-line-highlight
                   'local-map dg-lsp-status-map)
-    (propertize "dg:no server" 'face 'dg-lsp-mode-line-error
-                'help-echo "Start it with M-x eglot")))
+    (if (dg-lsp-connection-starting-p)
+        (propertize "dg:starting" 'face 'dg-lsp-mode-line)
+      (propertize "dg:no server" 'face 'dg-lsp-mode-line-error
+                  'help-echo "Start it with M-x dg-lsp-restart-server"))))
 
 (provide 'dg-lsp-status)
 ;;; dg-lsp-status.el ends here

@@ -36,6 +36,8 @@
 
 (require 'dg-lsp-ghost)
 (require 'dg-lsp-server)
+(require 'dg-lsp-eglot)
+(require 'dg-lsp-connection)
 (require 'dg-lsp-status)
 (require 'dg-lsp-commands)
 
@@ -105,12 +107,12 @@ BY-HAND is non-nil if the user asked for it."
   "Ask for completions at point; BY-HAND if the user wants it."
   (dg-lsp--give-up)
   (when-let* ((server (dg-lsp-current-server)))
-    (dg-lsp-server-flush)
+    (dg-lsp-server-flush server)
     (let ((request (dg-lsp--make-request
                     :server server :by-hand by-hand
                     :tick (dg-lsp-ghost-tick)
-                    :place (dg-lsp-server-place)
-                    :version (dg-lsp-server-version))))
+                    :place (dg-lsp-server-place server)
+                    :version (dg-lsp-server-version server))))
       (setf (dg-lsp--request-id request) (dg-lsp--send request))
       (setq dg-lsp--request request)
       (dg-lsp--watch))))
@@ -146,22 +148,26 @@ BY-HAND is non-nil if the user asked for it."
         (setq dg-lsp--request nil))
       (when current
         (with-current-buffer (cadr (dg-lsp--request-tick request))
-          (or (dg-lsp-ghost-offer (dg-lsp--items result))
+          (or (dg-lsp-ghost-offer
+               (dg-lsp--items (dg-lsp--request-server request) result))
               (when (dg-lsp--request-by-hand request)
                 (dg-lsp-explain))))))))
 
-(defun dg-lsp--items (result)
-  "Return the ghost items for RESULT, a list or an object with one."
-  (let ((items (if (vectorp result) result (plist-get result :items))))
-    (mapcar (lambda (item)
-              (pcase-let ((`(,start . ,end)
-                           (if-let* ((range (plist-get item :range)))
-                               (dg-lsp-server-region range)
-                             (cons (point) (point)))))
-                (dg-lsp-ghost-item start end (plist-get item :insertText))))
-            items)))
+(defun dg-lsp--items (server result)
+  "Return the ghost items for RESULT of SERVER, a list or an object with one."
+  (mapcar (lambda (item)
+            (let ((range (plist-get item :range)))
+              (dg-lsp-ghost-item
+               (dg-lsp--point server (plist-get range :start))
+               (dg-lsp--point server (plist-get range :end))
+               (plist-get item :insertText))))
+          (if (vectorp result) result (plist-get result :items))))
 
-(cl-defmethod eglot-handle-notification
+(defun dg-lsp--point (server position)
+  "Return where the POSITION of SERVER is, or point where it gave none."
+  (if position (dg-lsp-server-point server position) (point)))
+
+(cl-defmethod dg-lsp-server-hear
   ((server dg-lsp-server) (_method (eql dg/draft))
    &key textDocument position pieces &allow-other-keys)
   "Show PIECES of a draft for POSITION if SERVER was asked about that place.
@@ -296,7 +302,8 @@ MEASURE is a function from a text to a number of characters."
 ;;;###autoload
 (define-minor-mode dg-lsp-mode
   "Show completions from a text-diffusion model while you type.
-`dg-lsp-setup' switches it on wherever Eglot has started the server.
+The server is Eglot's if `dg-lsp-setup' has chosen it for this mode;
+otherwise it stands by itself, beside any other language server.
 
 \\{dg-lsp-mode-map}
 While ghost text shows:
@@ -305,19 +312,35 @@ While ghost text shows:
   :lighter nil
   (cond (dg-lsp-mode
          (setq dg-lsp--seen (buffer-chars-modified-tick))
-         (add-hook 'post-command-hook #'dg-lsp--post-command nil t))
+         (add-hook 'post-command-hook #'dg-lsp--post-command nil t)
+         (unless (dg-lsp-eglot-current-server)
+           (dg-lsp--attach)))
         (t
          (remove-hook 'post-command-hook #'dg-lsp--post-command t)
-         (dg-lsp-dismiss))))
+         (dg-lsp-dismiss)
+         (dg-lsp-connection-detach))))
+
+(defun dg-lsp--attach ()
+  "Start a server for this buffer, if it is of a kind that has one.
+An error is told and not raised, for this is done by hooks of modes."
+  (unless (or (file-remote-p default-directory)
+              (buffer-base-buffer)
+              (minibufferp))
+    (condition-case-unless-debug trouble
+        (dg-lsp-connection-attach)
+      (error (message "dg-lsp does not start: %s"
+                      (error-message-string trouble))))))
 
 (add-to-list 'mode-line-misc-info
              '(dg-lsp-mode (" [" (:eval (dg-lsp-mode-line)) "] ")))
 
 (defun dg-lsp--follow-eglot ()
-  "Switch `dg-lsp-mode' on if Eglot manages this buffer for dg-lsp, or off."
-  (let ((here (and (dg-lsp-current-server) t)))
-    (unless (eq here (bound-and-true-p dg-lsp-mode))
-      (dg-lsp-mode (if here 1 -1)))))
+  "Switch `dg-lsp-mode' on where Eglot has started dg-lsp, and off after it."
+  (cond ((dg-lsp-eglot-current-server)
+         (dg-lsp-connection-detach)
+         (dg-lsp-mode 1))
+        ((not dg-lsp-connection--document)
+         (dg-lsp-mode -1))))
 
 (defun dg-lsp--keep-eglot-out ()
   "Let this buffer keep what Eglot would take over and dg-lsp does not have."
@@ -330,7 +353,7 @@ While ghost text shows:
   "Let Eglot use dg-lsp in the major MODES, with ghost text.
 Their own Flymake, Xref, Imenu and ElDoc stay in force."
   (dolist (mode modes)
-    (setf (alist-get mode eglot-server-programs) #'dg-lsp-contact)
+    (setf (alist-get mode eglot-server-programs) #'dg-lsp-eglot-contact)
     (add-hook (intern (format "%s-hook" mode)) #'dg-lsp--keep-eglot-out))
   (add-hook 'eglot-managed-mode-hook #'dg-lsp--follow-eglot))
 

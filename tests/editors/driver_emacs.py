@@ -1,6 +1,7 @@
 """Emacs in a terminal, set up as its documentation says: keys through tmux, state through emacsclient.
 
-An init file in a home of its own is all that the test adds to Emacs; Emacs finds its packages as for any user.
+An init file in a home of its own is all that the test adds to Emacs; Emacs finds its packages as for any user. The
+server is Eglot's in one setting, and by itself beside another server of Eglot's in the other.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import base64
 import json
 import re
 import subprocess
+import sys
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,15 @@ from driver import Editor, Known, Launch, until
 from programs import installed, unpacked
 from terminal import Terminal
 
+OTHER_SERVER = (
+    sys.executable,
+    "-m",
+    "dg_lsp",
+    "--backend",
+    "scripted",
+    "--script",
+    str(Path(__file__).with_name("scenarios.json")),
+)
 PACKAGE = Path(__file__).parents[2] / "editors" / "emacs"
 
 INIT = """
@@ -35,7 +46,7 @@ INIT = """
 (require 'dg-lsp)
 (setq dg-lsp-command '{command}
       dg-lsp-settings '{settings})
-(dg-lsp-setup 'python-mode)
+{setting}
 (add-hook 'python-mode-hook #'eglot-ensure)
 
 (defvar test-target nil "Line and column for `test-go-to'.")
@@ -49,6 +60,15 @@ INIT = """
 
 (require 'server)
 (server-start)
+"""
+
+BY_EGLOT = "(dg-lsp-setup 'python-mode)"
+
+# The other server has nothing to say, but Eglot manages the buffer for it.
+BESIDE_EGLOT = """
+(add-hook 'prog-mode-hook #'dg-lsp-mode)
+(setf (alist-get 'python-mode eglot-server-programs)
+      '("dg-other-server" :initializationOptions (:enabled :json-false)))
 """
 
 SHOWN = """
@@ -83,7 +103,7 @@ BAD_MESSAGE = re.compile(r"Error |error in process|.*[Ww]rong type|Lisp error")
 class Emacs(Editor):
     """One Emacs with one frame in a terminal."""
 
-    def __init__(self, name: str, program: Path, launch: Launch) -> None:
+    def __init__(self, name: str, program: Path, setting: str, launch: Launch) -> None:
         self.name = name
         self.workspace = launch.workspace
         self._client = program.with_name("emacsclient")
@@ -97,6 +117,7 @@ class Emacs(Editor):
                 package=_lisp(str(PACKAGE)),
                 command=f"({' '.join(_lisp(part) for part in launch.server)})",
                 settings=_lisp(launch.settings),
+                setting=setting.replace('"dg-other-server"', " ".join(map(_lisp, OTHER_SERVER))),
             )
         )
         self._terminal = Terminal(
@@ -215,12 +236,12 @@ class Emacs(Editor):
         return self._seen_pid
 
     def restart_server(self) -> None:
-        """Eglot reconnects by itself, or by M-x eglot where the server did not live for long."""
+        """It comes back by itself, or by M-x dg-lsp-restart-server where it did not live for long."""
         seen = self._seen_pid
-        until(lambda: self._pid() != seen, "Eglot did not notice that the server is gone")
-        if not self._pid():
+        until(lambda: self._pid() != seen, "Emacs did not notice that the server is gone")
+        if not self._pid() and "starting" not in self.status():
             self._terminal.keys("M-x")
-            self._terminal.literal("eglot\n")
+            self._terminal.literal("dg-lsp-restart-server\n")
         until(lambda: self._pid() not in {0, seen}, lambda: f"no new server:\n{self.screen()}", patience_s=40)
 
     def capture(self, path: Path) -> Path:
@@ -284,10 +305,14 @@ def _missing(name: str) -> str | None:
     return None if programs()[name] else "no such emacs"
 
 
-def _launch(name: str, launch: Launch) -> Editor:
+def _launch(name: str, setting: str, launch: Launch) -> Editor:
     program = programs()[name]
     assert program is not None
-    return Emacs(name, program, launch)
+    return Emacs(name, program, setting, launch)
 
 
-EDITORS = {name: Known(partial(_missing, name), partial(_launch, name)) for name in programs()}
+EDITORS = {
+    "Emacs 28": Known(partial(_missing, "Emacs 28"), partial(_launch, "Emacs 28", BY_EGLOT)),
+    "Emacs 30": Known(partial(_missing, "Emacs 30"), partial(_launch, "Emacs 30", BY_EGLOT)),
+    "Emacs 30 beside Eglot": Known(partial(_missing, "Emacs 30"), partial(_launch, "Emacs 30", BESIDE_EGLOT)),
+}

@@ -19,6 +19,9 @@
 (defvar dg-lsp-tests-server '("dg-lsp")
   "The command of the server, without its backend.")
 
+(defvar dg-lsp-tests-beside-eglot nil
+  "Non-nil to have a connection of our own, with another server in Eglot.")
+
 (defvar dg-lsp-tests-rules
   '[(:after "return " :text "width * height" :model "")
     (:after "return " :text "height * width" :model "other")
@@ -49,7 +52,10 @@
     (setq dg-lsp-command
           (append dg-lsp-tests-server
                   (list "--backend" "scripted" "--script" script))))
-  (dg-lsp-setup 'python-mode))
+  (if dg-lsp-tests-beside-eglot
+      (setf (alist-get 'python-mode eglot-server-programs)
+            (append dg-lsp-command '(:initializationOptions (:enabled :json-false))))
+    (dg-lsp-setup 'python-mode)))
 
 (defun dg-lsp-tests--open (marked)
   "Visit a new file with the text MARKED, point at its bar."
@@ -61,6 +67,10 @@
     (goto-char (1+ (string-match "|" marked)))
     (unless (eglot-managed-p)
       (apply #'eglot--connect (eglot--guess-contact)))
+    (when dg-lsp-tests-beside-eglot
+      (should (eglot-managed-p))
+      (should-not dg-lsp-mode)
+      (dg-lsp-mode 1))
     (dg-lsp-tests--until #'dg-lsp-current-server)
     (should dg-lsp-mode)))
 
@@ -180,7 +190,7 @@
 (ert-deftest dg-lsp-tests-a-list-of-items-can-be-cycled ()
   (dg-lsp-tests-in "x = |\n"
     (dg-lsp-ghost-offer
-     (dg-lsp--items (vector '(:insertText "one") '(:insertText "two"))))
+     (dg-lsp--items (dg-lsp-current-server) (vector '(:insertText "one") '(:insertText "two"))))
     (dg-lsp-tests--press "M-n")
     (should (equal (dg-lsp-ghost-rest) "two"))
     (dg-lsp-tests--press "M-p" "M-p")
@@ -232,7 +242,7 @@
     (dg-lsp-tests--type "hang = ")
     (dg-lsp-tests--until (lambda () dg-lsp--request))
     (dg-lsp-tests--press "C-a")
-    (let ((uri (plist-get (plist-get (dg-lsp-server-place) :textDocument) :uri))
+    (let ((uri (plist-get (plist-get (dg-lsp-server-place (dg-lsp-current-server)) :textDocument) :uri))
           (running nil))
       (dg-lsp-tests--until
        (lambda ()
@@ -280,6 +290,7 @@
 ;;;; Settings, state, commands
 
 (ert-deftest dg-lsp-tests-only-this-server-hears-of-ghost-text ()
+  (skip-unless (not dg-lsp-tests-beside-eglot))
   (dg-lsp-tests-in "|"
     (let* ((ours (dg-lsp-current-server))
            (other (make-instance
@@ -304,6 +315,7 @@
                  '(:a 1 :b (:c 4 :d 3) :e 5))))
 
 (ert-deftest dg-lsp-tests-a-project-has-settings-of-its-own ()
+  (skip-unless (not dg-lsp-tests-beside-eglot))
   (dg-lsp-tests-in "def f():\n    |\n"
     (let ((dg-lsp-settings '(:drafts t :engine (:model "a"))))
       (cl-letf (((default-value 'eglot-workspace-configuration)
@@ -312,6 +324,100 @@
                         (dg-lsp-current-server) 'workspace/configuration
                         :items [(:section "dg") (:section "other")])
                        [(:drafts t :engine (:model "b")) nil]))))))
+
+;;;; A connection of our own
+
+(defun dg-lsp-tests--change ()
+  "Return the change of which the server is told now."
+  (let ((change nil))
+    (cl-letf (((symbol-function 'jsonrpc-notify)
+               (lambda (_server method params)
+                 (should (eq method :textDocument/didChange))
+                 (setq change (aref (plist-get params :contentChanges) 0)))))
+      (dg-lsp-server-flush (dg-lsp-current-server)))
+    change))
+
+(defun dg-lsp-tests--apply (text change)
+  "Return TEXT after CHANGE, in whose positions columns are 0 or beyond all."
+  (if-let* ((range (plist-get change :range)))
+      (with-temp-buffer
+        (insert text)
+        (cl-flet ((place (position)
+                    (goto-char (point-min))
+                    (forward-line (plist-get position :line))
+                    (if (zerop (plist-get position :character)) (point)
+                      (line-end-position))))
+          (let ((start (place (plist-get range :start)))
+                (end (place (plist-get range :end))))
+            (delete-region start end)
+            (goto-char start)
+            (insert (plist-get change :text))))
+        (buffer-string))
+    (plist-get change :text)))
+
+(ert-deftest dg-lsp-tests-the-server-knows-the-text-after-any-edits ()
+  (skip-unless dg-lsp-tests-beside-eglot)
+  (random "dg")
+  (dg-lsp-tests-in "one\ntwo|\nthree\n"
+    (let ((known (buffer-string)) (parts 0))
+      (dotimes (_ 300)
+        (dotimes (_ (1+ (random 3)))
+          (goto-char (1+ (random (1+ (buffer-size)))))
+          (pcase (random 6)
+            ((or 0 1) (insert (seq-random-elt '("a" "\n" "b\n" "\nc" "d\ne" "😀\n\n"))))
+            ((or 2 3) (delete-region
+                       (point) (min (point-max) (+ (point) (random 6)))))
+            (4 (let ((inhibit-modification-hooks (= 0 (random 2))))
+                 (upcase-region (point-min) (point-max))))
+            (5 (undo-boundary) (subst-char-in-region (point-min) (point-max)
+                                                     ?a ?b))))
+        (unless (eql (dg-lsp-connection--document-tick dg-lsp-connection--document)
+                     (buffer-chars-modified-tick))
+          (let ((change (dg-lsp-tests--change)))
+            (when (plist-get change :range) (cl-incf parts))
+            (setq known (dg-lsp-tests--apply known change))))
+        (should (equal known (buffer-string))))
+      (should (> parts 100)))))
+
+(ert-deftest dg-lsp-tests-a-dead-server-comes-back ()
+  (skip-unless dg-lsp-tests-beside-eglot)
+  (dg-lsp-tests-in "def f():\n    return|\n"
+    (let ((server (dg-lsp-current-server)))
+      ;; As if it had lived for long.
+      (setf (dg-lsp-connection-born server) 0)
+      (delete-process (jsonrpc--process server))
+      (dg-lsp-tests--until (lambda ()
+                             (not (memq (dg-lsp-current-server)
+                                        (list nil server)))))
+      (dg-lsp-tests--type " ")
+      (dg-lsp-tests--ghost "width * height"))
+    ;; This one dies young, and is not started for ever.
+    (delete-process (jsonrpc--process (dg-lsp-current-server)))
+    (dg-lsp-tests--until (lambda () (not (dg-lsp-current-server))))
+    (should-not (dg-lsp-connection-starting-p))
+    (should (string-search "no server" (dg-lsp-mode-line)))
+    (dg-lsp-restart-server)
+    (should (string-search "starting" (dg-lsp-mode-line)))
+    (dg-lsp-tests--until #'dg-lsp-current-server)))
+
+(ert-deftest dg-lsp-tests-the-last-buffer-ends-its-server ()
+  (skip-unless dg-lsp-tests-beside-eglot)
+  (dg-lsp-tests-in "|"
+    (let* ((server (dg-lsp-current-server))
+           (process (jsonrpc--process server)))
+      (dg-lsp-mode -1)
+      (dg-lsp-connection--end-if-idle server)
+      (dg-lsp-tests--until (lambda () (not (process-live-p process))))
+      (should-not (memq server dg-lsp-connection--all)))))
+
+(ert-deftest dg-lsp-tests-a-missing-program-is-told-and-no-error ()
+  (skip-unless dg-lsp-tests-beside-eglot)
+  (let ((dg-lsp-command '("there-is-no-such-program"))
+        (debug-on-error nil))
+    (with-temp-buffer
+      (setq default-directory temporary-file-directory)
+      (let ((inhibit-message t)) (dg-lsp-mode 1))
+      (should-not (dg-lsp-current-server)))))
 
 (ert-deftest dg-lsp-tests-settings-can-change-and-change-back ()
   (dg-lsp-tests-in "def f():\n    return|\n"
@@ -360,7 +466,7 @@
            (place (dg-lsp--request-place request))
            (document (plist-get place :textDocument))
            (tell (lambda (version)
-                   (eglot-handle-notification
+                   (dg-lsp-server-hear
                     (dg-lsp-current-server) 'dg/draft
                     :textDocument (append document `(:version ,version))
                     :position (plist-get place :position) :step 1
@@ -416,6 +522,7 @@
       (should (string-search "line 9" (buffer-string))))))
 
 (ert-deftest dg-lsp-tests-what-the-mode-has-of-its-own-stays ()
+  (skip-unless (not dg-lsp-tests-beside-eglot))
   (dg-lsp-tests-in "|"
     (should-not (memq 'eglot-xref-backend xref-backend-functions))
     (should-not (equal (bound-and-true-p flymake-diagnostic-functions)
