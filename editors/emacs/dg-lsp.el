@@ -11,12 +11,11 @@
 ;;; Commentary:
 
 ;; Shows completions as ghost text while you type.  The language server dg-lsp
-;; writes them on your own machine, with a text-diffusion model; Eglot runs it.
+;; writes them on your own machine, with a text-diffusion model.
 ;;
 ;;   (add-to-list 'load-path "/path/to/dg-lsp/editors/emacs")
 ;;   (require 'dg-lsp)
-;;   (dg-lsp-setup 'python-mode)
-;;   (add-hook 'python-mode-hook #'eglot-ensure)
+;;   (add-hook 'prog-mode-hook #'dg-lsp-mode)
 ;;
 ;; While ghost text shows:
 ;;
@@ -29,8 +28,8 @@
 ;; M-RET asks for a completion by hand.  Everything else is under M-x dg-lsp-,
 ;; and in the menu of the state in the mode line.
 ;;
-;; Eglot talks to one server for a buffer: where you need another language
-;; server too, put a multiplexer before the two.
+;; The mode keeps a connection of its own, beside any other language server.
+;; Where Eglot is to run dg-lsp in its place, see `dg-lsp-setup'.
 
 ;;; Code:
 
@@ -350,8 +349,9 @@ An error is told and not raised, for this is done by hooks of modes."
 
 ;;;###autoload
 (defun dg-lsp-setup (&rest modes)
-  "Let Eglot use dg-lsp in the major MODES, with ghost text.
-Their own Flymake, Xref, Imenu and ElDoc stay in force."
+  "Let Eglot run dg-lsp in the major MODES, with ghost text.
+Their own Flymake, Xref, Imenu and ElDoc stay in force.  Without this,
+`dg-lsp-mode' has a connection of its own."
   (dolist (mode modes)
     (setf (alist-get mode eglot-server-programs) #'dg-lsp-eglot-contact)
     (add-hook (intern (format "%s-hook" mode)) #'dg-lsp--keep-eglot-out))
