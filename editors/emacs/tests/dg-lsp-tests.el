@@ -34,6 +34,15 @@
 (defvar dg-lsp-tests--directory nil
   "Where the files of the tests are.")
 
+(defun dg-lsp-tests--end ()
+  "End all processes; what they still say is for nobody."
+  (dolist (process (process-list))
+    (set-process-filter process #'ignore)
+    (set-process-sentinel process #'ignore)
+    (delete-process process)))
+
+(add-hook 'kill-emacs-hook #'dg-lsp-tests--end)
+
 (defun dg-lsp-tests--until (wanted)
   "Wait until WANTED is fulfilled, and return its value."
   (let ((deadline (+ (float-time) 15)) value)
