@@ -10,6 +10,7 @@ from typing import Any
 import driver_vscode_host as vscode
 from driver import Editor, Known, Launch, until
 
+QUICK_INPUT = ".quick-input-widget:not([style*='display: none'])"
 STATUS = '[id="dg-lsp.dg-lsp.status"] a'
 
 
@@ -107,6 +108,46 @@ class VSCode(Editor):
         self._window.do(lambda page: page.screenshot(path=file))
         return file
 
+    def palette(self, title: str) -> None:
+        """Run a command of dg-lsp as users find it."""
+        self._window.press("F1")
+        self.pick(f"dg-lsp: {title}", prefix=">")
+
+    def pick(self, label: str, prefix: str = "") -> None:
+        """Choose an entry of the list that is open."""
+        until(lambda: self._window.has(QUICK_INPUT), "no list is open")
+        self._window.fill(f"{QUICK_INPUT} input", prefix + label)
+        entry = f'{QUICK_INPUT} .monaco-list-row.focused[aria-label*="{label}"]'
+        until(lambda: self._window.has(entry), lambda: f"{label} is not offered:\n{self._window.visible_text()}")
+        self._window.press("Enter")
+        until(lambda: not self._window.has(entry), f"{label} stays open")
+
+    def fill(self, text: str) -> None:
+        """Answer the question that is open."""
+        until(lambda: self._window.has(QUICK_INPUT), "no question is open")
+        self._window.fill(f"{QUICK_INPUT} input", text)
+        self._window.press("Enter")
+
+    def click_status(self) -> None:
+        """Click the item of the status bar."""
+        self._window.do(lambda page: page.click(STATUS))
+
+    def has(self, selector: str) -> bool:
+        """Whether the page shows such an element."""
+        return self._window.has(f"{selector} >> visible=true")
+
+    def visible_text(self) -> str:
+        """All that can be read in the window."""
+        return self._window.visible_text()
+
+    def active(self) -> str:
+        """The path of what the active editor shows; empty where none is active."""
+        return self._window.ask("active") or ""
+
+    def setting(self, key: str) -> Any:
+        """A setting's value."""
+        return self._window.ask("setting", key=key)
+
     def evaluate(self, script: str) -> Any:
         """Evaluate JavaScript in the page."""
         return self._window.evaluate(script)
@@ -180,11 +221,11 @@ def _server(launch: Launch) -> dict[str, Any]:
 
 
 def _flat(prefix: str, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings by their full names; only `engine` is a group."""
+    """Settings by their full names; `engine` is a group, and so is the extension's own `server`."""
     flat: dict[str, Any] = {}
     for key, value in settings.items():
         name = f"{prefix}.{key}"
-        flat |= _flat(name, value) if key == "engine" else {name: value}
+        flat |= _flat(name, value) if key in {"engine", "server"} else {name: value}
     return flat
 
 

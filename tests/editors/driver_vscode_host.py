@@ -217,6 +217,10 @@ class Window:
 
         self.do(press)
 
+    def fill(self, selector: str, text: str) -> None:
+        """Put a text into a field."""
+        self.do(lambda page: page.fill(selector, text))
+
     def evaluate(self, script: str, *arguments: Any) -> Any:
         """Evaluate JavaScript in the page."""
         return self.do(lambda page: page.evaluate(script, *arguments))

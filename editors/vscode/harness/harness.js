@@ -13,6 +13,7 @@ const OPERATIONS = {
         // As a user opens it: what an extension opens itself stays open for minutes after its tab is closed.
         await vscode.commands.executeCommand("vscode.open", vscode.Uri.file(path), { preview: false });
     },
+    setting: ({ key }) => vscode.workspace.getConfiguration().get(key),
     active: () => vscode.window.activeTextEditor?.document.uri.fsPath,
     buffer,
     goTo: async ({ line, character }) => {

@@ -1,5 +1,5 @@
 import * as vscode from "vscode";
-import { CLIENT_ONLY, forServer, isEnabled, SECTION, type Values } from "./settings";
+import { forServer, isEnabled, SECTION, type Values } from "./settings";
 
 interface Manifest {
     contributes: { configuration: { properties: Record<string, { scope?: string }> }[] };
@@ -82,5 +82,5 @@ function target(workspaceValue: unknown): vscode.ConfigurationTarget {
 
 /** Whether a change is about how the server is found and started. */
 export function affectsServer(event: vscode.ConfigurationChangeEvent): boolean {
-    return event.affectsConfiguration(`${SECTION}.${CLIENT_ONLY[0]}`);
+    return ["server.path", "server.arguments"].some((key) => event.affectsConfiguration(`${SECTION}.${key}`));
 }

@@ -32,23 +32,23 @@ const HEADS: Record<Explanation["state"], string> = {
 };
 
 /** Run the server's check-up, and show what it says. */
-export async function doctor({ connection, log }: Services): Promise<void> {
+export async function doctor({ connection, report }: Services): Promise<void> {
     const { program, arguments: args } = connection.command();
     const model = setting("engine.model");
     const line = [...args, "doctor", ...(model === "" ? [] : ["--model", model])];
     const title = "dg-lsp doctor";
     const location = vscode.ProgressLocation.Window;
-    const report = await vscode.window.withProgress({ location, title }, () => output(program, line));
-    log.info(`${title}\n${report}`);
-    const content = `${[program, ...line].join(" ")}\n\n${report}`;
-    await vscode.window.showTextDocument(await vscode.workspace.openTextDocument({ content }), { preview: true });
+    const said = await vscode.window.withProgress({ location, title }, () => output(program, line));
+    await report.show(title, `${[program, ...line].join(" ")}\n\n${said}`);
 }
 
 /** All that a program writes, whatever its exit status: the doctor's says only whether it found something. */
 function output(program: string, args: string[]): Promise<string> {
     return new Promise((resolve, reject) => {
         const chunks: Buffer[] = [];
-        const child = spawn(program, args, { stdio: ["ignore", "pipe", "pipe"] });
+        // Without a terminal it would take a narrow one and break its lines for that.
+        const env = { ...process.env, COLUMNS: "160" };
+        const child = spawn(program, args, { env, stdio: ["ignore", "pipe", "pipe"] });
         for (const stream of [child.stdout, child.stderr]) {
             stream.on("data", (chunk: Buffer) => chunks.push(chunk));
         }

@@ -5,6 +5,7 @@ import { affectsServer } from "./configuration";
 import { Connection } from "./connection";
 import { DraftPreview } from "./draftPreview";
 import { offerInstallation } from "./installCommand";
+import { Report } from "./report";
 import { StatusBar } from "./statusBar";
 
 let connection: Connection | undefined;
@@ -14,14 +15,16 @@ export async function activate(context: vscode.ExtensionContext): Promise<void> 
     const environment = join(context.globalStorageUri.fsPath, "server");
     const log = vscode.window.createOutputChannel("dg-lsp", { log: true });
     const status = new StatusBar(MENU);
+    const report = new Report();
     const drafts = new DraftPreview();
     const server = new Connection(environment, log, status, drafts);
     connection = server;
-    const services = { connection: server, status, log, environment };
+    const services = { connection: server, status, log, report, environment };
     context.subscriptions.push(
         log,
         status,
         drafts,
+        report,
         registerCommands(services),
         vscode.workspace.onDidChangeConfiguration((event) => {
             if (affectsServer(event)) {

@@ -2,6 +2,7 @@ import * as vscode from "vscode";
 import { setting } from "./configuration";
 import { install, InstallError } from "./install";
 import type { Services } from "./services";
+import type { Status } from "./state";
 
 const ASKED = "dg-lsp.askedToInstall";
 
@@ -12,35 +13,37 @@ export async function installServer(services: Services): Promise<void> {
         return;
     }
     const { log, status, connection } = services;
-    const before = status.status;
-    status.show({ state: "installing", message: "The server is being installed." });
+    const installing: Status = { state: "installing", message: "The server is being installed." };
     try {
-        const program = await vscode.window.withProgress(
-            { location: vscode.ProgressLocation.Notification, title: "Installing dg-lsp", cancellable: true },
-            async (progress, token) => {
-                const abort = new AbortController();
-                token.onCancellationRequested(() => {
-                    abort.abort();
-                });
-                return install({
-                    environment: services.environment,
-                    package: setting("server.package"),
-                    searchPath: process.env["PATH"] ?? "",
-                    report: (line) => {
-                        log.info(line);
-                        progress.report({ message: line });
-                    },
-                    signal: abort.signal,
-                });
-            },
-        );
+        const program = await status.during(installing, () => installWithProgress(services));
         log.info(`Installed ${program}`);
     } catch (error) {
-        status.show(before);
         await showFailure(error, services);
         return;
     }
     await connection.restart();
+}
+
+function installWithProgress({ log, environment }: Services): Thenable<string> {
+    return vscode.window.withProgress(
+        { location: vscode.ProgressLocation.Notification, title: "Installing dg-lsp", cancellable: true },
+        async (progress, token) => {
+            const abort = new AbortController();
+            token.onCancellationRequested(() => {
+                abort.abort();
+            });
+            return install({
+                environment,
+                package: setting("server.package"),
+                searchPath: process.env["PATH"] ?? "",
+                report: (line) => {
+                    log.info(line);
+                    progress.report({ message: line });
+                },
+                signal: abort.signal,
+            });
+        },
+    );
 }
 
 async function showFailure(error: unknown, { log }: Services): Promise<void> {

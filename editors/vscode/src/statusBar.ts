@@ -16,6 +16,7 @@ export class StatusBar implements vscode.Disposable {
     readonly #item = vscode.window.createStatusBarItem("status", vscode.StatusBarAlignment.Right, 100);
     readonly #listeners: vscode.Disposable[];
     #status: Status = { state: "starting", message: "The server starts." };
+    #overlay: Status | undefined;
     #delay: NodeJS.Timeout | undefined;
 
     constructor(command: string) {
@@ -50,6 +51,18 @@ export class StatusBar implements vscode.Disposable {
         }
     }
 
+    /** Show `status` while `work` goes on; what is told meanwhile shows after that. */
+    async during<T>(status: Status, work: () => PromiseLike<T>): Promise<T> {
+        this.#overlay = status;
+        this.#draw();
+        try {
+            return await work();
+        } finally {
+            this.#overlay = undefined;
+            this.#draw();
+        }
+    }
+
     dispose(): void {
         clearTimeout(this.#delay);
         vscode.Disposable.from(this.#item, ...this.#listeners).dispose();
@@ -58,7 +71,7 @@ export class StatusBar implements vscode.Disposable {
     #draw(): void {
         clearTimeout(this.#delay);
         this.#delay = undefined;
-        const shown = appearance(this.#status, languageOfEditor());
+        const shown = appearance(this.#overlay ?? this.#status, languageOfEditor());
         this.#item.text = shown.text;
         this.#item.backgroundColor = BACKGROUNDS[shown.tone];
         this.#item.tooltip = tooltip(shown);

@@ -1,0 +1,214 @@
+"""What the VS Code extension adds to the editor: its commands by the palette, its status, and how it bears failures."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import driver_vscode_host as vscode
+import pytest
+from desk import SCRIPT, SERVER, Desk, launch
+from driver import until
+from driver_vscode import VSCode
+
+HEAD = "def area(width, height):\n    "
+RESULT = "width * height"
+CRASHES = 5
+"""With the fifth crash within three minutes a server stays down."""
+
+
+@pytest.fixture(scope="module")
+def base() -> Iterator[Path]:
+    """Where a user of VS Code lives."""
+    if (missing := vscode.missing()) is not None:
+        pytest.skip(f"VS Code is not here ({missing}): make editors")
+    with tempfile.TemporaryDirectory(prefix="dg", ignore_cleanup_errors=True) as path:
+        yield Path(path)
+
+
+def opened(base: Path, *server: str) -> VSCode:
+    """A window, by default with the scripted engine."""
+    window = launch(VSCode.name, base, server or [*SERVER, "--backend", "scripted", "--script", str(SCRIPT)])
+    assert isinstance(window, VSCode)
+    return window
+
+
+@pytest.fixture(scope="module")
+def window(base: Path) -> Iterator[VSCode]:
+    """One window for all tests that leave it as it was."""
+    window = opened(base)
+    yield window
+    window.close()
+
+
+@pytest.fixture
+def desk(window: VSCode, request: pytest.FixtureRequest) -> Iterator[Desk]:
+    """The window and a file of the test's own; no error was shown."""
+    desk = Desk(window, request.node.originalname)
+    desk.open(HEAD + "|\n")
+    yield desk
+    window.dismiss()
+    assert window.popups() == ""
+
+
+def test_switching_off_and_on(desk: Desk, window: VSCode) -> None:
+    window.palette("Switch On or Off")
+    window.wait_for_status("off")
+    window.palette("Switch On or Off")
+    window.wait_for_status("ready")
+
+
+def test_switching_off_for_one_language(desk: Desk, window: VSCode) -> None:
+    window.palette("Switch On or Off for This Language")
+    window.wait_for_status("off for python")
+    window.type("return ")
+    desk.stays_quiet()
+    desk.open("Some text to go by, of a language that is still on.\nreturn|\n", name="other.txt")
+    window.wait_for_status("ready")
+    window.type(" ")
+    window.wait_for_ghost(RESULT)
+    desk.open(HEAD + "|\n", name="again.py")
+    window.palette("Switch On or Off for This Language")
+    window.wait_for_status("ready")
+    window.type("return ")
+    window.wait_for_ghost(RESULT)
+
+
+def test_snoozing_by_the_picker(desk: Desk, window: VSCode) -> None:
+    window.palette("Snooze")
+    window.pick("15 minutes")
+    window.wait_for_status("snoozed")
+    window.palette("Snooze")
+    window.pick("End the snooze")
+    window.wait_for_status("ready")
+
+
+def test_watching_drafts_is_one_switch(desk: Desk, window: VSCode) -> None:
+    window.palette("Watch Completions Crystallise")
+    until(lambda: window.setting("dg.drafts") is True, "drafts stay off")
+    window.type("draft = ")
+    until(window.draft, "no draft is shown")
+    window.palette("Watch Completions Crystallise")
+    until(lambda: window.setting("dg.drafts") is False, "drafts stay on")
+
+
+def test_a_draft_goes_when_the_cursor_does(desk: Desk, window: VSCode) -> None:
+    window.configure(drafts=True)
+    window.type("draft = ")
+    until(window.draft, "no draft is shown")
+    window.go_to(0, 0)
+    until(lambda: not window.draft(), "the draft stays")
+    window.configure(drafts=None)
+
+
+def test_choosing_the_steps(desk: Desk, window: VSCode) -> None:
+    window.palette("Choose the Denoising Steps")
+    window.pick("16")
+    until(lambda: window.setting("dg.maxDenoisingSteps") == 16, "16 was not taken")
+    window.palette("Choose the Denoising Steps")
+    window.pick("Another number")
+    window.fill("0")
+    assert window.has(".quick-input-message"), "0 is not refused"
+    window.fill("12")
+    until(lambda: window.setting("dg.maxDenoisingSteps") == 12, "12 was not taken")
+    window.palette("Choose the Denoising Steps")
+    window.pick("The model's own")
+    until(lambda: window.setting("dg.maxDenoisingSteps") is None, "the model's own was not taken")
+
+
+def test_choosing_the_model(desk: Desk, window: VSCode) -> None:
+    window.configure(engine={"model": "other"})
+    window.palette("Choose the Model")
+    window.pick("small")
+    until(lambda: window.setting("dg.engine.model") == "", "the shipped model was not taken")
+    window.type("return ")
+    window.wait_for_ghost(RESULT)
+
+
+def test_why_nothing_was_offered(desk: Desk, window: VSCode) -> None:
+    window.type("return ")
+    window.wait_for_ghost(RESULT)
+    window.palette("Why Was Nothing Offered")
+    until(lambda: "A completion was offered." in window.visible_text(), "no reason is given")
+    window.execute("notifications.clearAll")
+
+
+def test_the_doctor_reports_in_a_document(desk: Desk, window: VSCode) -> None:
+    window.palette("Run the Doctor")
+    until(lambda: re.search(r"doctor\n\n.*python", window.text(), re.IGNORECASE | re.DOTALL), "no report is shown")
+
+
+def test_the_log_is_shown(desk: Desk, window: VSCode) -> None:
+    window.palette("Show the Log")
+    until(lambda: window.active().endswith("dg-lsp.log"), "no log is shown")
+    window.execute("workbench.action.closePanel")
+
+
+def test_restarting_the_server(desk: Desk, window: VSCode) -> None:
+    pid = window.server_pid()
+    window.palette("Restart the Server")
+    until(lambda: window.server_pid() != pid, "the server is the same")
+    window.restart_server()
+    window.type("return ")
+    window.wait_for_ghost(RESULT)
+
+
+def test_the_menu_of_the_status_bar(desk: Desk, window: VSCode) -> None:
+    window.click_status()
+    window.pick("Switch off for python")
+    window.wait_for_status("off for python")
+    window.click_status()
+    window.pick("Switch on for python")
+    window.wait_for_status("ready")
+
+
+def test_a_server_that_keeps_crashing_stays_down_and_says_why(base: Path) -> None:
+    window = opened(base)
+    try:
+        for _ in range(CRASHES - 1):
+            pid = window.server_pid()
+            os.kill(pid, signal.SIGKILL)
+            until(lambda pid=pid: window.server_pid() != pid, "it did not come back")  # type: ignore[misc]
+            window.restart_server()
+        os.kill(window.server_pid(), signal.SIGKILL)
+        window.wait_for_status("has stopped")
+        assert window.popups() == ""
+        window.palette("Restart the Server")
+        window.restart_server()
+    finally:
+        window.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "reason"), [("/nowhere/dg-lsp", "names no program"), ("/bin/false", "It left no message")]
+)
+def test_a_server_that_cannot_run_is_shown_and_no_popup(base: Path, path: str, reason: str) -> None:
+    window = opened(base)
+    try:
+        good = window.setting("dg.server.path")
+        window.configure(server={"path": path})
+        assert reason in window.wait_for_status("has stopped")
+        assert window.popups() == ""
+        window.configure(server={"path": good})
+        window.restart_server()
+    finally:
+        window.close()
+
+
+def test_an_installation_that_fails_says_what_to_do(base: Path) -> None:
+    window = opened(base)
+    try:
+        window.configure(server={"package": str(base / "no-such-checkout")})
+        before = window.status()
+        window.palette("Install or Update the Server")
+        window.wait_for_status("installing")
+        shown = until(window.popups, "no error is shown", patience_s=60)
+        assert "could not be installed" in shown
+        assert "dg.server.package" in shown
+        window.wait_for_status(before)
+    finally:
+        window.close()
