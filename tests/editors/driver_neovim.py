@@ -190,9 +190,10 @@ class Neovim(Editor):
         self.command(f"DgLsp snooze {minutes}")
 
     def server_pid(self) -> int:
+        # None before the first file is opened.
         parent = self.call("call_function", "getpid", [])
         children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-        return next(int(pid) for pid in children if b"dg_lsp" in Path(f"/proc/{pid}/cmdline").read_bytes())
+        return next((int(pid) for pid in children if b"dg_lsp" in Path(f"/proc/{pid}/cmdline").read_bytes()), 0)
 
     def restart_server(self) -> None:
         self.command("DgLsp restart")

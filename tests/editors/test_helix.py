@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal
 import tempfile
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,3 +83,11 @@ def test_a_server_that_is_killed_comes_back_by_hand(desk: Desk, helix: Helix) ->
     helix.restart_server()
     helix.go_to(1, len("    return "))
     wait_for_entry(desk, ENTRY)
+
+
+def test_the_page_s_configuration_is_what_helix_reads() -> None:
+    page = Path(__file__).parents[2] / "editors" / "helix" / "README.md"
+    (shown,) = re.findall(r"```toml\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
+    configuration = tomllib.loads(shown)
+    assert configuration["language-server"] == {"dg-lsp": {"command": "dg-lsp"}}
+    assert "dg-lsp" in configuration["language"][0]["language-servers"]

@@ -95,7 +95,8 @@ end)
 
 --- The server's command as a function that starts it.
 ---
---- Neovim's own words on the end of a server are wider than most screens, and so stop the user with "Press ENTER".
+--- Neovim's own words on the end of a server name a log file; they are wider than most screens, and so stop the user
+--- with "Press ENTER".
 ---@param command string[]
 ---@return fun(dispatchers: table): table
 local function start_quietly(command)
@@ -139,7 +140,7 @@ local function client_config()
   }
   local chosen = config.get()
   return {
-    cmd = compat.has_lsp_config and start_quietly(M.command()) or chosen.cmd,
+    cmd = compat.has_long_end and start_quietly(M.command()) or chosen.cmd,
     capabilities = vim.tbl_deep_extend('force', vim.lsp.protocol.make_client_capabilities(), capabilities),
     settings = { dg = given(chosen.settings) },
     handlers = handlers,

@@ -4,6 +4,7 @@ local M = {}
 
 M.has_inline_text = vim.fn.has('nvim-0.10') == 1
 M.has_lsp_config = vim.fn.has('nvim-0.11') == 1 and vim.lsp.config ~= nil
+M.has_long_end = vim.fn.has('nvim-0.10') == 1
 M.has_core_client = vim.lsp.inline_completion ~= nil
 
 --- Clients of one name, of one buffer or of all.
