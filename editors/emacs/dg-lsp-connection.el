@@ -19,8 +19,13 @@
   "Seconds that a server must have lived to be started again when it dies.
 For so long it also waits for another buffer when the last has gone.")
 
-(defconst dg-lsp-connection--farewells '(kill-buffer-hook change-major-mode-hook)
-  "Hooks that run when a buffer is not any more what it was.")
+(defconst dg-lsp-connection--hooks
+  '((before-change-functions . dg-lsp-connection--check)
+    (after-change-functions . dg-lsp-connection--note)
+    (after-set-visited-file-name-hook . dg-lsp-connection-attach)
+    (change-major-mode-hook . dg-lsp-connection-detach)
+    (kill-buffer-hook . dg-lsp-connection-detach))
+  "What is called in an attached buffer, and by which hook.")
 
 (defconst dg-lsp-connection--no-events
   (if (boundp 'jsonrpc-event-hook)
@@ -42,11 +47,11 @@ That would take longer than all the rest.")
 (cl-defstruct (dg-lsp-connection--document
                (:constructor dg-lsp-connection--make-document)
                (:conc-name dg-lsp-connection--document-))
-  "What CONNECTION knows of a buffer as URI.
+  "What CONNECTION knows of BUFFER as URI.
 That is the text of TICK, under the number VERSION, with so many NEWLINES.
 HEAD and TAIL are how much at both ends is still the same, by all
 changes up to the tick NOTED; nil if there were others."
-  connection uri (version 0) tick newlines head tail noted)
+  connection buffer uri (version 0) tick newlines head tail noted)
 
 (defvar-local dg-lsp-connection--document nil
   "What the server knows of this buffer, or nil if it is not attached.")
@@ -54,9 +59,17 @@ changes up to the tick NOTED; nil if there were others."
 (defvar dg-lsp-connection--all nil
   "The connections that are up, one for each project.")
 
+(defun dg-lsp-connection--own ()
+  "Return what the server knows of this buffer, or nil.
+A clone has a copy of all local variables, but is not attached."
+  (and dg-lsp-connection--document
+       (eq (dg-lsp-connection--document-buffer dg-lsp-connection--document)
+           (current-buffer))
+       dg-lsp-connection--document))
+
 (defun dg-lsp-connection-current ()
   "Return the connection that knows this buffer, or nil."
-  (when-let* ((document dg-lsp-connection--document)
+  (when-let* ((document (dg-lsp-connection--own))
               (connection (dg-lsp-connection--document-connection document)))
     (and (dg-lsp-connection-ready connection) connection)))
 
@@ -180,7 +193,7 @@ changes up to the tick NOTED; nil if there were others."
 
 (defun dg-lsp-connection-starting-p ()
   "Return non-nil if the server of this buffer has not introduced itself yet."
-  (when-let* ((document dg-lsp-connection--document)
+  (when-let* ((document (dg-lsp-connection--own))
               (connection (dg-lsp-connection--document-connection document)))
     (and (jsonrpc-running-p connection)
          (not (dg-lsp-connection-ready connection)))))
@@ -191,9 +204,9 @@ changes up to the tick NOTED; nil if there were others."
   "Return the buffers that are attached to CONNECTION."
   (cl-remove-if-not
    (lambda (buffer)
-     (when-let* ((document (buffer-local-value 'dg-lsp-connection--document
-                                               buffer)))
-       (eq (dg-lsp-connection--document-connection document) connection)))
+     (with-current-buffer buffer
+       (when-let* ((document (dg-lsp-connection--own)))
+         (eq (dg-lsp-connection--document-connection document) connection))))
    (buffer-list)))
 
 (defun dg-lsp-connection--file-uri (file)
@@ -229,30 +242,29 @@ changes up to the tick NOTED; nil if there were others."
   (setq dg-lsp-connection--document
         (dg-lsp-connection--make-document
          :connection (dg-lsp-connection--for (dg-lsp-connection--root))
+         :buffer (current-buffer)
          :uri (dg-lsp-connection--uri)))
-  (add-hook 'before-change-functions #'dg-lsp-connection--check nil t)
-  (add-hook 'after-change-functions #'dg-lsp-connection--note nil t)
-  (dolist (hook dg-lsp-connection--farewells)
-    (add-hook hook #'dg-lsp-connection-detach nil t))
-  (add-hook 'after-set-visited-file-name-hook #'dg-lsp-connection-attach nil t)
+  (pcase-dolist (`(,hook . ,function) dg-lsp-connection--hooks)
+    (add-hook hook function nil t))
   (when (dg-lsp-connection-current)
     (dg-lsp-connection--open (current-buffer))))
 
+(defun dg-lsp-connection--forget ()
+  "Have nothing to do with a server in this buffer any more."
+  (setq dg-lsp-connection--document nil)
+  (pcase-dolist (`(,hook . ,function) dg-lsp-connection--hooks)
+    (remove-hook hook function t)))
+
 (defun dg-lsp-connection-detach ()
   "Let the server forget this buffer, and end it after the last one."
-  (when-let* ((document dg-lsp-connection--document)
+  (when-let* ((document (dg-lsp-connection--own))
               (connection (dg-lsp-connection--document-connection document)))
     (when (and (dg-lsp-connection-current) (jsonrpc-running-p connection))
       (jsonrpc-notify connection :textDocument/didClose
                       (list :textDocument
                             (list :uri (dg-lsp-connection--document-uri
                                         document)))))
-    (setq dg-lsp-connection--document nil)
-    (remove-hook 'before-change-functions #'dg-lsp-connection--check t)
-    (remove-hook 'after-change-functions #'dg-lsp-connection--note t)
-    (remove-hook 'after-set-visited-file-name-hook #'dg-lsp-connection-attach t)
-    (dolist (hook dg-lsp-connection--farewells)
-      (remove-hook hook #'dg-lsp-connection-detach t))
+    (dg-lsp-connection--forget)
     ;; Not at once: a buffer that is reverted comes back.
     (run-with-timer dg-lsp-connection--patience nil
                     #'dg-lsp-connection--end-if-idle connection)))
@@ -290,14 +302,14 @@ changes up to the tick NOTED; nil if there were others."
 
 (defun dg-lsp-connection--check (_start _end)
   "Notice an edit of which no hook was told."
-  (when-let* ((document dg-lsp-connection--document))
+  (when-let* ((document (dg-lsp-connection--own)))
     (unless (eql (dg-lsp-connection--document-noted document)
                  (buffer-chars-modified-tick))
       (setf (dg-lsp-connection--document-noted document) nil))))
 
 (defun dg-lsp-connection--note (start end _length)
   "Note that what is now from START to END is not as the server knows it."
-  (when-let* ((document dg-lsp-connection--document))
+  (when-let* ((document (dg-lsp-connection--own)))
     (when (dg-lsp-connection--document-noted document)
       (cl-callf min (dg-lsp-connection--document-head document) (1- start))
       (cl-callf min (dg-lsp-connection--document-tail document)

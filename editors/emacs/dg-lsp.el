@@ -324,7 +324,9 @@ While ghost text shows:
 An error is told and not raised, for this is done by hooks of modes."
   (unless (or (file-remote-p default-directory)
               (buffer-base-buffer)
-              (minibufferp))
+              ;; Buffers for internal use, such as those in which Org
+              ;; fontifies source blocks.
+              (string-prefix-p " " (buffer-name)))
     (condition-case-unless-debug trouble
         (dg-lsp-connection-attach)
       (error (message "dg-lsp does not start: %s"

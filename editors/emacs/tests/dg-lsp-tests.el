@@ -236,7 +236,12 @@
             (dg-lsp-tests--type " ")
             (with-current-buffer base (dg-lsp-tests--quiet)))
         (switch-to-buffer base)
-        (kill-buffer indirect)))))
+        (kill-buffer indirect))
+      ;; What was edited there is known, and the file is still open.
+      (goto-char (1- (point-max)))
+      (when dg-lsp-tests-beside-eglot
+        (dg-lsp-tests--press "M-RET")
+        (dg-lsp-tests--ghost "width * height")))))
 
 (ert-deftest dg-lsp-tests-an-answer-for-another-place-is-not-shown ()
   (dg-lsp-tests-in "def f():\n    |\n"
@@ -423,10 +428,17 @@
   (skip-unless dg-lsp-tests-beside-eglot)
   (let ((dg-lsp-command '("there-is-no-such-program"))
         (debug-on-error nil))
-    (with-temp-buffer
+    (with-current-buffer (generate-new-buffer "missing")
       (setq default-directory temporary-file-directory)
       (let ((inhibit-message t)) (dg-lsp-mode 1))
-      (should-not (dg-lsp-current-server)))))
+      (should-not (dg-lsp-current-server))
+      (kill-buffer))))
+
+(ert-deftest dg-lsp-tests-buffers-for-internal-use-have-no-server ()
+  (skip-unless dg-lsp-tests-beside-eglot)
+  (with-temp-buffer
+    (dg-lsp-mode 1)
+    (should-not dg-lsp-connection--document)))
 
 (ert-deftest dg-lsp-tests-settings-can-change-and-change-back ()
   (dg-lsp-tests-in "def f():\n    return|\n"
