@@ -239,6 +239,24 @@ def test_commands_tell_what_they_did(desk: Desk, neovim: Neovim) -> None:
     neovim.command("messages clear")
 
 
+def test_asking_from_normal_mode_begins_insert_mode(desk: Desk, neovim: Neovim) -> None:
+    desk.open(f"{HEAD}return |\n")
+    desk.editor.snooze(5)
+    neovim.normal()
+    neovim.call("win_set_cursor", 0, [2, 0])
+    neovim.keys("$")
+    neovim.type(":DgLsp trigger\n")
+    until(lambda: neovim.mode() == "i", "Insert mode does not begin")
+    desk.editor.snooze(0)
+
+
+def test_settings_chosen_later_reach_the_server_that_runs(desk: Desk, neovim: Neovim) -> None:
+    neovim.lua("require('dg_lsp').setup({ settings = { enabled = false } })")
+    desk.editor.wait_for_status("off")
+    neovim.lua("require('dg_lsp').setup({ settings = { enabled = true } })")
+    desk.editor.wait_for_status("ready")
+
+
 def test_toggling_is_the_server_s_own_switch(desk: Desk, neovim: Neovim) -> None:
     neovim.command("DgLsp toggle")
     desk.editor.wait_for_status("off")

@@ -22,6 +22,12 @@ function M.accept(unit)
   return insert.accept(unit)
 end
 
+--- Ask now. Neovim's own client cannot.
+---@return boolean asked
+function M.trigger()
+  return not is_core() and insert.trigger()
+end
+
 local actions = {
   accept = function()
     return M.accept('all')
@@ -33,7 +39,7 @@ local actions = {
     return M.accept('line')
   end,
   dismiss = insert.dismiss,
-  trigger = insert.trigger,
+  trigger = M.trigger,
 }
 
 ---@param bufnr integer

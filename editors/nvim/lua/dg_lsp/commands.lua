@@ -1,8 +1,8 @@
 --- `:DgLsp`: one table of subcommands, each with what it takes and what it does.
 
+local attach = require('dg_lsp.attach')
 local client = require('dg_lsp.client')
 local compat = require('dg_lsp.compat')
-local insert = require('dg_lsp.insert')
 local status = require('dg_lsp.status')
 
 local M = {}
@@ -170,7 +170,13 @@ M.subcommands = {
       set_enabled(not is_enabled())
     end,
   },
-  trigger = { run = insert.trigger },
+  trigger = {
+    run = function()
+      if not attach.trigger() then
+        say('nobody can be asked here, see :DgLsp status', vim.log.levels.WARN)
+      end
+    end,
+  },
   snooze = { run = snooze, complete = among('0', '5', '15', '30', '60') },
   model = { run = choose_model, complete = model_names },
   steps = { run = set_steps, complete = among('1', '2', '4', '8', '16', 'default') },

@@ -5,8 +5,9 @@ local M = {}
 --- Choose options, see |dg_lsp-options|. Not needed: without it the defaults and `vim.g.dg_lsp` hold.
 ---@param options table<string, any>|nil
 function M.setup(options)
-  require('dg_lsp.config').set(options)
-  require('dg_lsp.client').define()
+  local config = require('dg_lsp.config')
+  config.set(options)
+  require('dg_lsp.client').configure(config.get().settings)
 end
 
 --- Accept all of what is shown.
@@ -36,7 +37,7 @@ end
 --- Ask for a completion now.
 ---@return boolean asked
 function M.trigger()
-  return require('dg_lsp.insert').trigger()
+  return require('dg_lsp.attach').trigger()
 end
 
 --- Whether there is something to accept.
