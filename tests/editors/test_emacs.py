@@ -39,15 +39,11 @@ def strings(parts: Sequence[object]) -> str:
     return "(list {})".format(" ".join(f'"{part}"' for part in parts))
 
 
-@pytest.mark.parametrize(
-    ("tests", "beside_eglot"),
-    [("dg-lsp-ghost-tests", "nil"), ("dg-lsp-tests", "nil"), ("dg-lsp-tests", "t")],
-    ids=["ghost text", "by Eglot", "beside Eglot"],
-)
-def test_its_own_tests_pass(emacs: Path, tests: str, beside_eglot: str, tmp_path: Path) -> None:
-    load = ["-l", str(PACKAGE / "tests" / f"{tests}.el")]
-    choose = f"(setq dg-lsp-tests-server {strings(SERVER)} dg-lsp-tests-beside-eglot {beside_eglot})"
-    done = batch(emacs, tmp_path, *load, "--eval", choose, "-f", "ert-run-tests-batch-and-exit")
+@pytest.mark.parametrize("tests", TESTS, ids=lambda path: path.stem)
+def test_its_own_tests_pass(emacs: Path, tests: Path, tmp_path: Path) -> None:
+    load = ["-L", str(tests.parent), "-l", str(tests)]
+    server = f"(setq dg-lsp-tests-server {strings(SERVER)})"
+    done = batch(emacs, tmp_path, *load, "--eval", server, "-f", "ert-run-tests-batch-and-exit")
     assert done.returncode == 0, done.stderr
     assert ", 0 unexpected" in done.stderr
 
