@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any, NoReturn
@@ -153,7 +154,10 @@ class Helix(Editor):
     def text(self) -> str:
         # Helix tells nobody what a buffer holds.
         self.save()
-        return self._file.read_text(encoding="utf-8")
+        # It saves by renaming, and so for a moment there is no file.
+        with contextlib.suppress(FileNotFoundError):
+            return self._file.read_text(encoding="utf-8")
+        return ""
 
     def screen(self) -> str:
         return self._terminal.screen()
