@@ -194,8 +194,10 @@ class Helix(Editor):
         return self._terminal.capture(path)
 
     def close(self) -> None:
-        self.command("quit-all!")
-        self._terminal.close()
+        try:
+            self.command("quit-all!")
+        finally:
+            self._terminal.close()
 
 
 def _missing() -> str | None:

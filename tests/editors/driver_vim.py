@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import re
@@ -174,8 +175,8 @@ class Vim(Editor):
         return self._terminal.capture(path)
 
     def close(self) -> None:
-        self._channel.sendall(json.dumps(["ex", "qall!"]).encode())
-        until(lambda: not self._terminal.is_running(), "Vim does not end")
+        with contextlib.suppress(OSError):
+            self._channel.sendall(json.dumps(["ex", "qall!"]).encode())
         self._answers.close()
         self._channel.close()
         self._terminal.close()
