@@ -103,6 +103,10 @@ class Session:
         self._document.apply(changes, version)
         self._supersede(CHANGED)
 
+    def forget(self) -> None:
+        """Let go of what was offered: it was for other settings."""
+        self._memory = Memory()
+
     def close(self) -> None:
         """Settle what runs."""
         self._supersede(CLOSED)

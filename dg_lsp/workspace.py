@@ -151,6 +151,9 @@ class Workspace:
         logs.set_level(settings.log_level)
         if settings.exclude != before.exclude:
             self.set_folders(self.folders)
+        if settings != before:
+            for session in self._sessions.values():
+                session.forget()
         if settings.engine != before.engine:
             self.backend = self._monitored(settings)
             self._warming = None

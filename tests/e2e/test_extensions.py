@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from dg_lsp.testing_client import INLINE, Message, RawClient, inline_params
+from dg_lsp.testing_client import INLINE, Message, RawClient, inline_params, scripted
 
 WITH_STATUS = {**INLINE, "experimental": {"dg": {"status": True}}}
 TEXT = "def add(first, second):\n    return "
@@ -79,3 +80,18 @@ def test_the_models_to_choose_from_are_the_one_that_ships_and_the_one_in_force(s
     shipped, chosen = execute(client, "dg.models")
     assert (shipped["name"], shipped["model"], shipped["current"]) == ("small", "", False)
     assert (chosen["name"], chosen["model"], chosen["current"]) == ("large", "/models/large", True)
+
+
+def test_what_another_model_offered_is_not_offered_again(tmp_path: Path) -> None:
+    rules = [
+        {"after": "return ", "text": "first + second", "model": ""},
+        {"after": "return ", "text": "second + first", "model": "other"},
+    ]
+    with RawClient(scripted(tmp_path, *rules)) as client:
+        client.initialize()
+        uri = client.open(TEXT)
+        asked = inline_params(uri, 1, 11)
+        answers = [client.call("textDocument/inlineCompletion", asked)]
+        client.notify("workspace/didChangeConfiguration", {"settings": {"dg": {"engine": {"model": "other"}}}})
+        answers.append(client.call("textDocument/inlineCompletion", asked))
+    assert [answer["items"][0]["insertText"] for answer in answers] == ["first + second", "second + first"]
