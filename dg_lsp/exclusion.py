@@ -123,9 +123,10 @@ class Exclusions:
         return None
 
     def _reason_by_file(self, path: Path) -> str | None:
-        for folder in self._folders:
-            if path.is_relative_to(folder) and self._is_ignored(path, folder):
-                return f"An ignore file ({IGNORE_FILE}) names this file."
+        # Outside every workspace folder, as where a client sends none, each folder above the file has its say.
+        within = [folder for folder in self._folders if path.is_relative_to(folder)] or [Path(path.anchor)]
+        if any(self._is_ignored(path, folder) for folder in within):
+            return f"An ignore file ({IGNORE_FILE}) names this file."
         return None
 
     def _is_ignored(self, path: Path, folder: Path) -> bool:

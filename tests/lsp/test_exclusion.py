@@ -175,3 +175,11 @@ def test_the_file_itself_is_never_opened(folder: Path) -> None:
     os.mkfifo(pipe)  # opening it for reading would wait forever
     assert reason(Exclusions([folder], ["*.js"]), pipe) is None
     assert reason(Exclusions([folder]), folder / "missing.py") is None
+
+
+def test_outside_every_workspace_folder_the_ignore_files_above_a_file_hold(folder: Path) -> None:
+    (folder / IGNORE_FILE).write_text("src/\n")
+    assert reason(Exclusions(), folder / "src" / "a.py") is not None
+    assert reason(Exclusions([folder.parent / "elsewhere"]), folder / "src" / "a.py") is not None
+    (folder / "b.py").write_text("")
+    assert reason(Exclusions(), folder / "b.py") is None
