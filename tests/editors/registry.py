@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from importlib import import_module
-from importlib.util import find_spec
-
+import driver_emacs
+import driver_helix
+import driver_neovim
+import driver_vim
+import driver_vscode
 from driver import Known
 
-EDITORS: dict[str, Known] = {}
-for _module in ("driver_vscode", "driver_neovim", "driver_emacs", "driver_vim", "driver_helix"):
-    if find_spec(_module):
-        EDITORS |= import_module(_module).EDITORS
+EDITORS: dict[str, Known] = {
+    **driver_vscode.EDITORS,
+    **driver_neovim.EDITORS,
+    **driver_emacs.EDITORS,
+    **driver_vim.EDITORS,
+    **driver_helix.EDITORS,
+}
