@@ -26,6 +26,7 @@ class VSCode(Editor):
         (directory / "settings.json").write_text(json.dumps({**_server(launch), **_flat("dg", launch.settings)}))
         self._window = (host or vscode.host()).open_window(launch.workspace)
         self._wait_for_server()
+        self._wait_for_ghost_text(launch.home / "first.py")
 
     def open(self, path: Path) -> None:
         # What was open is closed as it stands on disk, or a file that was open before would be shown as it was then.
@@ -166,6 +167,18 @@ class VSCode(Editor):
             lambda: f"the server does not come up: {self.status()}\n{self._window.visible_text()}",
             vscode.STARTING_S,
         )
+
+    def _wait_for_ghost_text(self, file: Path) -> None:
+        # A new window makes what shows ghost text when it is idle; what is typed before that is not asked about.
+        file.write_text("first = 1\n")
+        self.open(file)
+
+        def has_asked() -> bool:
+            self.trigger()
+            reason: str = self._window.execute("dg.explain", file.as_uri())["reason"]
+            return not reason.startswith("Nothing has been asked")
+
+        until(has_asked, "VS Code does not ask for completions", vscode.STARTING_S)
 
     def _buffer(self) -> dict[str, Any]:
         buffer: dict[str, Any] = self._window.ask("buffer")
