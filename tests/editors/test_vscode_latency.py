@@ -22,8 +22,8 @@ from driver_vscode import VSCode
 from dg_engine import paths
 from dg_engine.testing import health_of
 
-WARMING = 5
-TRIALS = 60
+WARMING = 20
+TRIALS = 75
 SAMPLES = 40
 """At least so many trials must show something; the real model sometimes has nothing to say."""
 QUIET_S = 0.4
