@@ -84,7 +84,8 @@ def test_accepting_word_by_word(desk: Desk) -> None:
         words += 1
         if rest:
             desk.editor.wait_for_ghost(rest)
-    assert words == 3
+    # VS Code has its own idea of a word: it stops before the blank behind `*` as well.
+    assert words in {3, 4}
     desk.holds(HEAD + "return width * height\n")
 
 
