@@ -165,7 +165,7 @@ class Host:
     def _open_browser(self) -> Browser:
         self._playwright = sync_playwright().start()
         # The sandbox needs what containers do not give, and root is refused one; only this machine's pages are opened.
-        options = ["--no-sandbox", "--disable-dev-shm-usage"]
+        options = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu"]
         return self._playwright.chromium.launch(executable_path=str(installed("chromium")), args=options)
 
 

@@ -36,6 +36,7 @@ def main() -> None:
 def terminal(editor: Editor, path: Path) -> None:
     """Ghost text in a terminal, its coloured screen drawn as SVG."""
     Desk(editor, "job_queue").open(pictures_vscode.TEXT)
+    editor.execute("cd %:h")  # the status line names the file, and not where this machine keeps it
     editor.type(pictures_vscode.TYPED)
     editor.wait_for_ghost()
     with tempfile.TemporaryDirectory() as directory:

@@ -10,7 +10,13 @@ end
 
 local function highlight()
   local hint = vim.fn.hlexists('ComplHint') == 1 and 'ComplHint' or 'NonText'
-  vim.api.nvim_set_hl(0, 'DgLspGhost', { default = true, link = hint })
+  local id = vim.fn.synIDtrans(vim.fn.hlID(hint))
+  if not vim.o.termguicolors and vim.fn.synIDattr(id, 'fg', 'cterm') == '' then
+    -- 0.12's own colours have none for hints in a terminal of 16, where ghost text would look like text.
+    vim.api.nvim_set_hl(0, 'DgLspGhost', { default = true, ctermfg = 8 })
+  else
+    vim.api.nvim_set_hl(0, 'DgLspGhost', { default = true, link = hint })
+  end
   vim.api.nvim_set_hl(0, 'DgLspDraftSettled', { default = true, link = 'DgLspGhost' })
   vim.api.nvim_set_hl(0, 'DgLspDraft', { default = true, link = 'LineNr' })
 end
