@@ -1,7 +1,7 @@
 """One open document: its text, its syntax tree, what was offered, and at most one request that still runs.
 
 The newest request wins: an older one is settled at once, and so is any whose text has changed meanwhile. Work that lost
-is cancelled, which closes the engine's stream.
+is cancelled, which closes the engine's stream. Work for a request that is sure to come begins before it.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import msgspec
 
 from dg_engine.api import Draft, Infill, InfillRequest
 from dg_engine.errors import EngineError
+from dg_lsp.anticipation import Asked, next_place
 from dg_lsp.backends import Backend
 from dg_lsp.document import Change, Document, Position, Snapshot
 from dg_lsp.exclusion import Exclusions
@@ -89,6 +90,7 @@ class Session:
         self._syntax = syntax_for(snapshot.language_id, "" if path is None else str(path))
         self._memory = Memory()
         self._run: _Run | None = None
+        self._asked: Asked | None = None
         self._unfinished: set[asyncio.Task[Outcome]] = set()
         self.last: Outcome | None = None
         """What the last finished request came to."""
@@ -98,10 +100,19 @@ class Session:
         """Tasks that are not over yet, those on their way out included."""
         return len(self._unfinished)
 
-    def change(self, changes: Sequence[Change], version: int) -> None:
-        """Carry out edits. A request that runs is for an older text and is settled without an answer."""
+    def change(self, changes: Sequence[Change], version: int, services: Services | None = None) -> None:
+        """Carry out edits. A request that runs is for an older text and is settled without an answer.
+
+        With `services`, work begins for the request that the client is about to make, where that can be told.
+        """
         self._document.apply(changes, version)
         self._supersede(CHANGED)
+        asked, self._asked = self._asked, None
+        if services is None or asked is None or services.settings.drafts:
+            return  # drafts are for those who ask
+        snapshot = self._document.snapshot()
+        if (place := next_place(asked, changes, snapshot)) is not None:
+            self._begin(snapshot, Ask(place, automatic=True), services, None)
 
     def forget(self) -> None:
         """Let go of what was offered: it was for other settings."""
@@ -116,8 +127,12 @@ class Session:
 
         `watch` is called with each draft. Cancelling the caller stops the work.
         """
-        self._supersede(SUPERSEDED)
-        run = self._run = _Run(self._answer(self._document.snapshot(), ask, services, watch), self._unfinished)
+        snapshot = self._document.snapshot()
+        run = self._run
+        if run is None or not run.is_for(snapshot, ask, services):
+            run = self._begin(snapshot, ask, services, watch)
+        if ask.automatic and ask.selected is None:
+            self._asked = Asked(snapshot, ask.position)
         try:
             outcome = await run.outcome
             # An edit may have come between the answer and this caller's turn.
@@ -131,6 +146,12 @@ class Session:
             if self._run is run:
                 self._run = None
         return self.last
+
+    def _begin(self, snapshot: Snapshot, ask: Ask, services: Services, watch: Watch | None) -> _Run:
+        self._supersede(SUPERSEDED)
+        key = _Key(snapshot, ask, services)
+        self._run = _Run(key, self._answer(snapshot, ask, services, watch), self._unfinished)
+        return self._run
 
     def _supersede(self, reason: Silence) -> None:
         if self._run is not None:
@@ -190,20 +211,36 @@ class Session:
         return EngineTrouble("The engine ended without an answer.")
 
 
+class _Key(NamedTuple):
+    """What a run is for."""
+
+    snapshot: Snapshot
+    ask: Ask
+    services: Services
+
+
 class _Run:
     """One request's task, and the outcome that its caller waits for: whichever comes first, answer or `stop`."""
 
-    def __init__(self, work: Coroutine[None, None, Outcome], unfinished: set[asyncio.Task[Outcome]]) -> None:
+    def __init__(self, key: _Key, work: Coroutine[None, None, Outcome], unfinished: set[asyncio.Task[Outcome]]) -> None:
+        self._key: _Key | None = key
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         self._task = asyncio.create_task(work)
         unfinished.add(self._task)
         self._task.add_done_callback(unfinished.discard)
         self._task.add_done_callback(self._finish)
 
+    def is_for(self, snapshot: Snapshot, ask: Ask, services: Services) -> bool:
+        """Whether this is the work that such a request needs, begun before it came; true for one request at most."""
+        key, self._key = self._key, None
+        return key is not None and key.snapshot is snapshot and (key.ask, key.services) == (ask, services)
+
     def stop(self, reason: Silence) -> None:
         """Settle the outcome now if it is open, and cancel the work; its cleanup is not waited for."""
         if not self.outcome.done():
             self.outcome.set_result(reason)
+        elif not self.outcome.cancelled() and (error := self.outcome.exception()) is not None:
+            log.debug("Work ended before its request came: %s", error)
         self._task.cancel()
 
     def _finish(self, task: asyncio.Task[Outcome]) -> None:

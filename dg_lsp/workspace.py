@@ -67,7 +67,7 @@ class Workspace:
             log.warning("Edits of a document that was never opened were ignored: %s", uri)
             return
         try:
-            session.change(changes, version)
+            session.change(changes, version, self._services())
         except Exception:
             log.exception("The edits could not be carried out, and the document is closed here: %s", uri)
             self.close(uri)
@@ -83,11 +83,13 @@ class Workspace:
         if session is None:
             outcome: Outcome = UNKNOWN
         else:
-            services = Services(self.settings, self.backend, self.exclusions, self._snoozed)
-            outcome = await session.complete(ask, services, watch if self.settings.drafts else None)
+            outcome = await session.complete(ask, self._services(), watch if self.settings.drafts else None)
         if isinstance(outcome, Silence):
             log.debug("Nothing offered in %s: %s", uri, outcome.reason)
         return outcome
+
+    def _services(self) -> Services:
+        return Services(self.settings, self.backend, self.exclusions, self._snoozed)
 
     def snooze(self, minutes: float) -> datetime | None:
         """Offer nothing unasked for so many minutes; 0 ends the pause. Returns when it ends."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pictures_vscode
 from desk import SERVER, Desk, launch
-from driver import Editor
+from driver_neovim import Neovim
 from rich.console import Console
 from rich.text import Text
 from terminal import COLUMNS
@@ -26,6 +26,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="dg", ignore_cleanup_errors=True) as base:
         os.environ["XDG_RUNTIME_DIR"] = f"{base}/run"
         editor = launch("Neovim 0.12", Path(base), SERVER, minScore=pictures_vscode.UNSURE, multiLine="never")
+        assert isinstance(editor, Neovim)
         try:
             terminal(editor, PICTURES / "neovim.svg")
         finally:
@@ -33,10 +34,10 @@ def main() -> None:
             os.kill(health_of("").pid, 15)
 
 
-def terminal(editor: Editor, path: Path) -> None:
+def terminal(editor: Neovim, path: Path) -> None:
     """Ghost text in a terminal, its coloured screen drawn as SVG."""
     Desk(editor, "job_queue").open(pictures_vscode.TEXT)
-    editor.execute("cd %:h")  # the status line names the file, and not where this machine keeps it
+    editor.command("cd %:h")  # the status line names the file, and not where this machine keeps it
     editor.type(pictures_vscode.TYPED)
     editor.wait_for_ghost()
     with tempfile.TemporaryDirectory() as directory:

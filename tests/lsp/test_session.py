@@ -353,3 +353,104 @@ async def test_an_automatic_answer_that_the_model_doubts_is_not_shown_and_the_re
     outcome = await case.complete(settings, case.ask._replace(automatic=automatic))
     assert isinstance(outcome, Offer) == is_shown
     assert is_shown or f"{score:.1f}" in outcome.reason  # type: ignore[union-attr]
+
+
+TYPING = "def add(a, b):\n    return|"
+
+
+class Typist(Case):
+    """A session whose client asks on its own account after each key, as `services` say."""
+
+    def __init__(self, settings: Settings | None = None, source: str = TYPING) -> None:
+        super().__init__(source)
+        self.services = Services(settings or Settings(debounce_ms=0), self.gate, Exclusions((), ()))
+
+    async def ask_at(self, place: Position) -> Outcome:
+        return await self.session.complete(Ask(place, automatic=True), self.services)
+
+    def press(self, start: Position, end: Position, key: str) -> None:
+        self.session.change([Change(start, end, key)], 2, self.services)
+
+    async def asked(self, requests: int) -> None:
+        """Let the loop turn until the engine was asked so often, and no more often."""
+        for _ in range(100):
+            await asyncio.sleep(0)
+        assert len(self.gate.requests) == requests
+
+
+@pytest.mark.asyncio
+async def test_after_a_key_the_engine_is_asked_before_the_client_asks_and_only_once() -> None:
+    typist = Typist()
+    end = typist.ask.position
+    await typist.ask_at(end)
+    typist.press(end, end, " ")
+    await typist.asked(2)
+    assert typist.gate.requests[-1].prefix.endswith("return ")
+    outcome = await typist.ask_at(Position(end.line, end.character + 1))
+    assert text(outcome) == "a + b"
+    await typist.asked(2)
+
+
+@pytest.mark.asyncio
+async def test_a_line_break_with_its_indentation_and_a_deleted_character_are_keys_too() -> None:
+    typist = Typist()
+    end = typist.ask.position
+    await typist.ask_at(end)
+    typist.press(end, end, "\n    ")
+    await typist.asked(2)
+    await typist.ask_at(Position(2, 4))
+    typist.press(Position(2, 3), Position(2, 4), "")
+    await typist.asked(3)
+    assert typist.gate.requests[-1].prefix.endswith("return\n   ")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("case", ["pasted", "elsewhere", "by hand", "drafts", "nobody asked"])
+async def test_nothing_is_anticipated_where_the_next_request_cannot_be_told(case: str) -> None:
+    typist = Typist(Settings(debounce_ms=0, drafts=case == "drafts"))
+    end = typist.ask.position
+    if case != "nobody asked":
+        await typist.session.complete(Ask(end, automatic=case != "by hand"), typist.services)
+    asked = len(typist.gate.requests)
+    start = Position(0, 0) if case == "elsewhere" else end
+    typist.press(start, start, "pasted text" if case == "pasted" else " ")
+    await typist.asked(asked)
+
+
+@pytest.mark.asyncio
+async def test_a_request_for_another_place_ends_what_was_anticipated() -> None:
+    typist = Typist()
+    end = typist.ask.position
+    await typist.ask_at(end)
+    typist.gate.opened.clear()
+    typist.press(end, end, " ")
+    await typist.asked(2)
+    asking = asyncio.create_task(typist.ask_at(Position(0, 3)))
+    await asyncio.sleep(0)
+    typist.session.close()
+    await asking
+    await ended(typist.session)
+    assert typist.gate.closed == len(typist.gate.requests)
+
+
+@pytest.mark.asyncio
+async def test_an_anticipated_failure_is_told_to_the_request_that_comes() -> None:
+    typist = Typist()
+    end = typist.ask.position
+    await typist.ask_at(end)
+    typist.gate.failure = EngineFailed("broken")
+    typist.press(end, end, " ")
+    await typist.asked(2)
+    assert await typist.ask_at(Position(end.line, end.character + 1)) == EngineTrouble("broken")
+
+
+@pytest.mark.asyncio
+async def test_an_anticipated_answer_is_for_the_settings_of_the_request() -> None:
+    typist = Typist()
+    end = typist.ask.position
+    await typist.ask_at(end)
+    typist.press(end, end, " ")
+    await typist.asked(2)
+    typist.services = typist.services._replace(settings=Settings(enabled=False))
+    outcome = await typist.ask_at(Position(end.line, end.character + 1))
+    assert outcome == Silence("Completions are switched off for python.")
