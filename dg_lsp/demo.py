@@ -130,9 +130,7 @@ def record(settings: dict[str, Any], picture: Path) -> int:
     """Play all scenes and write what was shown as a picture; returns the exit status."""
     console = Console(highlight=False, record=True, width=PICTURE_COLUMNS)
     status = run(settings, console)
-    # Rich's pictures fetch a font from the network; any monospaced one will do.
-    svg = re.sub(r"@font-face \{.*?\}", "", console.export_svg(title="dg-lsp demo"), flags=re.DOTALL)
-    picture.write_text(svg.replace("Fira Code", "monospace"), encoding="utf-8")
+    picture.write_text(svg_of(console, "dg-lsp demo"), encoding="utf-8")
     return status
 
 
@@ -167,3 +165,9 @@ def _draft_line(before: str, draft: Message) -> Text:
 
 def _flat(text: str) -> str:
     return text.replace("\n", LINE_BREAK)
+
+
+def svg_of(console: Console, title: str) -> str:
+    """What a recording console has shown. Rich's own pictures fetch a font from the network; any monospaced one will do."""
+    svg = re.sub(r"@font-face \{.*?\}", "", console.export_svg(title=title), flags=re.DOTALL)
+    return svg.replace("Fira Code", "monospace")

@@ -15,6 +15,7 @@ from rich.text import Text
 from terminal import COLUMNS
 
 from dg_engine.testing import health_of
+from dg_lsp.demo import svg_of
 
 PICTURES = Path(__file__).parents[2] / ".github"
 ROWS = 24
@@ -44,7 +45,7 @@ def terminal(editor: Neovim, path: Path) -> None:
         screen = editor.capture(Path(directory) / "screen").read_text(encoding="utf-8")
     console = Console(record=True, width=COLUMNS, file=io.StringIO())
     console.print(Text.from_ansi("\n".join(screen.split("\n")[-ROWS - 2 :])))
-    console.save_svg(str(path), title=editor.name)
+    path.write_text(svg_of(console, editor.name), encoding="utf-8")
 
 
 if __name__ == "__main__":
