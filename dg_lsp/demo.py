@@ -168,6 +168,6 @@ def _flat(text: str) -> str:
 
 
 def svg_of(console: Console, title: str) -> str:
-    """What a recording console has shown. Rich's own pictures fetch a font from the network; any monospaced one will do."""
+    """What a recording console has shown. Rich's own pictures fetch a font from the network; any monospaced will do."""
     svg = re.sub(r"@font-face \{.*?\}", "", console.export_svg(title=title), flags=re.DOTALL)
     return svg.replace("Fira Code", "monospace")
