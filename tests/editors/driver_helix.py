@@ -26,7 +26,6 @@ language-servers = ["dg-lsp"]
 
 NO_GHOST = "Helix asks for no in-line completion and draws no ghost text; its menu has the completion (test_helix.py)"
 NEEDS_GHOST = (
-    "ghost text",
     "one_line",
     "several_lines",
     "typing_along",

@@ -80,7 +80,9 @@ PACKAGE_LINT = """
 
 
 def test_package_lint_has_nothing_to_say(emacs: Path, tmp_path: Path) -> None:
-    found = sorted((CACHE / "emacs-30").glob("root/usr/share/emacs/site-lisp/elpa-src/package-lint-*"))
+    # Where Debian's package is installed already, it is not fetched once more.
+    roots = (CACHE / "emacs-30" / "root", Path("/"))
+    found = [path for root in roots for path in root.glob("usr/share/emacs/site-lisp/elpa-src/package-lint-*")]
     if not found:
         pytest.skip("package-lint is not here: make editors")
     check = PACKAGE_LINT.format(main=PACKAGE / "dg-lsp.el", files=strings(FILES))

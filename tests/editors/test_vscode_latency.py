@@ -6,8 +6,11 @@ for a machine that is otherwise idle.
 
 from __future__ import annotations
 
+import argparse
+import inspect
 import json
 import os
+import re
 import signal
 import tempfile
 import time
@@ -16,14 +19,16 @@ from pathlib import Path
 
 import driver_vscode_host as vscode
 import pytest
-from desk import ARTIFACTS, SCRIPT, SERVER, launch
+from desk import ARTIFACTS, SERVER, launch
 from driver_vscode import VSCode
 
 from dg_engine import paths
 from dg_engine.testing import health_of
 
 WARMING = 20
-TRIALS = 75
+TRIALS = 80
+TYPED = 4
+APART = 12
 SAMPLES = 40
 """At least so many trials must show something; the real model sometimes has nothing to say."""
 QUIET_S = 0.4
@@ -65,23 +70,34 @@ def base(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize(
-    ("engine", "typed", "last", "bar_ms"),
-    [(("--backend", "scripted", "--script", str(SCRIPT)), "return", " ", 100), ((), "area = ", "wh", 250)],
+    ("engine", "bar_ms"),
+    [(("--backend", "scripted", "--script", "SCRIPT"), 100), ((), 250)],
     ids=["scripted", "small"],
 )
 def test_key_press_to_ghost_text(
     base: Path,
     engine: Sequence[str],
-    typed: str,
-    last: str,
     bar_ms: int,
     request: pytest.FixtureRequest,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    window = launch(VSCode.name, base, [*SERVER, *engine], minScore=UNSURE)
+    script = base / "script.json"
+    script.write_text(
+        json.dumps(
+            {
+                "rules": [
+                    {"after": "= ", "text": "None"},
+                    {"after": "=", "text": "None"},
+                    {"after": "(", "text": "None)"},
+                ]
+            }
+        )
+    )
+    command = [*SERVER, *(str(script) if word == "SCRIPT" else word for word in engine)]
+    window = launch(VSCode.name, base, command, minScore=UNSURE)
     assert isinstance(window, VSCode)
     try:
-        taken = measure(window, typed, last)
+        taken = measure(window)
     finally:
         window.close()
     shown = sorted(time for time in taken if time is not None)
@@ -98,38 +114,53 @@ def test_key_press_to_ghost_text(
     (ARTIFACTS / f"vscode-latency-{name}.json").write_text(json.dumps({"p50": p50, "p95": p95, "samples": taken}))
 
 
-def measure(editor: VSCode, typed: str, last: str) -> list[float | None]:
-    """Milliseconds from one key to ghost text, each time in another place; None where none came.
+def measure(editor: VSCode) -> list[float | None]:
+    """Milliseconds from a key to ghost text, each time at another place of a real file; None where none came.
 
-    Args:
-        editor: with a server.
-        typed: before that key. By then the engine has encoded what stands before the cursor.
-        last: keys to choose from: not the one with which an offer for `typed` began, for that would go on from the
-            server's memory, without the engine.
+    At each place the rest of the line is missing, and four characters of it are typed, the last one timed. By then the
+    engine has encoded what stands before the cursor, as while anybody types; and where an offer began with that very
+    character, what is left of it comes from the server's memory.
     """
+    lines = inspect.getsource(argparse).split("\n")
+    places = list(_places(lines))
+    for row, cut in places:
+        lines[row] = lines[row][: cut - TYPED]
     file = editor.workspace / "latency.py"
-    file.write_text("".join(f"def area_{number}(width, height):\n    \n\n\n" for number in range(TRIALS)))
+    file.write_text("\n".join(lines))
     editor.open(file)
-    return [_one(editor, number, typed, last) for number in range(TRIALS)][WARMING:]
+    original = inspect.getsource(argparse).split("\n")
+    return [_one(editor, row, original[row][cut - TYPED : cut]) for row, cut in places][WARMING:]
 
 
-def _one(editor: VSCode, number: int, typed: str, last: str) -> float | None:
-    editor.go_to(4 * number + 1, 4)
-    editor.type(typed)
-    begun = _wait_for_quiet(editor)
+def _places(lines: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Rows and columns behind an opening bracket or an equals sign in code, far enough from each other."""
+    rows = (row for row in range(100, len(lines)) if re.match(r"\s+[a-z_.]{8,}( =|\()", lines[row]))
+    chosen: list[int] = []
+    for row in rows:
+        if len(chosen) < TRIALS and (not chosen or row > chosen[-1] + APART):
+            chosen.append(row)
+            yield row, re.search(r"= ?|\(", lines[row]).end()  # type: ignore[union-attr]  # the row was chosen for it
+
+
+def _one(editor: VSCode, row: int, typed: str) -> float | None:
+    editor.go_to(row, len(_line(editor, row)))
+    editor.type(typed[:-1])
+    _wait_for_quiet(editor)
     editor.evaluate(NEXT_GHOST)
-    editor.type(next(key for key in last if key not in begun))
+    editor.type(typed[-1])
     taken: float | None = editor.evaluate("() => window.dgLatency")
     editor.dismiss()
     return taken
 
 
-def _wait_for_quiet(editor: VSCode) -> set[str]:
-    """Wait until nothing has been shown for a while, and what had been is dismissed; returns how that began."""
-    since, begun = time.monotonic(), set[str]()
+def _line(editor: VSCode, row: int) -> str:
+    return editor.text().split("\n")[row]
+
+
+def _wait_for_quiet(editor: VSCode) -> None:
+    """Wait until nothing has been shown for a while, and what had been is dismissed."""
+    since = time.monotonic()
     while time.monotonic() < since + QUIET_S:
-        if ghost := editor.ghost():
-            begun.add(ghost[0])
+        if editor.ghost():
             editor.dismiss()
             since = time.monotonic()
-    return begun

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 from desk import SERVER, Desk, launch
 from driver import Editor, until
+from registry import EDITORS
 
 from dg_engine import paths
 from dg_engine.testing import health_of
@@ -44,6 +45,8 @@ def home() -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def window(home: Path, editor_name: str) -> Iterator[Editor]:
     """The editor, set up to show whatever the model writes."""
+    if (reason := EDITORS[editor_name].cannot.get("one_line")) is not None:
+        pytest.skip(f"impossible in {editor_name}: {reason}")
     editor = launch(editor_name, home, SERVER, minScore=UNSURE, engine={"answerTimeoutS": 60})
     try:
         yield editor
@@ -54,8 +57,6 @@ def window(home: Path, editor_name: str) -> Iterator[Editor]:
 @pytest.fixture
 def desk(window: Editor, request: pytest.FixtureRequest) -> Desk:
     """The editor and a file of the test's own."""
-    if "ghost text" in window.cannot:
-        pytest.skip(f"impossible in {window.name}: {window.cannot['ghost text']}")
     return Desk(window, request.node.originalname)
 
 
