@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<|file|>")
-"""Ids 0 to 3, in the order that `ModelConfig` expects."""
+SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<|file|>", "<|suffix|>", "<|middle|>")
+"""Ids 0 to 5, the first three in the order that `ModelConfig` expects. The last two frame the suffix that causal infill reads."""
 
 PIECES = (
     r"\r?\n[ \t]*",
@@ -60,7 +60,7 @@ def save_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
         "pad_token": "<pad>",
         "eos_token": "<eos>",
         "bos_token": "<bos>",
-        "additional_special_tokens": ["<|file|>"],
+        "additional_special_tokens": list(SPECIAL_TOKENS[3:]),
         "clean_up_tokenization_spaces": False,
     }
     (directory / "tokenizer_config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
