@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 _ELSEWHERE = {
     "bench": "dg_engine.bench:bench",
-    "corpus": "dg_engine.training.commands:corpus",
+    "corpus": "dg_engine.training.corpus_command:corpus",
     "evaluate": "dg_engine.evaluation.commands:evaluate",
     "train": "dg_engine.training.commands:train",
 }

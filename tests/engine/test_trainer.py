@@ -19,8 +19,9 @@ from dg_engine.errors import CheckpointError
 from dg_engine.testing import TINY, tiny_tokenizer
 from dg_engine.tokenizer import Tokenizer
 from dg_engine.training.batches import Layout
-from dg_engine.training.commands import corpus, train
+from dg_engine.training.commands import train
 from dg_engine.training.corpus import corpus_settings, read_manifest
+from dg_engine.training.corpus_command import corpus
 from dg_engine.training.encoded import EncodedSplit, encode_split
 from dg_engine.training.objective import Objective
 from dg_engine.training.optimiser import Optimiser, Rates, orthogonalised
