@@ -271,13 +271,20 @@ class DiffusionGemma(nn.Module):
         cache = cache or self.empty_cache(tokens.shape[0])
         positions = torch.arange(cache.length, cache.length + tokens.shape[1], device=tokens.device)
         masks = self._encoder_masks(cache.length, tokens.shape[1], tokens.device)
-        scalars = [layer.layer_scalar for layer in self.model.encoder.language_model.layers]  # type: ignore[union-attr]
-        hidden, keys, values = self._run(self.embed(tokens), positions, cache, masks, scalars)
+        hidden, keys, values = self._run(self.embed(tokens), positions, cache, masks, self._encoder_scalars)
         extended = PrefixCache(
             tuple(torch.cat(pair, dim=2) for pair in zip(cache.keys, keys, strict=True)),
             tuple(torch.cat(pair, dim=2) for pair in zip(cache.values, values, strict=True)),
         )
         return Encoded(hidden, extended)
+
+    def encode_rows(self, tokens: Tensor, cache: PrefixCache, masks: Masks, positions: Tensor) -> Tensor:
+        """Run the causal encoder over rows [B, S] that see a cache through masks of their own, and do not extend it.
+
+        Returns:
+            Hidden states [B, S, H] after the final norm.
+        """
+        return self._run(self.embed(tokens), positions, cache, masks, self._encoder_scalars)[0]
 
     def decode(
         self,
@@ -308,6 +315,10 @@ class DiffusionGemma(nn.Module):
         scalars = [layer.layer_scalar for layer in self.decoder.layers]
         hidden, _, _ = self._run(embedded, positions, windowed, masks or Masks(None, None), scalars)  # type: ignore[arg-type]
         return hidden
+
+    @property
+    def _encoder_scalars(self) -> list[Tensor]:
+        return [layer.layer_scalar for layer in self.model.encoder.language_model.layers]  # type: ignore[union-attr]
 
     def empty_cache(self, batch: int) -> PrefixCache:
         """The cache of nothing."""

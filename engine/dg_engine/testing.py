@@ -77,7 +77,7 @@ SHAPES: dict[str, ModelConfig] = {
 """Shapes that between them reach every branch of the architecture."""
 
 
-SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<|file|>")
+SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<|file|>", "<|suffix|>", "<|middle|>")
 
 
 def tiny_tokenizer(vocab_size: int = 320) -> Tokenizer:

@@ -14,12 +14,13 @@ from dg_engine.model import DiffusionGemma
 from dg_engine.prompt import encode_prefix
 from dg_engine.testing import TINY, tiny_model, tiny_tokenizer
 from dg_engine.tokenizer import Tokenizer
-from dg_engine.training.batches import Batcher, Canvases, Chunks, Layout, canvas_view, noised
+from dg_engine.training.batches import Batch, Batcher, Canvases, Chunks, Layout, Middles, noised
 from dg_engine.training.encoded import EncodedSplit, encode_split
 from dg_engine.training.sources import Document
 from dg_engine.training.spans import Vocabulary
+from dg_engine.training.views import canvas_view, middle_view
 
-LAYOUT = Layout(chunks=2, encoder_tokens=96, canvases=3, slots=48)
+LAYOUT = Layout(chunks=2, encoder_tokens=96, canvases=3, slots=48, middles=4)
 
 
 @pytest.fixture(scope="module")
@@ -41,10 +42,20 @@ def batcher(split: EncodedSplit, tokenizer: Tokenizer) -> Batcher:
 
 
 @pytest.fixture
-def batch(batcher: Batcher) -> tuple[Chunks, Canvases]:
-    chunks, canvases = batcher.batch(LAYOUT)
-    assert canvases is not None
-    return chunks, canvases
+def whole(batcher: Batcher) -> Batch:
+    return batcher.batch(LAYOUT)
+
+
+@pytest.fixture
+def batch(whole: Batch) -> tuple[Chunks, Canvases]:
+    assert whole.canvases is not None
+    return whole.chunks, whole.canvases
+
+
+@pytest.fixture
+def rows(whole: Batch) -> tuple[Chunks, Middles]:
+    assert whole.middles is not None
+    return whole.chunks, whole.middles
 
 
 @pytest.fixture
@@ -65,6 +76,11 @@ def hidden_of(model: DiffusionGemma, chunks: Chunks, canvases: Canvases, embedde
     cache = model.encode(chunks.tokens).cache
     view, masks, positions = canvas_view(model.config, cache, canvases)
     return model.decode(canvases.clean, view, None, positions, masks)
+
+
+def header_length(row: list[int], tokenizer: Tokenizer) -> int:
+    """Tokens before the text of a chunk: `<bos>`, with or without a path and its newline."""
+    return row.index(tokenizer.encode("\n")[0]) + 1 if row[1] == tokenizer.special_id("<|file|>") else 1
 
 
 @pytest.mark.parametrize("number", range(LAYOUT.chunks * LAYOUT.canvases))
@@ -101,6 +117,37 @@ def test_a_canvas_in_a_batch_equals_the_same_canvas_decoded_alone(
         torch.testing.assert_close(together[number, real], alone[0], rtol=1e-4, atol=1e-5)
 
 
+def test_a_causal_row_in_a_batch_equals_the_same_row_read_behind_its_prefix(
+    model: DiffusionGemma, rows: tuple[Chunks, Middles]
+) -> None:
+    chunks, middles = rows
+    together = model.encode_rows(middles.tokens, *middle_view(model.config, model.encode(chunks.tokens).cache, middles))
+    for number, row in enumerate(middles.tokens):
+        prefix = chunks.tokens[number // LAYOUT.middles, None, : int(middles.cut[number])]
+        used = int(middles.answer[number].nonzero().max()) + 1
+        alone = model.encode(row[None, :used], model.encode(prefix).cache).hidden[0]
+        torch.testing.assert_close(together[number, :used], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_causal_row_reads_suffix_then_span_and_is_judged_on_the_span_and_its_end(
+    rows: tuple[Chunks, Middles], split: EncodedSplit, tokenizer: Tokenizer
+) -> None:
+    chunks, middles = rows
+    documents = [split.tokens(document).tolist() for document in range(len(split))]
+    texts = [tokenizer.decode(document) for document in documents]
+    suffix_mark, middle_mark, eos = (tokenizer.special_id(name) for name in ("<|suffix|>", "<|middle|>", "<eos>"))
+    for number, row in enumerate(middles.tokens.tolist()):
+        answer = middles.answer[number].nonzero()[:, 0].tolist()
+        middle = row.index(middle_mark)
+        assert row[0] == suffix_mark
+        assert answer == list(range(middle + 1, answer[-1] + 1))
+        assert row[answer[-1]] == eos
+        prefix = chunks.tokens[number // LAYOUT.middles, : int(middles.cut[number])].tolist()
+        body = prefix[header_length(prefix, tokenizer) :]
+        written = tokenizer.decode(body + row[middle + 1 : answer[-1]] + row[1:middle])
+        assert any(written in text for text in texts)
+
+
 def test_chunk_and_canvas_together_are_the_document(
     batch: tuple[Chunks, Canvases], split: EncodedSplit, tokenizer: Tokenizer
 ) -> None:
@@ -109,7 +156,7 @@ def test_chunk_and_canvas_together_are_the_document(
     for number in range(len(canvases.clean)):
         row = chunks.tokens[number // LAYOUT.canvases, : int(canvases.cut[number])].tolist()
         special = tokenizer.special.tolist()
-        header = row.index(tokenizer.encode("\n")[0]) + 1 if row[1] == 3 else 1
+        header = header_length(row, tokenizer)
         answer = [token for token in canvases.clean[number][canvases.real[number]].tolist() if not special[token]]
         assert any(tokenizer.decode(row[header:] + answer) in text for text in texts)
 
@@ -123,8 +170,7 @@ def test_prefixes_begin_as_they_do_when_an_editor_asks(
     }
     newline = tokenizer.with_newline.tolist()
     for _ in range(20):
-        chunks, _ = batcher.batch(LAYOUT)
-        for row in chunks.tokens.tolist():
+        for row in batcher.batch(LAYOUT).chunks.tokens.tolist():
             assert row[0] == 2
             headers = [header for header in whole_files if tuple(row[: len(header)]) == header]
             rest = row[len(headers[0]) :] if headers else row[1:]
@@ -141,11 +187,10 @@ def test_the_stream_continues_exactly_from_a_saved_place(split: EncodedSplit, to
     second.restore(first.state())
     assert first.epochs > 1
     for _ in range(5):
-        expected, found = first.batch(LAYOUT), second.batch(LAYOUT)
-        assert torch.equal(expected[0].tokens, found[0].tokens)
-        assert expected[1] is not None
-        assert found[1] is not None
-        assert torch.equal(expected[1].clean, found[1].clean)
+        for expected, found in zip(first.batch(LAYOUT), second.batch(LAYOUT), strict=True):
+            assert expected is not None
+            assert found is not None
+            assert all(torch.equal(one, other) for one, other in zip(expected, found, strict=True))
 
 
 def test_noise_falls_on_open_slots_alone_and_on_at_least_one(batch: tuple[Chunks, Canvases]) -> None:

@@ -33,8 +33,8 @@ from dg_engine.training.spans import Vocabulary
 from dg_engine.training.trainer import Layouts, Plan, Progress, Trainer, new_model
 
 CAUSAL = Layout(chunks=2, encoder_tokens=64, canvases=0, slots=0)
-USUAL = Layout(chunks=2, encoder_tokens=64, canvases=2, slots=32)
-WIDE = Layout(chunks=2, encoder_tokens=64, canvases=1, slots=48)
+USUAL = Layout(chunks=2, encoder_tokens=64, canvases=2, slots=32, middles=2)
+WIDE = Layout(chunks=2, encoder_tokens=64, canvases=1, slots=48, middles=2)
 UPDATES = 20
 
 
@@ -121,7 +121,8 @@ def test_all_stages_run_and_leave_metrics_a_plot_and_a_checkpoint(
     assert seen[-1].losses.causal < seen[0].losses.causal
     checks = [line["validation"] for line in read_metrics(tmp_path) if "validation" in line]
     assert checks
-    assert all(set(check) == {"causal", *(f"denoising_{t}" for t in ("1", "0.75", "0.5", "0.25"))} for check in checks)
+    noises = {f"denoising_{t}" for t in ("1", "0.75", "0.5", "0.25")}
+    assert all(set(check) == {"causal", "infill", *noises} for check in checks)
     plot_losses(tmp_path, tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
 

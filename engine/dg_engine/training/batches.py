@@ -1,4 +1,8 @@
-"""Batches of the joint stage: chunks of documents, and several canvases cut out of each that share its encoding."""
+"""Batches: chunks of documents, and several holes cut out of each that share its encoding.
+
+A hole is shown to the decoder as a canvas, and to the encoder as a row in the order prefix, suffix, middle (Bavarian et
+al., arXiv 2207.14255).
+"""
 
 from __future__ import annotations
 
@@ -9,13 +13,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 
 from dg_engine.config import ModelConfig
-from dg_engine.model import Masks, PrefixCache
 from dg_engine.prompt import CUT_STEP
 from dg_engine.training.encoded import EncodedSplit
-from dg_engine.training.spans import Hole, SpanSampler, Vocabulary
+from dg_engine.training.spans import MAX_SUFFIX, Hole, Marks, SpanSampler, Vocabulary
 
 
 class Chunks(NamedTuple):
@@ -38,6 +40,35 @@ class Canvases(NamedTuple):
     """[N] encoder tokens that are the canvas's prefix."""
 
 
+class Middles(NamedTuple):
+    """M = B L rows of the causal side, L consecutive ones over each chunk; R tokens each, padded at the right.
+
+    A row is `<|suffix|>`, the tokens behind the hole, `<|middle|>`, the span, `<eos>`.
+    """
+
+    tokens: Tensor
+    """[M, R]."""
+    answer: Tensor
+    """[M, R] the tokens to be predicted: span and `<eos>`."""
+    cut: Tensor
+    """[M] encoder tokens that are the row's prefix."""
+
+
+class Batch(NamedTuple):
+    """Chunks, and what was cut out of them; None where the layout has none."""
+
+    chunks: Chunks
+    canvases: Canvases | None
+    middles: Middles | None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that one forward pass goes over, padding among them."""
+        canvases = 0 if self.canvases is None else self.canvases.clean.numel()
+        middles = 0 if self.middles is None else self.middles.tokens.numel()
+        return self.chunks.tokens.numel() + canvases + middles
+
+
 class Cut(NamedTuple):
     """One hole with the document that it is in."""
 
@@ -46,6 +77,8 @@ class Cut(NamedTuple):
     hole: Hole
     prefix: int
     """Encoder tokens before the hole, the header among them."""
+    suffix: int = 0
+    """Tokens behind the hole that a row of the causal side is shown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +90,13 @@ class Layout:
     canvases: int
     """Over each chunk; 0 while only the causal side is trained."""
     slots: int
+    middles: int = 0
+    """Rows of the causal side over each chunk."""
+
+    @property
+    def row_tokens(self) -> int:
+        """Tokens of a row: wide enough for the longest hole that a canvas has, and some suffix."""
+        return self.slots + _ROW_BEYOND_CANVAS
 
 
 # One chunk in four is told no path: users complete unnamed buffers too.
@@ -92,15 +132,19 @@ class Batcher:
         self._rng.bit_generator.state = state["rng"]
         self._order = self._shuffled()
 
-    def batch(self, layout: Layout) -> tuple[Chunks, Canvases | None]:
+    def batch(self, layout: Layout) -> Batch:
         """The next batch."""
-        rows, holes = [], []
+        rows, canvases, middles = list[NDArray[np.int64]](), list[Cut](), list[Cut]()
         for _ in range(layout.chunks):
             tokens, cuts = self._chunk(layout)
             rows.append(tokens)
-            holes.extend(cuts)
-        chunks = _padded(rows, layout.encoder_tokens, self._config.pad_token_id)
-        return chunks, lay_out(holes, layout.slots, self._config) if layout.canvases else None
+            canvases += cuts[: layout.canvases]
+            middles += cuts[: layout.middles]
+        return Batch(
+            _padded(rows, layout.encoder_tokens, self._config.pad_token_id),
+            lay_out(canvases, layout.slots, self._config) if canvases else None,
+            lay_out_middles(middles, layout.row_tokens, self._vocabulary.marks, self._config) if middles else None,
+        )
 
     def _shuffled(self) -> NDArray[np.int64]:
         """(document, first token) of every chunk of an epoch; the grid is moved by a random offset in each document."""
@@ -130,12 +174,22 @@ class Batcher:
         start = self._line_start(text, start)
         end = min(len(text), start + layout.encoder_tokens - len(header))
         cuts: list[Cut] = []
-        if layout.canvases:
+        if count := max(layout.canvases, layout.middles):
             nodes = self._data.nodes(document)
             sampler = SpanSampler(text, nodes, (start, end), self._vocabulary, layout.slots, self._rng)
-            holes = [sampler.draw() for _ in range(layout.canvases)]
-            cuts = [Cut(text, hole, len(header) + hole.start - start) for hole in holes]
+            holes = [sampler.draw() for _ in range(count)]
+            cuts = [
+                Cut(text, hole, len(header) + hole.start - start, self._row_suffix(text, hole, layout))
+                for hole in holes
+            ]
         return np.concatenate((header, text[start:end])), cuts
+
+    def _row_suffix(self, text: NDArray[np.int64], hole: Hole, layout: Layout) -> int:
+        """Of a causal row: as many as it may be shown, or any number, so that the length never becomes a cue."""
+        if hole.kind == "end":
+            return 0
+        room = min(MAX_SUFFIX, layout.row_tokens - _ROW_MARKS - (hole.end - hole.start), len(text) - hole.end)
+        return int(self._rng.integers(0, room + 1)) if self._rng.random() < _ANY_SUFFIX else room
 
     def _line_start(self, text: NDArray[np.int64], start: int) -> int:
         """The first line break at or behind a place, as `encode_prefix` cuts; no chunk begins at a document's end."""
@@ -145,6 +199,11 @@ class Batcher:
         breaks = np.flatnonzero(self._vocabulary.newline[text[start : start + CUT_STEP]])
         return min(start + int(breaks[0]) if len(breaks) else start, max(0, len(text) - 2))
 
+
+# `<|suffix|>`, `<|middle|>` and `<eos>`.
+_ROW_MARKS = 3
+_ROW_BEYOND_CANVAS = 8
+_ANY_SUFFIX = 0.2
 
 # Chunks overlap a little: each begins up to a line late, and behind a header.
 _STRIDE = 448
@@ -171,45 +230,6 @@ def noised(canvases: Canvases, corruption: Tensor, noise: Tensor, uniform: Tenso
     return torch.where(replaced, noise, canvases.clean), replaced
 
 
-def canvas_view(config: ModelConfig, cache: PrefixCache, canvases: Canvases) -> tuple[PrefixCache, Masks, Tensor]:
-    """What each canvas sees of its chunk: its own prefix, in sliding layers the last `window` - 1 tokens of it.
-
-    Canvases are rows of their own, so none sees another; a row's cache ends at its cut, so none sees its own answer.
-
-    Args:
-        config: kinds of layers and window.
-        cache: of B chunks of S tokens.
-        canvases: N = B K canvases of C slots.
-
-    Returns:
-        A cache of N rows (S keys in full layers, window - 1 in sliding ones), the masks over it, positions [N, C].
-    """
-    count, slots = canvases.clean.shape
-    length = cache.length
-    rows = cache.keys[0].shape[0]
-    window = config.window - 1
-    near = canvases.cut[:, None] + torch.arange(-window, 0)
-    own = canvases.real[:, None, :].expand(-1, slots, -1)
-    visible = (torch.arange(length) < canvases.cut[:, None])[:, None, :].expand(-1, slots, -1)
-    behind = (near >= 0)[:, None, :].expand(-1, slots, -1)
-    first = torch.arange(rows).repeat_interleave(count // rows)[:, None] * length
-    places = first + near.clamp_min(0)
-
-    def cut(tensor: Tensor, layer: int) -> Tensor:
-        if not config.is_sliding(layer):
-            return tensor[:, None].expand(-1, count // rows, -1, -1, -1).flatten(0, 1)
-        # A table look-up: the gradient of an indexing by two tensors is ten times slower on a CPU.
-        table = tensor.transpose(1, 2).flatten(2).flatten(0, 1)
-        near_cut = functional.embedding(places, table)
-        return near_cut.view(count, window, tensor.shape[1], -1).transpose(1, 2)
-
-    keys = tuple(cut(key, layer) for layer, key in enumerate(cache.keys))
-    values = tuple(cut(value, layer) for layer, value in enumerate(cache.values))
-    positions = canvases.cut[:, None] + torch.arange(slots)
-    masks = Masks(torch.cat((visible, own), dim=2), torch.cat((behind, own), dim=2))
-    return PrefixCache(keys, values), masks, positions
-
-
 def _padded(rows: list[NDArray[np.int64]], width: int, pad: int) -> Chunks:
     tokens = np.full((len(rows), width), pad)
     real = np.zeros((len(rows), width), dtype=bool)
@@ -223,7 +243,7 @@ def lay_out(cuts: list[Cut], slots: int, config: ModelConfig) -> Canvases:
     """The canvases of some holes: span, filler, suffix, padding up to `slots`."""
     clean = np.full((len(cuts), slots), config.pad_token_id)
     filled = np.arange(slots)
-    for number, (text, hole, _) in enumerate(cuts):
+    for number, (text, hole, _, _) in enumerate(cuts):
         span = hole.end - hole.start
         clean[number, :span] = text[hole.start : hole.end]
         clean[number, span : hole.slots] = config.eos_token_id
@@ -232,3 +252,17 @@ def lay_out(cuts: list[Cut], slots: int, config: ModelConfig) -> Canvases:
     used = holes + np.array([cut.hole.suffix for cut in cuts])[:, None]
     arrays = clean, filled < holes, filled < used, np.array([cut.prefix for cut in cuts])
     return Canvases(*map(torch.from_numpy, arrays))
+
+
+def lay_out_middles(cuts: list[Cut], width: int, marks: Marks, config: ModelConfig) -> Middles:
+    """The causal rows of some holes."""
+    tokens = np.full((len(cuts), width), config.pad_token_id)
+    answer = np.zeros((len(cuts), width), dtype=bool)
+    for number, (text, hole, _, suffix) in enumerate(cuts):
+        row = [marks.suffix, *text[hole.end : hole.end + suffix], marks.middle]
+        end = len(row) + hole.end - hole.start
+        tokens[number, : len(row)] = row
+        tokens[number, len(row) : end] = text[hole.start : hole.end]
+        tokens[number, end] = config.eos_token_id
+        answer[number, len(row) : end + 1] = True
+    return Middles(*map(torch.from_numpy, (tokens, answer, np.array([cut.prefix for cut in cuts]))))

@@ -41,6 +41,13 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     show_default=True,
     help="Compiled is three times as fast.",
 )
+@click.option(
+    "--clock",
+    type=click.Choice(["wall", "processor"]),
+    default="wall",
+    show_default=True,
+    help="What --minutes counts: processor time, of all threads together, is fair to a run that shares its machine.",
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 def train(
     corpus_: Path,
@@ -50,6 +57,7 @@ def train(
     accumulate: int,
     threads: int,
     mode: str,
+    clock: str,
     seed: int,
 ) -> None:
     """Train the small model for so many minutes. Killed at any moment, the same command continues it."""
@@ -60,7 +68,8 @@ def train(
     (run_ / "plan.json").write_bytes(msgspec.json.format(msgspec.json.encode(plan)) + b"\n")
     model = trainer.new_model(SMALL, seed, fastest_dtype("cpu"))
     vocabulary = Vocabulary.of(prepared.tokenizer)
-    training = trainer.Trainer(model, prepared.train, prepared.validation, vocabulary, plan, run_)
+    seconds = time.perf_counter if clock == "wall" else time.process_time
+    training = trainer.Trainer(model, prepared.train, prepared.validation, vocabulary, plan, run_, seconds)
     if mode == "compiled":
         # Grouped by kind of layer, of batch, and with or without gradient: more variants than the default of eight.
         torch._dynamo.config.recompile_limit = 64
@@ -100,7 +109,7 @@ def _watched(training: trainer.Trainer, seconds: float, export: trainer.Saved) -
 
         def report(progress: trainer.Progress) -> None:
             nonlocal shown
-            losses = f"causal {float(progress.losses.causal):.3f} denoising {float(progress.losses.denoising):.3f}"
+            losses = " ".join(f"{name} {float(value):.3f}" for name, value in progress.losses._asdict().items())
             line = f"{losses} {progress.tokens_per_second:,.0f} tokens/s"
             bar.update(task, completed=progress.elapsed, description=progress.stage, losses=line)
             if not console.is_terminal and progress.elapsed - shown >= 60:

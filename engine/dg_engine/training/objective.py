@@ -1,4 +1,5 @@
-"""What is minimised: the causal loss of the encoder, and the denoising loss of the canvases that share its cache.
+"""What is minimised: the causal loss of the encoder, its infill loss on rows that show it the suffix, and the denoising
+loss of the canvases that share its cache.
 
 The denoising loss is a flat cross-entropy over all slots of the hole, replaced or not, as in the public recipes for
 this architecture; filler counts less than text. Half of the steps run a first pass without gradient and condition the
@@ -15,9 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dg_engine.model import DiffusionGemma, Masks, PrefixCache
-from dg_engine.training.batches import Canvases, Chunks, canvas_view, noised
+from dg_engine.model import DiffusionGemma, PrefixCache
+from dg_engine.training.batches import Batch, Canvases, Chunks, Middles, noised
 from dg_engine.training.spans import longest_hole
+from dg_engine.training.views import View, canvas_view, middle_view
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,6 +27,7 @@ class Objective:
     """Weights and noise at one moment of a run."""
 
     causal_weight: float = 1.0
+    infill_weight: float = 1.0
     filler_weight: float = 0.3
     all_noise_share: float = 0.2
     """Of canvases that are noise altogether, as every answer begins."""
@@ -45,6 +48,8 @@ class Losses(NamedTuple):
 
     total: Tensor
     causal: Tensor
+    infill: Tensor
+    """Zero in a batch without rows for it."""
     denoising: Tensor
     """Zero in a batch without canvases."""
 
@@ -94,26 +99,38 @@ class Loss:
         self.row_cross_entropy = torch.compile(row_cross_entropy, dynamic=False)
         self.row_losses = torch.compile(row_losses, dynamic=False)
 
-    def __call__(self, chunks: Chunks, canvases: Canvases | None, objective: Objective) -> Losses:
+    def __call__(self, batch: Batch, objective: Objective) -> Losses:
         """The losses of a batch."""
+        chunks, canvases, middles = batch
         encoded = self.model.encode(chunks.tokens)
+        zero = torch.zeros(())
         causal = self._causal(encoded.hidden, chunks)
-        if canvases is None:
-            return Losses(causal, causal, torch.zeros(()))
-        denoising = self._denoising(encoded.cache, canvases, objective)
-        return Losses(denoising + objective.causal_weight * causal, causal, denoising)
+        infill = zero if middles is None else self._infill(encoded.cache, middles)
+        denoising = zero if canvases is None else self._denoising(encoded.cache, canvases, objective)
+        total = denoising + objective.causal_weight * causal + objective.infill_weight * infill
+        return Losses(total, causal, infill, denoising)
 
-    def at(self, chunks: Chunks, canvases: Canvases, corruption: float) -> tuple[Tensor, Tensor]:
-        """(causal, denoising) loss with every canvas corrupted alike and nothing conditioned: for validation."""
-        encoded = self.model.encode(chunks.tokens)
-        causal = self._causal(encoded.hidden, chunks)
-        fixed = Objective(all_noise_share=0.0, grid=(corruption,), conditioned_share=0.0)
-        return causal, self._denoising(encoded.cache, canvases, fixed)
+    def at(self, batch: Batch, corruption: float) -> Losses:
+        """The losses with every canvas corrupted alike and nothing conditioned: for validation."""
+        return self(batch, Objective(all_noise_share=0.0, grid=(corruption,), conditioned_share=0.0))
 
     def _causal(self, hidden: Tensor, chunks: Chunks) -> Tensor:
         each = self.row_cross_entropy(self.model, hidden[:, :-1].flatten(0, 1), chunks.tokens[:, 1:].flatten())
         real = chunks.real[:, 1:].flatten()
         return (each * real).sum() / real.sum()
+
+    def _infill(self, cache: PrefixCache, middles: Middles) -> Tensor:
+        """The causal loss of span and `<eos>`. The head sees at most a third of the rows' tokens, always as many."""
+        view = middle_view(self.model.config, cache, middles)
+        hidden = self.model.encode_rows(middles.tokens, *view)[:, :-1].flatten(0, 1)
+        answer = middles.answer[:, 1:].flatten()
+        places = answer.nonzero()[:, 0][: len(answer) // 3]
+        padding = len(answer) // 3 - len(places)
+        weight = functional.pad(torch.ones(len(places)), (0, padding))
+        places = functional.pad(places, (0, padding))
+        target = middles.tokens[:, 1:].flatten()[places]
+        each = self.row_cross_entropy(self.model, functional.embedding(places, hidden), target)
+        return (each * weight).sum() / weight.sum()
 
     def _denoising(self, cache: PrefixCache, canvases: Canvases, objective: Objective) -> Tensor:
         view = canvas_view(self.model.config, cache, canvases)
@@ -144,9 +161,7 @@ class Loss:
         certainty = found.entropy * found.right * objective.certainty_weight
         return ((found.cross_entropy + certainty) * weight).sum() / weight.sum()
 
-    def _first_pass(
-        self, canvas: Tensor, view: tuple[PrefixCache, Masks, Tensor], signal: Tensor, canvases: Canvases
-    ) -> _FirstPass:
+    def _first_pass(self, canvas: Tensor, view: View, signal: Tensor, canvases: Canvases) -> _FirstPass:
         """Signal and samples at the slots that a hole may have, at a random temperature for each canvas."""
         hidden = self._decode(canvas, view, signal)[:, : longest_hole(canvases.clean.shape[1])]
         temperature = 0.5 + 0.5 * self._uniform((len(canvas), 1, 1))
@@ -158,7 +173,7 @@ class Loss:
         sample = torch.searchsorted(running, target, right=True)[..., 0].clamp_max(scores.shape[-1] - 1)
         return _FirstPass(self.model.soft_embedding(probabilities), sample)
 
-    def _decode(self, canvas: Tensor, view: tuple[PrefixCache, Masks, Tensor], signal: Tensor) -> Tensor:
+    def _decode(self, canvas: Tensor, view: View, signal: Tensor) -> Tensor:
         cache, masks, positions = view
         return self.model.decode(canvas, cache, signal, positions, masks)
 

@@ -44,20 +44,33 @@ class Hole(NamedTuple):
     kind: SpanKind
 
 
+class Marks(NamedTuple):
+    """The tokens that frame the suffix for the causal side."""
+
+    suffix: int
+    middle: int
+
+
 class Vocabulary(NamedTuple):
-    """What the sampler must know of every token."""
+    """What a batch must know of the tokens."""
 
     newline: NDArray[np.bool_]
     """[V] it begins a line."""
     typed: NDArray[np.bool_]
     """[V] people type behind it."""
+    marks: Marks
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Vocabulary:
-        """Read both off the tokens' texts."""
+        """Read them off the tokens' texts.
+
+        Raises:
+            CheckpointError: the tokenizer lacks `<|suffix|>` or `<|middle|>`.
+        """
         newline = tokenizer.with_newline.numpy()
         typed = [text.endswith(_TYPED_AT) or text.strip(" _").isalpha() for text in tokenizer.texts]
-        return cls(newline, newline | np.array(typed))
+        marks = Marks(tokenizer.special_id("<|suffix|>"), tokenizer.special_id("<|middle|>"))
+        return cls(newline, newline | np.array(typed), marks)
 
 
 class SpanSampler:

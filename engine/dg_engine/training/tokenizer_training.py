@@ -14,7 +14,7 @@ from pathlib import Path
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<|file|>", "<|suffix|>", "<|middle|>")
-"""Ids 0 to 5, the first three in the order that `ModelConfig` expects. The last two frame the suffix that causal infill reads."""
+"""Ids 0 to 5, the first three as `ModelConfig` expects them. The last two frame the suffix for causal infill."""
 
 PIECES = (
     r"\r?\n[ \t]*",

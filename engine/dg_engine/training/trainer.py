@@ -44,10 +44,10 @@ class Layouts:
 def layouts(chunks: int, encoder_tokens: int = 512) -> Layouts:
     """The layouts of the small model: as many decoder slots as fit beside the encoder's tokens in the same time."""
 
-    def layout(canvases: int, slots: int) -> Layout:
-        return Layout(chunks=chunks, encoder_tokens=encoder_tokens, canvases=canvases, slots=slots)
+    def layout(canvases: int, slots: int, middles: int) -> Layout:
+        return Layout(chunks=chunks, encoder_tokens=encoder_tokens, canvases=canvases, slots=slots, middles=middles)
 
-    return Layouts(causal=layout(0, 0), usual=layout(8, 64), wide=layout(5, 96))
+    return Layouts(causal=layout(0, 0, 0), usual=layout(5, 64, 7), wide=layout(3, 96, 4))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -130,7 +130,7 @@ class Trainer:
         ]
         for layout in (self.plan.layouts.causal, self.plan.layouts.usual, self.plan.layouts.wide):
             for objective in kinds:
-                self.loss(*self.batcher.batch(layout), objective).total.backward()  # type: ignore[no-untyped-call]
+                self.loss(self.batcher.batch(layout), objective).total.backward()  # type: ignore[no-untyped-call]
         self.model.zero_grad(set_to_none=True)
         self.loss.generator.set_state(state)
         self.batcher.restore(place)
@@ -202,14 +202,14 @@ class Trainer:
         return progress
 
     def _accumulate(self, moment: Moment) -> tuple[Losses, int]:
-        sums, tokens = torch.zeros(3), 0
+        sums, tokens = torch.zeros(len(Losses._fields)), 0
         for index in range(self.plan.accumulate):
             layout = self.plan.layouts.pick(moment.stage, self.update * self.plan.accumulate + index)
-            chunks, canvases = self.batcher.batch(layout)
-            losses = self.loss(chunks, canvases, moment.objective)
+            batch = self.batcher.batch(layout)
+            losses = self.loss(batch, moment.objective)
             (losses.total / self.plan.accumulate).backward()  # type: ignore[no-untyped-call]
             sums += torch.stack([value.detach().float() for value in losses])
-            tokens += chunks.tokens.numel() + (0 if canvases is None else canvases.clean.numel())
+            tokens += batch.tokens
         return Losses(*(sums / self.plan.accumulate)), tokens
 
     def _fold_in(self) -> None:
@@ -234,6 +234,7 @@ class Trainer:
             "stage": progress.stage,
             "loss": float(progress.losses.total),
             "causal": float(progress.losses.causal),
+            "infill": float(progress.losses.infill),
             "denoising": float(progress.losses.denoising),
             "rate": moment.rate,
             "gradient_norm": norm,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+
 import torch
 
 from dg_engine.config import ModelConfig
@@ -25,18 +27,17 @@ class Validation:
 
     @torch.no_grad()
     def losses(self, loss: Loss) -> dict[str, float]:
-        """`causal`, and `denoising_<corruption>`: means over the batches, in nats per token.
+        """`causal`, `infill` and `denoising_<corruption>`: means over the batches, in nats per token.
 
         The generator is lent: the run's randomness is the same with and without validation.
         """
         lent, loss.generator = loss.generator, torch.Generator().manual_seed(1)
-        sums: dict[str, float] = {}
-        for chunks, canvases in self._batches:
-            for corruption in CORRUPTIONS if canvases is not None else ():
-                assert canvases is not None  # noqa: S101  (narrows for the type checker)
-                causal, denoising = loss.at(chunks, canvases, corruption)
-                sums["causal"] = sums.get("causal", 0.0) + float(causal) / len(CORRUPTIONS)
-                key = f"denoising_{corruption:g}"
-                sums[key] = sums.get(key, 0.0) + float(denoising)
+        sums: defaultdict[str, float] = defaultdict(float)
+        for batch in self._batches:
+            for corruption in CORRUPTIONS:
+                found = loss.at(batch, corruption)
+                sums["causal"] += float(found.causal) / len(CORRUPTIONS)
+                sums["infill"] += float(found.infill) / len(CORRUPTIONS)
+                sums[f"denoising_{corruption:g}"] += float(found.denoising)
         loss.generator = lent
         return {key: value / len(self._batches) for key, value in sums.items()}

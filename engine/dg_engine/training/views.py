@@ -1,0 +1,87 @@
+"""What a hole sees of the chunk that it was cut out of, while training: its own prefix, and nothing else.
+
+Holes are rows of their own, so none sees another; a row's cache ends at its cut, so none sees its own answer.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dg_engine.config import ModelConfig
+from dg_engine.model import Masks, PrefixCache
+from dg_engine.training.batches import Canvases, Middles
+
+
+class View(NamedTuple):
+    """A cache of N rows (S keys in full layers, window - 1 in sliding ones), masks over it, positions [N, C]."""
+
+    cache: PrefixCache
+    masks: Masks
+    positions: Tensor
+
+
+def canvas_view(config: ModelConfig, cache: PrefixCache, canvases: Canvases) -> View:
+    """What canvases see: every slot their whole prefix, in sliding layers its last `window` - 1 tokens, and all slots.
+
+    Args:
+        config: kinds of layers and window.
+        cache: of B chunks of S tokens.
+        canvases: N = B K canvases of C slots.
+    """
+    slots = canvases.clean.shape[1]
+    own = canvases.real[:, None, :].expand(-1, slots, -1)
+    full, near = _prefix_masks(config, cache.length, canvases.cut, slots)
+    masks = Masks(torch.cat((full, own), dim=2), torch.cat((near, own), dim=2))
+    return View(_cut(config, cache, canvases.cut), masks, _positions(canvases.cut, slots))
+
+
+def middle_view(config: ModelConfig, cache: PrefixCache, middles: Middles) -> View:
+    """What causal rows see, as the encoder would that read them behind their prefix.
+
+    Args:
+        config: kinds of layers and window.
+        cache: of B chunks of S tokens.
+        middles: M = B L rows of R tokens.
+    """
+    width = middles.tokens.shape[1]
+    back = torch.arange(width)[:, None] - torch.arange(width)
+    causal = (back >= 0).expand(len(middles.cut), -1, -1)
+    full, near = _prefix_masks(config, cache.length, middles.cut, width)
+    # Key j of the window stands `window` - 1 - j tokens before the cut; token i of the row has moved on by i.
+    near = near & (torch.arange(config.window - 1) >= torch.arange(width)[:, None])
+    masks = Masks(torch.cat((full, causal), dim=2), torch.cat((near, causal & (back < config.window)), dim=2))
+    return View(_cut(config, cache, middles.cut), masks, _positions(middles.cut, width))
+
+
+def _positions(cut: Tensor, width: int) -> Tensor:
+    return cut[:, None] + torch.arange(width)
+
+
+def _prefix_masks(config: ModelConfig, length: int, cut: Tensor, width: int) -> tuple[Tensor, Tensor]:
+    """[N, width, S] and [N, width, window - 1]: the keys before the cut."""
+    full = (torch.arange(length) < cut[:, None])[:, None, :].expand(-1, width, -1)
+    near = (cut[:, None] + torch.arange(1 - config.window, 0) >= 0)[:, None, :].expand(-1, width, -1)
+    return full, near
+
+
+def _cut(config: ModelConfig, cache: PrefixCache, cuts: Tensor) -> PrefixCache:
+    """The cache once for each of N rows; in sliding layers only what stands in the window before each row's cut."""
+    count, chunks, window = len(cuts), cache.keys[0].shape[0], config.window - 1
+    near = cuts[:, None] + torch.arange(-window, 0)
+    first = torch.arange(chunks).repeat_interleave(count // chunks)[:, None] * cache.length
+    places = first + near.clamp_min(0)
+
+    def cut(tensor: Tensor, layer: int) -> Tensor:
+        if not config.is_sliding(layer):
+            return tensor[:, None].expand(-1, count // chunks, -1, -1, -1).flatten(0, 1)
+        # A table look-up: the gradient of an indexing by two tensors is ten times slower on a CPU.
+        table = tensor.transpose(1, 2).flatten(2).flatten(0, 1)
+        rows = functional.embedding(places, table)
+        return rows.view(count, window, tensor.shape[1], -1).transpose(1, 2)
+
+    keys = tuple(cut(key, layer) for layer, key in enumerate(cache.keys))
+    return PrefixCache(keys, tuple(cut(value, layer) for layer, value in enumerate(cache.values)))
