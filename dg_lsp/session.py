@@ -18,10 +18,10 @@ import msgspec
 
 from dg_engine.api import Draft, Infill, InfillRequest
 from dg_engine.errors import EngineError
+from dg_engine.exclusion import Exclusions
 from dg_lsp.anticipation import Asked, next_place
 from dg_lsp.backends import Backend
 from dg_lsp.document import Change, Document, Position, Snapshot
-from dg_lsp.exclusion import Exclusions
 from dg_lsp.memory import Memory
 from dg_lsp.planning import Plan, PlanningOptions, SelectedCompletion, Silence, plan
 from dg_lsp.postprocess import Suggestion, suggest

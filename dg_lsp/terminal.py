@@ -16,9 +16,9 @@ from rich.text import Text
 
 from dg_engine.api import Draft
 from dg_engine.errors import EngineError
+from dg_engine.exclusion import Exclusions
 from dg_lsp.backends import Backend
 from dg_lsp.document import Document, Point
-from dg_lsp.exclusion import Exclusions
 from dg_lsp.place import Place
 from dg_lsp.planning import Plan, Silence
 from dg_lsp.session import Ask, EngineTrouble, Offer, Outcome, Services, Session, Watch

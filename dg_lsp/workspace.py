@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from dg_engine.errors import EngineError
+from dg_engine.exclusion import Exclusions
 from dg_lsp import logs
 from dg_lsp.backends import Backend
 from dg_lsp.document import Change, Document
-from dg_lsp.exclusion import Exclusions
 from dg_lsp.planning import Silence
 from dg_lsp.session import Ask, EngineTrouble, Offer, Outcome, Services, Session, Watch
 from dg_lsp.settings import Settings, SettingsError, parse

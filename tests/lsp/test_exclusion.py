@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dg_lsp.exclusion import IGNORE_FILE, SECRETS, Exclusions
+from dg_engine.exclusion import IGNORE_FILE, SECRETS, Exclusions
 
 
 def uri_of(path: Path) -> str:

@@ -11,9 +11,9 @@ import pytest
 
 from dg_engine.api import Draft, Infill, InfillRequest, Piece
 from dg_engine.errors import EngineFailed
+from dg_engine.exclusion import Exclusions
 from dg_lsp.backends import Report
 from dg_lsp.document import Change, Position
-from dg_lsp.exclusion import Exclusions
 from dg_lsp.planning import Plan, Silence
 from dg_lsp.session import CHANGED, CLOSED, SUPERSEDED, Ask, EngineTrouble, Offer, Outcome, Selected, Services, Session
 from dg_lsp.settings import EngineSettings, Settings

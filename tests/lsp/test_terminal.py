@@ -7,8 +7,8 @@ import io
 import pytest
 from rich.console import Console
 
+from dg_engine.exclusion import Exclusions
 from dg_lsp.document import Document, Position
-from dg_lsp.exclusion import Exclusions
 from dg_lsp.scripted import Rule, Script, ScriptedBackend
 from dg_lsp.session import Ask, Offer, Services, Session
 from dg_lsp.settings import Settings

@@ -1,4 +1,4 @@
-"""Which files are never read and never sent: secrets by their names, and what the user's rules say.
+"""Which files are never read, never sent and never learnt from: secrets by their names, and what the user's rules say.
 
 Rules are lines in the manner of `.gitignore`, matched without regard to case:
 
