@@ -18,7 +18,7 @@ from typing import IO, Any
 
 Message = dict[str, Any]
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 """A wait longer than this has failed; no test waits that long when all is well."""
 
 INLINE = {"textDocument": {"inlineCompletion": {"dynamicRegistration": False}}}

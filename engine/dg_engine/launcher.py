@@ -148,15 +148,21 @@ class _Waiting:
             self._on_exit(status)
 
     def _on_exit(self, status: int) -> None:
-        # Status 0 without an answer: another engine holds the lock and still imports, or has just died.
+        # Status 0 without an answer: another engine holds the lock and still imports, has died, or was idle and has gone.
         self._silent_after_exit += 1
         if status != 0 or self._silent_after_exit * self._spec.poll_interval_s > GRACE_S:
             tail = log_tail(paths.log_path(self._spec.model))
             raise EngineUnavailable(f"The engine stopped while it started (status {status}). Its log ends:\n{tail}")
+        if self._silent_after_exit % SILENT_POLLS == 0:
+            self.process = None
 
 
 GRACE_S = 30.0
 """How long the winner of the lock may import torch before it listens: 2 s from a warm disk cache, far more cold."""
+
+
+SILENT_POLLS = 20
+"""After so many without an answer another start is tried; while the winner of the lock imports, it ends at once."""
 
 
 def log_tail(path: Path) -> str:

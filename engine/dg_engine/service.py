@@ -96,7 +96,8 @@ class Service:
             self._state, self._message, self.last_used = "failed", str(error), time.monotonic()
             return
         self._report("", 1.0)
-        self._engine, self._state = engine, "ready"
+        # Idle time begins here: an engine that loads for long would otherwise be gone before its starter sees it ready.
+        self._engine, self._state, self.last_used = engine, "ready", time.monotonic()
         _log.info("ready: %s", engine.info)
         return
         yield  # makes this a generator: a job whose one unit is the loading

@@ -275,7 +275,7 @@ class Emacs(Editor):
             f" (vector (with-current-buffer (window-buffer) {form}))) 'utf-8) t)"
         )
         command = [str(self._client), f"--socket-name={self._socket}", "--eval", wrapped]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=30)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
         if done.returncode:
             raise AssertionError(f"{self.name}: {form}: {done.stdout}{done.stderr}")
         return json.loads(base64.b64decode(done.stdout.strip().strip('"')))[0]

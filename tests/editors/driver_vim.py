@@ -15,7 +15,7 @@ from programs import installed
 from terminal import ROWS, Terminal
 
 PLUGIN = Path(__file__).parents[2] / "editors" / "vim"
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 VIMRC = """
 set nocompatible nobackup noswapfile hidden

@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 EXTENSION = Path(__file__).parents[2] / "editors" / "vscode"
 SIZE = (1200, 750)
-STARTING_S = 60.0
+STARTING_S = 120.0
 
 USER_SETTINGS = {
     "chat.disableAIFeatures": True,

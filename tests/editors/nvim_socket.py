@@ -12,7 +12,7 @@ from typing import Any
 
 import msgpack  # type: ignore[import-untyped]
 
-PATIENCE_S = 30.0
+PATIENCE_S = 60.0
 
 
 class NeovimError(AssertionError):

@@ -31,7 +31,7 @@ def batch(program: Path, home: Path, *arguments: str) -> subprocess.CompletedPro
     # Not -Q: Debian's eglot for Emacs 28 lies in a directory of packages.
     command = [str(program), "-q", "--batch", "-L", str(PACKAGE), *arguments]
     environment = {**os.environ, "HOME": str(home), "XDG_RUNTIME_DIR": str(home), "LC_ALL": "C.UTF-8"}
-    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=110)
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=environment, timeout=240)
 
 
 def strings(parts: Sequence[object]) -> str:

@@ -68,7 +68,7 @@ def headless(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     program = PROGRAMS[name]()
     assert program is not None
     command = [str(program), "--headless", "-u", "NONE", "--cmd", f"set runtimepath^={PLUGIN}", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
 
 def messages(neovim: Neovim) -> list[str]:

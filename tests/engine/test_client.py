@@ -103,7 +103,7 @@ def service(short_directory: Path) -> Iterator[tuple[Service, str]]:
     )
     thread = threading.Thread(target=server.run)
     thread.start()
-    assert started.wait(20)
+    assert started.wait(60)
     yield state, f"unix:{path}"
     server.should_exit = True
     thread.join()

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import aclosing, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,9 @@ socket = sys.argv[sys.argv.index("--socket") + 1]
 mode = sys.argv[1]
 if mode == "dies":
     sys.exit("the checkpoint is not there")
+if mode == "leaves" and not Path(socket + ".left").exists():
+    Path(socket + ".left").touch()
+    sys.exit(0)
 lock = FileLock(socket + ".lock")
 try:
     lock.acquire(timeout=0)
@@ -114,6 +118,12 @@ async def test_two_clients_at_the_same_moment_end_up_with_one_engine(home: Path)
         await engine.aclose()
     assert len(pids) == 1
     assert len(started(home)) == 1
+
+
+@pytest.mark.asyncio
+async def test_an_engine_that_was_idle_and_left_before_it_was_seen_is_started_again(home: Path) -> None:
+    async with aclosing(await ensure_engine(replace(spec(home, "leaves"), poll_interval_s=0.01))) as engine:
+        assert (await engine.client.health()).state == "ready"
 
 
 @pytest.mark.asyncio

@@ -55,8 +55,8 @@ def test_requests_of_different_documents_take_turns_unit_by_unit(worker: Worker)
     worker.submit(units("a", 3, log), "a", first)
     worker.submit(units("b", 3, log), "b", second)
     worker.start()
-    assert first.ended.wait(10)
-    assert second.ended.wait(10)
+    assert first.ended.wait(60)
+    assert second.ended.wait(60)
     assert log == ["a", "b", "a", "b", "a", "b"]
     assert first.items[-1] == second.items[-1] == DONE
 
@@ -68,8 +68,8 @@ def test_a_newer_request_of_a_document_replaces_the_older_exactly_once(worker: W
     worker.submit(units("other", 2, log), "b", other)
     worker.submit(units("new", 2, log), "a", newer)
     worker.start()
-    assert newer.ended.wait(10)
-    assert other.ended.wait(10)
+    assert newer.ended.wait(60)
+    assert other.ended.wait(60)
     assert older.items == [SUPERSEDED]
     assert log.count("old") == 0
     assert newer.items[-1] == other.items[-1] == DONE
@@ -83,17 +83,17 @@ def test_a_running_request_is_replaced_within_one_unit(worker: Worker) -> None:
         for step in range(50):
             worked.append(step)
             reached.set()
-            assert go_on.wait(10)
+            assert go_on.wait(60)
             yield Draft(step=step, pieces=(), milliseconds=0.0)
         yield DONE
 
     older, newer = Recorder(), Recorder()
     worker.start()
     worker.submit(slow(), "a", older)
-    assert reached.wait(10)
+    assert reached.wait(60)
     worker.submit(units("new", 1, []), "a", newer)
     go_on.set()
-    assert newer.ended.wait(10)
+    assert newer.ended.wait(60)
     assert older.items == [SUPERSEDED]
     assert worked == [0]
 
@@ -104,7 +104,7 @@ def test_a_cancelled_request_is_dropped_before_its_next_unit(worker: Worker) -> 
     def slow() -> Iterator[Item]:
         try:
             reached.set()
-            assert go_on.wait(10)
+            assert go_on.wait(60)
             yield Draft(step=1, pieces=(), milliseconds=0.0)
             raise AssertionError("worked on after cancellation")
         finally:
@@ -113,15 +113,15 @@ def test_a_cancelled_request_is_dropped_before_its_next_unit(worker: Worker) -> 
     cancelled, next_one = Recorder(), Recorder()
     worker.start()
     job = worker.submit(slow(), "", cancelled)
-    assert reached.wait(10)
+    assert reached.wait(60)
     worker.cancel(job)
     worker.submit(units("next", 1, []), "", next_one)
     go_on.set()
-    assert next_one.ended.wait(10)
+    assert next_one.ended.wait(60)
     assert cancelled.items == []
     assert worker.active == 0
     del job
-    assert closed.wait(10)
+    assert closed.wait(60)
 
 
 def test_a_failing_request_is_answered_and_the_next_one_works(worker: Worker) -> None:
@@ -133,8 +133,8 @@ def test_a_failing_request_is_answered_and_the_next_one_works(worker: Worker) ->
     worker.start()
     worker.submit(broken(), "a", failed)
     worker.submit(units("b", 1, []), "b", fine)
-    assert fine.ended.wait(10)
-    assert failed.ended.wait(10)
+    assert fine.ended.wait(60)
+    assert failed.ended.wait(60)
     assert isinstance(failed.items[-1], Failure)
     assert "out of tensors" in failed.items[-1].message
     assert fine.items[-1] == DONE
@@ -145,6 +145,6 @@ def test_requests_without_a_document_never_replace_one_another(worker: Worker) -
     worker.submit(units("a", 1, []), "", first)
     worker.submit(units("b", 1, []), "", second)
     worker.start()
-    assert first.ended.wait(10)
-    assert second.ended.wait(10)
+    assert first.ended.wait(60)
+    assert second.ended.wait(60)
     assert first.items[-1] == second.items[-1] == DONE
