@@ -148,7 +148,7 @@ class _Waiting:
             self._on_exit(status)
 
     def _on_exit(self, status: int) -> None:
-        # Status 0 without an answer: another engine holds the lock and still imports, has died, or was idle and has gone.
+        # Status 0 without an answer: another engine holds the lock and still imports, or one was idle and has gone.
         self._silent_after_exit += 1
         if status != 0 or self._silent_after_exit * self._spec.poll_interval_s > GRACE_S:
             tail = log_tail(paths.log_path(self._spec.model))
