@@ -12,6 +12,7 @@ mpl.use("Agg")
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from dg_engine.training.run_state import read_metrics
 
@@ -38,6 +39,11 @@ def plot_losses(run: Path, target: Path) -> None:
     axes.grid(alpha=0.3)
     if steps:
         axes.legend(fontsize="small")
+    save(figure, target)
+
+
+def save(figure: Figure, target: Path) -> None:
+    """Write a picture beside its place and rename it, and forget it."""
     partial = target.with_suffix(".partial.png")
     figure.savefig(partial, dpi=120, bbox_inches="tight")
     plt.close(figure)
