@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shutil
-import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import click
 import msgspec
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dg_engine.engine import fastest_dtype
 from dg_engine.training import trainer
@@ -20,6 +18,7 @@ from dg_engine.training.plots import plot_losses
 from dg_engine.training.prepare import load_prepared
 from dg_engine.training.small_model import GENERATION, INFILL, SMALL
 from dg_engine.training.spans import Vocabulary
+from dg_engine.training.watching import watched
 
 _WORK = Path(".work")
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -77,7 +76,8 @@ def train(
         started = time.perf_counter()
         training.warm_up()
         click.echo(f"compiled in {time.perf_counter() - started:.0f} s; training from update {training.update}")
-    _watched(training, plan.seconds, lambda: _export(training, corpus_, run_))
+    export = partial(_export, training, corpus_, run_)
+    watched(lambda report: training.run(report, export), plan.seconds, training.elapsed)
     click.echo(f"{training.update} updates, {training.tokens:,} tokens; the model is in {run_ / 'model'}")
 
 
@@ -92,29 +92,3 @@ def _export(training: trainer.Trainer, corpus_: Path, run_: Path) -> None:
     plot_losses(run_, run_ / "loss.png")
     shutil.copyfile(run_ / "loss.png", target / "loss.png")
     write_card(target, corpus_, run_)
-
-
-def _watched(training: trainer.Trainer, seconds: float, export: trainer.Saved) -> None:
-    """Run with a progress bar on a terminal, or with a line a minute anywhere else."""
-    console = Console()
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[losses]}"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("train", total=seconds, losses="")
-        shown = training.elapsed
-
-        def report(progress: trainer.Progress) -> None:
-            nonlocal shown
-            losses = " ".join(f"{name} {float(value):.3f}" for name, value in progress.losses._asdict().items())
-            line = f"{losses} {progress.tokens_per_second:,.0f} tokens/s"
-            bar.update(task, completed=progress.elapsed, description=progress.stage, losses=line)
-            if not console.is_terminal and progress.elapsed - shown >= 60:
-                shown = progress.elapsed
-                sys.stdout.write(f"{progress.elapsed / 60:6.1f} min  {progress.stage:7} {progress.update:6} {line}\n")
-                sys.stdout.flush()
-
-        training.run(report, export)
