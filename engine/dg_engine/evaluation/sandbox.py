@@ -1,12 +1,14 @@
 """Runs what a model wrote: in a process of its own, without network, with little time, memory and disk.
 
-It keeps accidents in, endless loops and programs that eat the memory, and takes away the network. It is no prison for
-code that somebody wrote to break out.
+It keeps accidents in: endless loops, programs that eat the memory, files removed or written elsewhere; and takes away
+the network. It is no prison for code that somebody wrote to break out.
 """
 
 from __future__ import annotations
 
+import os
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
@@ -54,6 +56,6 @@ def run(program: str, limits: Limits = Limits()) -> Verdict:
             return "timeout"
         finally:
             with suppress(ProcessLookupError):
-                process.kill()
+                os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
     return "passed" if output == word.encode() else "failed"

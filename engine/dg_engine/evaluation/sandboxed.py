@@ -2,35 +2,105 @@
 
 It takes its limits from the command line and the program from standard input, shuts itself in, runs the program and
 writes the word that it was given. Whatever else happens, the word is not written.
+
+Each wall stands twice where it can: the kernel's (namespaces, Landlock, resource limits), which some kernels lack or
+refuse, and an audit hook (PEP 578), which every Python has and no program can take away.
 """
 
+import _posixsubprocess
 import ctypes
 import os
 import resource
+import struct
 import sys
+from collections.abc import Callable
+from typing import Any
 
 CLONE_NEWUSER, CLONE_NEWNET = 0x10000000, 0x40000000
+PR_SET_NO_NEW_PRIVS = 38
+LANDLOCK_CREATE_RULESET, LANDLOCK_ADD_RULE, LANDLOCK_RESTRICT_SELF = 444, 445, 446
+EXECUTE, WRITE_FILE, TRUNCATE = 1 << 0, 1 << 1, 1 << 14
+CHANGE = 0b1111111110000 | WRITE_FILE
+"""Landlock's rights to write, remove and make, of its first version."""
+
 FORBIDDEN = ("socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.kill", "ctypes.")
+CHANGING = (
+    "os.ch",
+    "os.link",
+    "os.mkdir",
+    "os.remove",
+    "os.rename",
+    "os.rmdir",
+    "os.symlink",
+    "os.truncate",
+    "os.utime",
+)
+WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+MOST_FILES = 64
+"""That a program may open for writing: the limit on a file's size alone bounds no disk."""
 
 
 def shut_in(cpu_s: int, memory: int, file_size: int) -> None:
-    """Give away the network, most of the memory and the time. What the kernel refuses the audit hook still forbids."""
+    """Give away the network, other processes, other directories, most of the memory and the time."""
+    here = os.path.realpath(".")
     if sys.platform == "linux":
         # A network namespace of its own has no interface but a loopback that is down. Needs a user namespace unless
-        # root, and some kernels allow none; then the hook below is all there is.
+        # root, and some kernels allow none.
         ctypes.CDLL(None).unshare(CLONE_NEWNET if os.geteuid() == 0 else CLONE_NEWUSER | CLONE_NEWNET)
+        confine(here)
     resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-    sys.addaudithook(refuse)
+    # The one way to another process that tells no audit hook.
+    _posixsubprocess.fork_exec = no_process
+    sys.addaudithook(guard(here))
 
 
-def refuse(event: str, _: object) -> None:
-    """An audit hook (PEP 578), which cannot be taken away again."""
-    if event.startswith(FORBIDDEN):
-        raise PermissionError(f"{event} is not for programs in the sandbox")
+def confine(directory: str) -> None:
+    """Let the kernel allow changes in one directory alone, and no execution anywhere, where it has Landlock (5.13)."""
+    version = landlock_version()
+    if version < 1:
+        return
+    libc = ctypes.CDLL(None)
+    change = CHANGE | (TRUNCATE if version >= 3 else 0)
+    rights = struct.pack("=Q", change | EXECUTE)
+    rules = libc.syscall(LANDLOCK_CREATE_RULESET, rights, ctypes.c_size_t(len(rights)), 0)
+    for path, allowed in ((directory, change), (os.devnull, WRITE_FILE)):
+        beneath = struct.pack("=Qi", allowed, os.open(path, os.O_PATH))
+        libc.syscall(LANDLOCK_ADD_RULE, rules, 1, beneath, 0)
+    libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    libc.syscall(LANDLOCK_RESTRICT_SELF, rules, 0)
+
+
+def landlock_version() -> int:
+    """What the kernel has of Landlock; below one is nothing."""
+    return int(ctypes.CDLL(None).syscall(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), 1))
+
+
+def no_process(*_: object) -> None:
+    """Stands for what starts processes."""
+    raise PermissionError("processes are not for programs in the sandbox")
+
+
+def guard(directory: str) -> Callable[[str, tuple[Any, ...]], None]:
+    """An audit hook that lets a program write a few files in one directory, and keeps all else as it is."""
+    opened = 0
+
+    def refuse(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal opened
+        if event.startswith(FORBIDDEN):
+            raise PermissionError(f"{event} is not for programs in the sandbox")
+        writes = event == "open" and arguments[2] & WRITING
+        if writes or event.startswith(CHANGING) or event == "shutil.rmtree":
+            opened += bool(writes)
+            paths = [path for path in arguments if isinstance(path, str | bytes)]
+            ours = (os.path.realpath(os.fsdecode(path)) for path in (paths[:1] if writes else paths))
+            if opened > MOST_FILES or not all(f"{path}/".startswith(f"{directory}/") for path in ours):
+                raise PermissionError(f"{event} beyond its directory is not for programs in the sandbox")
+
+    return refuse
 
 
 def main() -> None:
@@ -45,4 +115,5 @@ def main() -> None:
     os.write(out, word.encode())
 
 
-main()
+if __name__ == "__main__":
+    main()
