@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -15,22 +16,23 @@ from click.testing import CliRunner
 from dg_engine import checkpoint
 from dg_engine.api import Infill, InfillRequest
 from dg_engine.engine import Engine
-from dg_engine.errors import CheckpointError
-from dg_engine.testing import TINY, tiny_tokenizer
+from dg_engine.errors import CheckpointError, EngineError
+from dg_engine.testing import TINY, tiny_model, tiny_tokenizer
 from dg_engine.tokenizer import Tokenizer
 from dg_engine.training.batches import Layout
 from dg_engine.training.commands import train
-from dg_engine.training.corpus import corpus_settings, read_manifest
+from dg_engine.training.corpus import read_manifest
 from dg_engine.training.corpus_command import corpus
 from dg_engine.training.encoded import EncodedSplit, encode_split
 from dg_engine.training.objective import Objective
 from dg_engine.training.optimiser import Optimiser, Rates, orthogonalised
+from dg_engine.training.plan import Layouts, Plan, with_settings
 from dg_engine.training.plots import plot_losses
 from dg_engine.training.run_state import STATE_FILE, read_metrics
 from dg_engine.training.schedule import Schedule
 from dg_engine.training.sources import Document
 from dg_engine.training.spans import Vocabulary
-from dg_engine.training.trainer import Layouts, Plan, Progress, Trainer, new_model
+from dg_engine.training.trainer import Progress, Trainer, new_model
 
 CAUSAL = Layout(chunks=2, encoder_tokens=64, canvases=0, slots=0)
 USUAL = Layout(chunks=2, encoder_tokens=64, canvases=2, slots=32, middles=2)
@@ -58,7 +60,7 @@ def tokenizer() -> Tokenizer:
 def split(tokenizer: Tokenizer) -> EncodedSplit:
     sources = sorted(Path(__file__).parent.glob("*.py"))
     documents = [Document("own", f"tests/engine/{file.name}", file.read_text(encoding="utf-8")) for file in sources]
-    return EncodedSplit(encode_split(documents, tokenizer, lambda document, count: None))
+    return EncodedSplit(encode_split(documents, tokenizer))
 
 
 def make(directory: Path, split: EncodedSplit, tokenizer: Tokenizer) -> Trainer:
@@ -202,12 +204,43 @@ def test_the_schedule_goes_through_its_stages_and_ends_at_zero() -> None:
         Schedule(causal_until=0.9, joint_until=0.5)
 
 
+def test_any_number_of_a_plan_is_set_by_its_name() -> None:
+    plan = Plan(seconds=60, layouts=Layouts(causal=CAUSAL, usual=USUAL, wide=WIDE))
+    named = ["schedule.objective.filler_weight=1", "rates.betas=[0.8, 0.9]", "accumulate=3", "layouts.usual.middles=5"]
+    changed = with_settings(plan, named)
+    assert changed.schedule.at(0.9).objective.filler_weight == 1.0
+    assert changed.rates.betas == (0.8, 0.9)
+    assert (changed.accumulate, changed.layouts.usual.middles) == (3, 5)
+    assert with_settings(changed, ["schedule.objective.filler_weight=0.3"]).layouts == changed.layouts
+
+
+@pytest.mark.parametrize("setting", ["shedule.warm_up=1", "accumulate=half", "accumulate=1.5", "rates=1", "seed.x=1"])
+def test_a_setting_that_a_plan_does_not_have_is_refused_by_name(setting: str) -> None:
+    plan = Plan(seconds=60, layouts=Layouts(causal=CAUSAL, usual=USUAL, wide=WIDE))
+    with pytest.raises(EngineError, match=re.escape(f"--set {setting}")):
+        with_settings(plan, [setting])
+
+
+def test_training_begins_with_the_weights_of_a_checkpoint_of_the_same_shape(tmp_path: Path) -> None:
+    known = tiny_model(replace(TINY, num_experts=1, top_k_experts=1))
+    checkpoint.save(known, tmp_path)
+    begun = new_model(known.config, 0, torch.float32, tmp_path)
+    torch.testing.assert_close(begun.state_dict(), known.state_dict())
+    trained = {name for name, parameter in begun.named_parameters() if parameter.requires_grad}
+    assert {name for name, _ in begun.named_parameters() if name not in trained and "router" not in name} == set()
+    assert trained
+    with pytest.raises(CheckpointError, match="another shape"):
+        new_model(replace(known.config, intermediate_size=96), 0, torch.float32, tmp_path)
+
+
 def test_the_commands_lead_from_documents_to_a_checkpoint_that_the_engine_opens(tmp_path: Path) -> None:
     corpus_directory, run = tmp_path / "corpus", tmp_path / "run"
-    _write_corpus(corpus_directory)
-    made = CliRunner().invoke(corpus, ["--directory", str(corpus_directory)], catch_exceptions=False)
+    sources = [str(folder) for folder in _write_projects(tmp_path)]
+    splits = ["--validation", "some-validation", "--held-out", "some-held_out"]
+    building = ["build", *sources, *splits, "--directory", str(corpus_directory)]
+    made = CliRunner().invoke(corpus, building, catch_exceptions=False)
     assert made.exit_code == 0
-    assert "3 projects" in made.output
+    assert "encoding 3/3" in made.output
     arguments = ["--corpus", str(corpus_directory), "--run", str(run), "--minutes", "0.01", "--chunks", "1"]
     for _ in range(2):
         done = CliRunner().invoke(train, [*arguments, "--mode", "eager"], catch_exceptions=False)
@@ -222,18 +255,17 @@ def test_the_commands_lead_from_documents_to_a_checkpoint_that_the_engine_opens(
     assert all(record.tokens > 0 for record in read_manifest(corpus_directory).projects)
 
 
-def _write_corpus(directory: Path) -> None:
-    """Documents as if chosen already, so that nothing is fetched: enough to learn 4,096 tokens from."""
-    directory.mkdir()
+def _write_projects(directory: Path) -> list[Path]:
+    """Three projects out of the standard library, enough to learn 4,096 tokens from."""
     library = sorted(Path(json.__file__).parents[1].glob("[a-t]*.py"))
-    projects = {"train": library[:80], "validation": library[80:84], "held_out": library[84:88]}
-    records = []
-    for split, files in projects.items():
-        name = "python-standard-library" if split == "train" else f"some-{split}"
-        documents = [Document(name, file.name, file.read_text(encoding="utf-8")) for file in files]
-        lines = b"".join(msgspec.json.encode(document) + b"\n" for document in documents)
-        (directory / f"documents-{split}.jsonl").write_bytes(lines)
-        about = {"version": "3", "licence": "PSF-2.0", "files": len(files), "bytes": 1, "dropped": {}, "sha256": ""}
-        records.append({"name": name, "split": split, **about})
-    manifest = {"settings": corpus_settings([]), "projects": records, "refused": []}
-    (directory / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    projects = {
+        "python-standard-library": library[:80],
+        "some-validation": library[80:84],
+        "some-held_out": library[84:],
+    }
+    for name, files in projects.items():
+        (directory / name).mkdir()
+        (directory / name / "LICENSE").write_text("PYTHON SOFTWARE FOUNDATION LICENSE VERSION 2\n", encoding="utf-8")
+        for file in files:
+            shutil.copyfile(file, directory / name / file.name)
+    return [directory / name for name in projects]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from functools import partial
@@ -14,6 +15,7 @@ import torch
 from dg_engine.engine import fastest_dtype
 from dg_engine.training import trainer
 from dg_engine.training.card import write_card
+from dg_engine.training.plan import Plan, layouts, with_settings
 from dg_engine.training.plots import plot_losses
 from dg_engine.training.prepare import load_prepared
 from dg_engine.training.small_model import GENERATION, INFILL, SMALL
@@ -47,6 +49,10 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     show_default=True,
     help="What --minutes counts: processor time, of all threads together, is fair to a run that shares its machine.",
 )
+@click.option("--init", "start", type=_FOLDER, help="Begin with the weights of this checkpoint, of the same shape.")
+@click.option(
+    "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any number of the plan: schedule.causal_until=0.2."
+)
 @click.option("--seed", type=int, default=0, show_default=True)
 def train(
     corpus_: Path,
@@ -57,15 +63,19 @@ def train(
     threads: int,
     mode: str,
     clock: str,
+    start: Path | None,
+    settings: tuple[str, ...],
     seed: int,
 ) -> None:
     """Train the small model for so many minutes. Killed at any moment, the same command continues it."""
     torch.set_num_threads(threads)
     prepared = load_prepared(corpus_)
-    plan = trainer.Plan(seconds=minutes * 60, layouts=trainer.layouts(chunks), accumulate=accumulate, seed=seed)
+    plan = with_settings(
+        Plan(seconds=minutes * 60, layouts=layouts(chunks), accumulate=accumulate, seed=seed), settings
+    )
     run_.mkdir(parents=True, exist_ok=True)
     (run_ / "plan.json").write_bytes(msgspec.json.format(msgspec.json.encode(plan)) + b"\n")
-    model = trainer.new_model(SMALL, seed, fastest_dtype("cpu"))
+    model = trainer.new_model(SMALL, seed, fastest_dtype("cpu"), start)
     vocabulary = Vocabulary.of(prepared.tokenizer)
     seconds = time.perf_counter if clock == "wall" else time.process_time
     training = trainer.Trainer(model, prepared.train, prepared.validation, vocabulary, plan, run_, seconds)
@@ -88,7 +98,9 @@ def _export(training: trainer.Trainer, corpus_: Path, run_: Path) -> None:
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(corpus_ / name, target / name)
     (target / "generation_config.json").write_bytes(msgspec.json.format(msgspec.json.encode(GENERATION)) + b"\n")
-    (target / "infill_config.json").write_bytes(msgspec.json.format(msgspec.json.encode(INFILL)) + b"\n")
+    bias = math.log(1 / training.plan.schedule.objective.filler_weight)
+    infill = msgspec.structs.replace(INFILL, filler_bias=bias)
+    (target / "infill_config.json").write_bytes(msgspec.json.format(msgspec.json.encode(infill)) + b"\n")
     plot_losses(run_, run_ / "loss.png")
     shutil.copyfile(run_ / "loss.png", target / "loss.png")
     write_card(target, corpus_, run_)

@@ -6,7 +6,7 @@ Three stages: causal only, since every strong diffusion model of code began as a
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
 from dg_engine.training.objective import Objective
@@ -27,6 +27,8 @@ class Moment(NamedTuple):
 class Schedule:
     """Where the stages end, as fractions of the run, and how weights and rates move through them."""
 
+    objective: Objective = field(default_factory=Objective)
+    """What the stages start from."""
     causal_until: float = 0.3
     joint_until: float = 0.87
     warm_up: float = 0.02
@@ -48,11 +50,12 @@ class Schedule:
     def at(self, fraction: float) -> Moment:
         """The moment at a fraction of the run, 0 to 1."""
         if fraction < self.causal_until:
-            return Moment("causal", self.rate(fraction), Objective())
+            return Moment("causal", self.rate(fraction), self.objective)
         done = (fraction - self.causal_until) / (1 - self.causal_until)
         if fraction < self.joint_until:
             return Moment("joint", self.rate(fraction), self._joint(fraction, done))
-        finish = Objective(
+        finish = replace(
+            self.objective,
             causal_weight=self.last_causal_weight,
             own_noise_share=self.own_noise_share,
             certainty_weight=self.certainty_weight,
@@ -68,7 +71,8 @@ class Schedule:
     def _joint(self, fraction: float, done: float) -> Objective:
         through = (fraction - self.causal_until) / max(1e-9, self.joint_until - self.causal_until)
         ramp = min(1.0, done / self.corruption_ramp) if self.corruption_ramp else 1.0
-        return Objective(
+        return replace(
+            self.objective,
             causal_weight=1.0 + (self.last_causal_weight - 1.0) * through,
             most_corruption=0.3 + 0.7 * ramp,
             own_noise_share=self.own_noise_share if done >= self.own_noise_from else 0.0,

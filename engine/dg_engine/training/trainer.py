@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,59 +12,17 @@ from torch import Tensor
 
 from dg_engine import checkpoint
 from dg_engine.config import ModelConfig
+from dg_engine.errors import CheckpointError
 from dg_engine.model import DiffusionGemma
-from dg_engine.training.batches import Batcher, Layout
+from dg_engine.training.batches import Batcher
 from dg_engine.training.encoded import EncodedSplit
 from dg_engine.training.objective import Loss, Losses, Objective
-from dg_engine.training.optimiser import Optimiser, Rates
+from dg_engine.training.optimiser import Optimiser
+from dg_engine.training.plan import Plan
 from dg_engine.training.run_state import Metrics, load_state, save_state
-from dg_engine.training.schedule import Moment, Schedule, Stage
+from dg_engine.training.schedule import Moment, Stage
 from dg_engine.training.spans import Vocabulary
 from dg_engine.training.validation import Validation
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Layouts:
-    """The shapes of batches: causal, usual canvases, and now and then wide ones for long holes."""
-
-    causal: Layout
-    usual: Layout
-    wide: Layout
-    wide_every: int = 3
-    """One batch in so many is wide."""
-
-    def pick(self, stage: Stage, number: int) -> Layout:
-        """The layout of a batch, by its number in the run."""
-        if stage == "causal":
-            return self.causal
-        return self.wide if number % self.wide_every == self.wide_every - 1 else self.usual
-
-
-def layouts(chunks: int, encoder_tokens: int = 512) -> Layouts:
-    """The layouts of the small model: as many decoder slots as fit beside the encoder's tokens in the same time."""
-
-    def layout(canvases: int, slots: int, middles: int) -> Layout:
-        return Layout(chunks=chunks, encoder_tokens=encoder_tokens, canvases=canvases, slots=slots, middles=middles)
-
-    return Layouts(causal=layout(0, 0, 0), usual=layout(5, 64, 7), wide=layout(3, 96, 4))
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Plan:
-    """How a run goes."""
-
-    seconds: float
-    """Wall clock to spend, compilation aside."""
-    layouts: Layouts
-    accumulate: int = 2
-    """Batches to an update."""
-    rates: Rates = field(default_factory=Rates)
-    schedule: Schedule = field(default_factory=Schedule)
-    seed: int = 0
-    average_decay: float = 0.9965
-    """Of the exponential average of the weights, kept over the warm-down."""
-    save_every: float = 60.0
-    validate_every: float = 300.0
 
 
 class Progress(NamedTuple):
@@ -242,14 +199,23 @@ class Trainer:
         }
 
 
-def new_model(config: ModelConfig, seed: int, dtype: torch.dtype) -> DiffusionGemma:
-    """A freshly drawn model, every projection back into the residual stream zero.
+def new_model(config: ModelConfig, seed: int, dtype: torch.dtype, start: Path | None = None) -> DiffusionGemma:
+    """A model to be trained: the checkpoint at `start`, or freshly drawn, with every projection back to the residual zero.
 
     A router with one expert has nothing to learn: its softmax is 1, and a norm follows its scale. It is left out of the
     gradient, which also spares the compiler an atomic sum into one bf16 number that it cannot vectorise on two threads.
+
+    Raises:
+        CheckpointError: the checkpoint cannot be read, or is of another shape.
     """
-    model = DiffusionGemma(config)
-    checkpoint.initialise(model, torch.Generator().manual_seed(seed))
+    if start is not None:
+        model = checkpoint.load(start, dtype=torch.float32)
+        if model.config != config:
+            raise CheckpointError(f"{start}/config.json: is of another shape than the model to be trained")
+        model.train().requires_grad_()
+    else:
+        model = DiffusionGemma(config)
+        checkpoint.initialise(model, torch.Generator().manual_seed(seed))
     if config.num_experts == 1:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_("router" not in name)

@@ -1,0 +1,92 @@
+"""How a run goes: its length, the shapes of its batches, its schedule; any number of it can be set by name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+
+from dg_engine.errors import EngineError
+from dg_engine.training.batches import Layout
+from dg_engine.training.optimiser import Rates
+from dg_engine.training.schedule import Schedule, Stage
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Layouts:
+    """The shapes of batches: causal, usual canvases, and now and then wide ones for long holes."""
+
+    causal: Layout
+    usual: Layout
+    wide: Layout
+    wide_every: int = 3
+    """One batch in so many is wide."""
+
+    def pick(self, stage: Stage, number: int) -> Layout:
+        """The layout of a batch, by its number in the run."""
+        if stage == "causal":
+            return self.causal
+        return self.wide if number % self.wide_every == self.wide_every - 1 else self.usual
+
+
+def layouts(chunks: int, encoder_tokens: int = 512) -> Layouts:
+    """The layouts of the small model: about as many tokens of holes as of chunks, more of them for the causal side."""
+
+    def layout(canvases: int, slots: int, middles: int) -> Layout:
+        return Layout(chunks=chunks, encoder_tokens=encoder_tokens, canvases=canvases, slots=slots, middles=middles)
+
+    return Layouts(causal=layout(0, 0, 0), usual=layout(5, 64, 7), wide=layout(3, 96, 4))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """How a run goes."""
+
+    seconds: float
+    """To spend, by the trainer's clock, compilation aside."""
+    layouts: Layouts
+    accumulate: int = 2
+    """Batches to an update."""
+    rates: Rates = field(default_factory=Rates)
+    schedule: Schedule = field(default_factory=Schedule)
+    seed: int = 0
+    average_decay: float = 0.9965
+    """Of the exponential average of the weights, kept over the warm-down."""
+    save_every: float = 60.0
+    validate_every: float = 300.0
+
+
+def with_settings(plan: Plan, settings: Iterable[str]) -> Plan:
+    """The plan with some of its numbers changed.
+
+    Args:
+        plan: what is not named stays.
+        settings: `name=value`, the name a path through the fields, as `schedule.objective.filler_weight=1`.
+
+    Raises:
+        EngineError: there is no such number, or the value does not fit it; names the setting.
+    """
+    for setting in settings:
+        name, _, value = setting.partition("=")
+        try:
+            plan = _replaced(plan, name.split("."), value)
+        except (AttributeError, TypeError, ValueError) as error:
+            raise EngineError(f"--set {setting}: {error}; names are those of plan.json in the run's folder") from error
+    return plan
+
+
+def _replaced(value: Any, path: list[str], text: str) -> Any:
+    first, *rest = path
+    known = getattr(value, first)
+    if dataclasses.is_dataclass(known) != bool(rest):
+        raise ValueError(f"{first} is {'a group' if not rest else 'no group'}")
+    return dataclasses.replace(value, **{first: _replaced(known, rest, text) if rest else _parsed(text, known)})
+
+
+def _parsed(text: str, like: Any) -> Any:
+    """The text as a value of the type of `like`: a number, or numbers in JSON's brackets."""
+    kind = tuple[float, ...] if isinstance(like, tuple) else type(like)
+    return msgspec.json.decode(text.encode(), type=kind, strict=not isinstance(like, float))
