@@ -18,7 +18,7 @@ PACKAGES = {
 }
 FORBIDDEN = {
     "dg_kernels": {"dg_engine", "dg_lsp", "pygls", "lsprotocol", "transformers", "safetensors", "tokenizers"},
-    "dg_engine": {"dg_lsp", "pygls", "lsprotocol", "tree_sitter", "transformers"},
+    "dg_engine": {"dg_lsp", "pygls", "lsprotocol", "transformers"},
     "dg_lsp": {"dg_kernels", "torch", "triton", "tokenizers", "safetensors", "transformers"},
 }
 TORCH_FREE = {"api", "client", "errors", "exclusion", "launcher", "paths"}
@@ -74,6 +74,13 @@ def test_the_server_sees_only_the_torch_free_half_of_the_engine() -> None:
         if name.startswith("dg_engine.") and name.split(".")[1] not in TORCH_FREE
     ]
     assert not wrong
+
+
+def test_the_engine_parses_code_only_to_learn_from_it() -> None:
+    knowing = {
+        path.parent.name for path in modules("dg_engine") if any(n.startswith("tree_sitter") for n in imports(path))
+    }
+    assert knowing == {"training"}
 
 
 def test_protocol_types_stay_in_handlers_and_conversion() -> None:

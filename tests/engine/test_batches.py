@@ -32,7 +32,7 @@ def tokenizer() -> Tokenizer:
 def split(tokenizer: Tokenizer) -> EncodedSplit:
     sources = sorted(Path(__file__).parent.glob("*.py"))
     documents = [Document("own", f"tests/engine/{file.name}", file.read_text(encoding="utf-8")) for file in sources]
-    return EncodedSplit(encode_split(documents, tokenizer, lambda document, count: None))
+    return EncodedSplit(encode_split(documents, tokenizer))
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import zipfile
 from email.message import Message
 from pathlib import Path
 
@@ -16,14 +15,12 @@ from tokenizers import Tokenizer as Backend
 
 from dg_engine.errors import EngineError
 from dg_engine.tokenizer import Tokenizer
-from dg_engine.training.corpus import MAX_PROJECT_BYTES, choose, read_manifest
-from dg_engine.training.duplicates import Duplicates, benchmark_windows, windows
-from dg_engine.training.encoded import EncodedSplit, encode_split, save_split
+from dg_engine.training.credentials import holds_secret
+from dg_engine.training.decontamination import Benchmarks
+from dg_engine.training.duplicates import Duplicates, sketch
 from dg_engine.training.hygiene import path_fault, text_fault
 from dg_engine.training.licences import LicenceRefused, is_permissive, permissive_licence
 from dg_engine.training.projects import HELD_OUT, NAMES, TRAIN, VALIDATION
-from dg_engine.training.sources import Document, Project, open_wheel, read_documents
-from dg_engine.training.syntax import KINDS, find_nodes
 from dg_engine.training.tokenizer_training import SPECIAL_TOKENS, save_tokenizer, train_tokenizer
 
 SOURCE = Path(__file__).read_text(encoding="utf-8")
@@ -78,6 +75,38 @@ def test_the_licence_file_counts_only_where_nothing_is_declared() -> None:
     assert is_permissive("MIT OR Apache-2.0")
 
 
+@pytest.mark.parametrize(
+    ("text", "licence"),
+    [
+        ("Apache License\n   Version 2.0, January 2004", "Apache-2.0"),
+        (
+            "PYTHON SOFTWARE FOUNDATION LICENSE VERSION 2 ... was distributed under the GNU General Public License",
+            "PSF-2.0",
+        ),
+        (
+            "Redistribution and use in source and binary forms ... Neither the name of the copyright holder",
+            "BSD-3-Clause",
+        ),
+    ],
+)
+def test_a_licence_is_known_by_its_sentences(text: str, licence: str) -> None:
+    assert permissive_licence(Message(), [text]) == licence
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        ["GNU GENERAL PUBLIC LICENSE\nVersion 3"],
+        ["Apache License Version 2.0, with the Commons Clause License Condition v1.0"],
+        ["Permission is hereby granted, free of charge, to any person obtaining a copy", "Mozilla Public License 2.0"],
+        ["All rights reserved."],
+    ],
+)
+def test_one_licence_file_that_forbids_is_enough(texts: list[str]) -> None:
+    with pytest.raises(LicenceRefused):
+        permissive_licence(Message(), texts)
+
+
 def test_no_project_is_in_two_splits() -> None:
     assert len(HELD_OUT) == 12
     assert len({*TRAIN, *VALIDATION, *HELD_OUT}) == sum(map(len, NAMES.values()))
@@ -97,16 +126,63 @@ GOOD = "def area(width, height):\n    return width * height\n\n\nclass Shape:\n 
         ("x = [\n" + "    0x00, 0x01, 0x02,\n" * 200 + "]\n", "few letters"),
         (GOOD + "key = 'AKIAABCDEFGHIJKLMNOP'\n", "secret"),
         (GOOD + "print 'python 2'\n", "does not parse"),
+        ("# SPDX-License-Identifier: GPL-2.0-only\n" + GOOD, "licence"),
+        ("# SPDX-License-Identifier: MIT\n" + GOOD, ""),
+        ("# under the terms of the GNU Lesser\n# General Public License\n" + GOOD, "licence"),
     ],
 )
 def test_unfit_files_are_dropped_and_the_reason_is_named(text: str, fault: str) -> None:
     assert text_fault(text) == fault
 
 
-def test_vendored_and_generated_files_are_known_by_their_path() -> None:
-    assert path_fault("pip/_vendor/rich/text.py") == "vendored"
-    assert path_fault("google/api/http_pb2.py") == "generated"
-    assert path_fault("flask/app.py") == ""
+@pytest.mark.parametrize(
+    ("path", "fault"),
+    [
+        ("pip/_vendor/rich/text.py", "vendored"),
+        ("web/node_modules/left-pad/index.js", "vendored"),
+        ("google/api/http_pb2.py", "generated"),
+        ("types/index.d.ts", "generated"),
+        ("dist/app.js", "generated"),
+        ("static/jquery.min.js", "minified"),
+        ("build/env.py", ""),
+        ("flask/app.py", ""),
+        ("src/app.ts", ""),
+    ],
+)
+def test_vendored_generated_and_minified_files_are_known_by_their_path(path: str, fault: str) -> None:
+    assert path_fault(path) == fault
+
+
+RANDOM = "q7Zr1mXw9KfT3bYv5HsL8dNc2GjP6aRe4UoC0iWx"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "-----BEGIN OPENSSH PRIVATE KEY-----",
+        f"token = 'ghp_{RANDOM[:36]}'",
+        f"url = 'https://hooks.slack.com/services/T0123/B0123/{RANDOM[:24]}'",
+        f"jwt = 'eyJ{RANDOM[:20]}.eyJ{RANDOM[:20]}.{RANDOM[:20]}'",
+        f"client = connect('{RANDOM}')",
+        "api_key = '9f86d081884c7d659a2feaa0c55ad015a3bf4f1b'",
+    ],
+)
+def test_what_looks_like_a_secret_is_kept_out(line: str) -> None:
+    assert holds_secret(f"import os\n{line}\n")
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "sha256 = '9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08'",
+        "letters = 'ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789'",
+        "name = 'java/util/concurrent/ConcurrentHashMap8'",
+        "error = 'this_is_a_long_snake_case_identifier_of_version_2'",
+        "key = load_key('PRIVATE KEY')",
+    ],
+)
+def test_checksums_alphabets_and_names_are_no_secrets(line: str) -> None:
+    assert not holds_secret(f"import os\n{line}\n")
 
 
 def test_near_duplicates_are_found_and_relatives_are_not() -> None:
@@ -117,81 +193,54 @@ def test_near_duplicates_are_found_and_relatives_are_not() -> None:
     assert known.fault(Path(str(np.__file__)).read_text(encoding="utf-8")) == ""
 
 
-def wheel(directory: Path, files: dict[str, str], licence: str = "MIT") -> Path:
-    path = directory / "demo-1.0-py3-none-any.whl"
-    about = {"demo-1.0.dist-info/METADATA": f"Name: demo\nVersion: 1.0\nLicense-Expression: {licence}\n"}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, text in {**files, **about}.items():
-            archive.writestr(name, text)
-    return path
+def test_a_text_that_is_remembered_by_its_sketch_is_known_again() -> None:
+    known = Duplicates()
+    known.remember(sketch(SOURCE))
+    assert known.fault(SOURCE) == "exact duplicate"
+    assert known.fault(SOURCE.replace("Permission is", "Permission was")) == "near duplicate"
 
 
-def test_a_wheel_gives_its_own_fit_and_new_files(tmp_path: Path) -> None:
-    files = {
-        "demo/shapes.py": GOOD,
-        "demo/copy.py": GOOD,
-        "demo/_vendor/other.py": GOOD + "other = 1\n",
-        "demo/tests/data/bad.py": "not python",
-        "demo/readme.txt": GOOD,
-    }
-    project = open_wheel("demo", "train", wheel(tmp_path, files))
-    assert (project.version, project.licence) == ("1.0", "MIT")
-    kept, dropped = choose(project, Duplicates(), set())
-    assert len(kept) == 1
-    assert kept[0].text == GOOD
-    assert dropped["exact duplicate"] == 1
-    assert dropped["vendored"] == 1
-    with pytest.raises(LicenceRefused, match="GPL"):
-        open_wheel("demo", "train", wheel(tmp_path, files, "GPL-3.0-only"))
-    (tmp_path / "broken.whl").write_bytes(b"no archive")
-    with pytest.raises(EngineError, match=r"broken\.whl"):
-        open_wheel("broken", "train", tmp_path / "broken.whl")
+SOLUTION = "    total = sum(abs(a - b) for a, b in zip(left, right))\n    return total / max(1, len(left))\n"
+TASKS = {
+    "humaneval": {
+        "prompt": 'def f(left, right):\n    """How far."""\n',
+        "canonical_solution": SOLUTION,
+        "entry_point": "f",
+    },
+    "infilling": {"prompt": 'def f():\n    """Far."""\n', "canonical_solution": SOLUTION[:60], "suffix": SOLUTION[60:]},
+    "mbpp": {"text": "Write a function.", "code": f"def f(left, right):\n{SOLUTION}", "test_list": []},
+    "safim": {
+        "prompt": "# TODO",
+        "eval_prompt": "def f(left, right):\n{{completion}}    return total / max(1, len(left))\n",
+        "ground_truth": SOLUTION[: SOLUTION.index("    return")],
+    },
+}
 
 
-def test_no_project_and_no_tests_take_more_than_their_share(tmp_path: Path) -> None:
-    def unlike(number: int) -> str:
-        rng = np.random.default_rng(number)
-        names = ["".join(map(chr, rng.integers(97, 123, 8))) for _ in range(9000)]
-        return "\n".join(f"{name} = {name[::-1]}" for name in names)
-
-    files = {f"demo/module_{number}.py": unlike(number) for number in range(30)}
-    files |= {f"demo/tests/test_{number}.py": unlike(100 + number) for number in range(20)}
-    kept, dropped = choose(open_wheel("demo", "train", wheel(tmp_path, files)), Duplicates(), set())
-    size = sum(len(one.text) for one in kept)
-    assert 0.9 * MAX_PROJECT_BYTES < size <= MAX_PROJECT_BYTES
-    assert dropped["beyond the project's share"] == len(files) - len(kept)
+@pytest.mark.parametrize("form", TASKS)
+@pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.gz"])
+def test_a_benchmarks_solution_is_found_in_other_clothes(tmp_path: Path, form: str, suffix: str) -> None:
+    path = tmp_path / f"tasks{suffix}"
+    line = json.dumps(TASKS[form]).encode() + b"\n"
+    path.write_bytes(gzip.compress(line) if suffix.endswith("gz") else line)
+    known = Benchmarks.read([path])
+    assert known.leak_into(f"{GOOD}\nclass D:\n    def d(self, left, right):\n" + SOLUTION.replace("    ", "\t\t"))
+    assert known.leak_into(f"x = 1\n{SOLUTION.splitlines()[0]}")
+    assert not known.leak_into(GOOD)
 
 
-def test_a_file_with_a_benchmarks_solution_is_kept_out_of_training(tmp_path: Path) -> None:
-    solution = "    total = sum(abs(a - b) for a, b in zip(left, right))\n    return total / max(1, len(left))\n"
-    task = {"prompt": 'def distance(left, right):\n    """How far."""\n', "canonical_solution": solution, "suffix": ""}
-    benchmark = tmp_path / "bench.jsonl.gz"
-    with gzip.open(benchmark, "wt") as file:
-        file.write(json.dumps(task) + "\n")
-    forbidden = benchmark_windows([benchmark])
-    assert forbidden == windows(solution)
-    path = wheel(tmp_path, {"demo/a.py": GOOD, "demo/b.py": f"{GOOD}\ndef d(left, right):\n{solution}"})
-    kept, dropped = choose(open_wheel("demo", "train", path), Duplicates(), forbidden)
-    assert [one.path for one in kept] == ["demo/a.py"]
-    assert dropped["benchmark"] == 1
-    (tmp_path / "no.jsonl.gz").write_bytes(b"text")
-    with pytest.raises(EngineError, match=r"no\.jsonl\.gz"):
-        benchmark_windows([tmp_path / "no.jsonl.gz"])
+def test_what_everybody_writes_is_no_leak() -> None:
+    idiom = "    for i in range(len(x)):\n"
+    assert not Benchmarks([idiom]).leak_into(f"def f(x):\n{idiom}        print(i)\n")
+    assert Benchmarks([SOLUTION]).leak_into(f"def f(x):\n{idiom}        print(i)\n{SOLUTION}")
 
 
-def test_the_standard_library_is_read_as_python_files() -> None:
-    from dg_engine.training.sources import standard_library
-
-    project = standard_library()
-    document = next(read_documents(project))
-    assert project.licence == "PSF-2.0"
-    assert document.path.endswith(".py")
-    assert isinstance(project, Project)
-
-
-def test_a_missing_manifest_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(EngineError, match="dg-engine corpus"):
-        read_manifest(tmp_path)
+@pytest.mark.parametrize("content", [b"text", b'{"question": "?"}\n', b"[1]\n"])
+def test_a_file_that_is_no_benchmark_is_refused_by_its_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "no.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(EngineError, match=r"no\.jsonl"):
+        Benchmarks.read([path])
 
 
 @pytest.fixture(scope="module")
@@ -240,37 +289,3 @@ def test_transformers_opens_the_tokenizer(backend: Backend, tmp_path: Path) -> N
     theirs = AutoTokenizer.from_pretrained(tmp_path)
     assert theirs.encode(SOURCE, add_special_tokens=False) == backend.encode(SOURCE, add_special_tokens=False).ids
     assert (theirs.pad_token_id, theirs.eos_token_id, theirs.bos_token_id) == (0, 1, 2)
-
-
-def test_syntactic_spans_are_what_they_claim_to_be(backend: Backend) -> None:
-    text = "# é ü ∞\ndef greet(name):\n    if name:\n        print('hé', name)\n        return name\n\nx = max(1, 2)\n"
-    encoding = backend.encode(text, add_special_tokens=False)
-    offsets = np.array(encoding.offsets)
-    nodes = find_nodes(text, offsets[:, 0])
-    spans = {
-        (KINDS[kind], text[offsets[start, 0] : offsets[start + length - 1, 1]].strip())
-        for start, length, kind in zip(nodes.start, nodes.length, nodes.kind, strict=True)
-    }
-    assert ("statement", "return name") in spans
-    assert ("expression", "max(1, 2)") in spans
-    assert ("block", "print('hé', name)\n        return name") in spans
-    arguments = {span for kind, span in spans if kind == "arguments"}
-    assert any("1, 2" in span for span in arguments)
-    assert any("'hé', name" in span for span in arguments)
-
-
-def test_an_encoded_split_gives_back_the_documents(backend: Backend, tmp_path: Path) -> None:
-    tokenizer = Tokenizer(backend)
-    documents = [Document("own", "tests/engine/test_corpus.py", SOURCE), Document("own", "short.py", "x = 1\n")]
-    counts = dict[str, int]()
-    arrays = encode_split(documents, tokenizer, lambda document, count: counts.update({document.path: count}))
-    assert counts["short.py"] == 4
-    save_split(arrays, tmp_path / "x.safetensors")
-    split = EncodedSplit.load(tmp_path / "x.safetensors")
-    assert len(split) == 1, "a document without room for a hole is left out"
-    assert tokenizer.decode(split.tokens(0).tolist()) == SOURCE
-    assert tokenizer.decode(split.header(0)[2:].tolist()) == "tests/engine/test_corpus.py\n"
-    assert len(split.nodes(0).start) > 100
-    (tmp_path / "x.safetensors").write_bytes(b"nothing")
-    with pytest.raises(EngineError, match=r"x\.safetensors"):
-        EncodedSplit.load(tmp_path / "x.safetensors")

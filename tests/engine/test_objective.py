@@ -44,7 +44,7 @@ def tokenizer() -> Tokenizer:
 def split(tokenizer: Tokenizer) -> EncodedSplit:
     modules = [importlib.import_module(name) for name in MODULES]
     documents = [Document("python", f"{module.__name__}.py", inspect.getsource(module)) for module in modules]
-    return EncodedSplit(encode_split(documents, tokenizer, lambda document, count: None))
+    return EncodedSplit(encode_split(documents, tokenizer))
 
 
 class Examples:

@@ -8,7 +8,6 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import pytest
 import torch
 from click.testing import CliRunner
@@ -261,7 +260,7 @@ def _write_projects(directory: Path) -> list[Path]:
     projects = {
         "python-standard-library": library[:80],
         "some-validation": library[80:84],
-        "some-held_out": library[84:],
+        "some-held_out": library[84:88],
     }
     for name, files in projects.items():
         (directory / name).mkdir()

@@ -1,30 +1,119 @@
-"""`dg-engine corpus`."""
+"""`dg-engine corpus`: build a corpus, and show what one holds."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
+from rich.progress import Progress as Bar
 
-from dg_engine.training.prepare import prepare
+from dg_engine.training.corpus import project_file, read_manifest
+from dg_engine.training.gathering import Gathered, Progress, Report
+from dg_engine.training.manifest_tables import dropped_table, project_table, refused_table, split_table
+from dg_engine.training.mixture import read_shares
+from dg_engine.training.prepare import Recipe, prepare
+from dg_engine.training.selection import MAX_PROJECT_BYTES
 from dg_engine.training.small_model import SMALL
+from dg_engine.training.sources import DEFAULT, Splits, read_sources
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
+_DIRECTORY = Path(".work/corpus")
 
 
-@click.command()
-@click.option(
-    "--directory", type=_FOLDER, default=Path(".work/corpus"), show_default=True, help="Where everything goes."
-)
+@click.group()
+def corpus() -> None:
+    """Training data: permissively licensed source code, split by project, as tokens."""
+
+
+@corpus.command()
+@click.argument("sources", nargs=-1)
+@click.option("--directory", type=_FOLDER, default=_DIRECTORY, show_default=True, help="Where everything goes.")
 @click.option("--vocabulary", type=click.IntRange(512, 65_536), default=SMALL.vocab_size, show_default=True)
+@click.option(
+    "--share",
+    "shares",
+    metavar="LANGUAGE=WEIGHT",
+    multiple=True,
+    help="Of a language in the training data; default: Python alone. May be repeated.",
+)
+@click.option("--held-out", metavar="NAME", multiple=True, help="A project to judge models by. May be repeated.")
+@click.option("--validation", metavar="NAME", multiple=True, help="A project to watch training by. May be repeated.")
 @click.option(
     "--benchmark",
     "benchmarks",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     multiple=True,
-    help="HumanEval-Infilling file (*.jsonl.gz) whose solutions must not be in the training data. May be repeated.",
+    help="HumanEval, HumanEval-Infilling, MBPP or SAFIM (*.jsonl, *.jsonl.gz), whose solutions must not be in the "
+    "training data. May be repeated.",
 )
-def corpus(directory: Path, vocabulary: int, benchmarks: tuple[Path, ...]) -> None:
-    """Fetch permissively licensed projects and make a training corpus of them. What is there is not made again."""
-    manifest = prepare(directory, vocabulary, benchmarks, lambda line: click.echo(line))
-    click.echo(f"{sum(record.files for record in manifest.projects):,} files of {len(manifest.projects)} projects")
+@click.option("--project-bytes", type=click.IntRange(1), default=MAX_PROJECT_BYTES, show_default=True, help="At most.")
+def build(
+    sources: tuple[str, ...],
+    directory: Path,
+    vocabulary: int,
+    shares: tuple[str, ...],
+    held_out: tuple[str, ...],
+    validation: tuple[str, ...],
+    benchmarks: tuple[Path, ...],
+    project_bytes: int,
+) -> None:
+    """Make a corpus of SOURCES; killed at any moment, the same command goes on.
+
+    A source is a folder, an archive (wheel, sdist, zip, tar), installed:NAME, the name of a Python project in the
+    package index, or the word default: the projects that the shipped model learnt from. No source means those too.
+    """
+    recipe = Recipe(
+        sources=read_sources(sources or (DEFAULT,), Splits(validation=validation, held_out=held_out)),
+        vocabulary=vocabulary,
+        shares=read_shares(shares),
+        benchmarks=benchmarks,
+        max_project_bytes=project_bytes,
+    )
+    console = Console()
+    with _reporting(console) as report:
+        manifest = prepare(directory, recipe, report)
+    console.print(split_table(manifest))
+
+
+@corpus.command()
+@click.argument("directory", type=_FOLDER, default=_DIRECTORY)
+@click.option("--project", metavar="NAME", help="The files of this project that were left out, and why.")
+def show(directory: Path, project: str | None) -> None:
+    """Show what the corpus in DIRECTORY consists of."""
+    manifest = read_manifest(directory)
+    console = Console()
+    if project is None:
+        for table in (project_table(manifest), refused_table(manifest), split_table(manifest)):
+            if table.row_count:
+                console.print(table)
+        return
+    found = next((one for one in manifest.projects if one.name == project), None)
+    if found is None:
+        raise click.ClickException(f"{directory}: has no project {project}")
+    record = project_file(directory, found.split, found.name, ".json")
+    if not record.exists():
+        raise click.ClickException(f"{directory}: is of the first format, which does not name the files left out")
+    console.print(dropped_table(msgspec.json.decode(record.read_bytes(), type=Gathered).dropped))
+
+
+@contextmanager
+def _reporting(console: Console) -> Iterator[Report]:
+    """A bar for each stage on a terminal, a line for each thing done anywhere else."""
+    if not console.is_terminal:
+        yield lambda progress: click.echo(f"{progress.stage} {progress.done}/{progress.total} {progress.note}")
+        return
+    columns = TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}")
+    with Bar(*columns, console=console) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def report(progress: Progress) -> None:
+            if progress.stage not in tasks:
+                tasks[progress.stage] = bar.add_task(progress.stage, total=progress.total, note="")
+            bar.update(tasks[progress.stage], completed=progress.done, note=progress.note)
+
+        yield report

@@ -16,10 +16,12 @@ PERMISSIVE = frozenset(
     (
         "0BSD",
         "Apache-2.0",
+        "Apache-2.0 WITH LLVM-exception",
         "BSD",
         "BSD-2-Clause",
         "BSD-3-Clause",
         "BSL-1.0",
+        "BlueOak-1.0.0",
         "CC0-1.0",
         "HPND",
         "ISC",
@@ -53,17 +55,45 @@ _WORDS = (
 )
 _COPYLEFT = re.compile(r"gpl|mpl|mozilla|affero|lesser general|cddl|eupl|epl|eclipse|proprietary|commercial", re.I)
 
-# Sentences by which a licence file is known when nothing else says what it is.
+# Sentences by which a licence file is known when nothing else says what it is; of several the first counts. Python's
+# own licence names the GPL, and permissive ones stand in the appendices of others.
 _SENTENCES = (
-    ("Permission is hereby granted, free of charge, to any person obtaining a copy", "MIT"),
-    ("Neither the name of", "BSD-3-Clause"),
-    ("Redistribution and use in source and binary forms", "BSD-2-Clause"),
-    ("Apache License", "Apache-2.0"),
-    ("Permission to use, copy, modify, and/or distribute this software", "ISC"),
+    ("python software foundation license version 2", "PSF-2.0"),
+    ("gnu affero general public license", "AGPL"),
+    ("gnu lesser general public license", "LGPL"),
+    ("gnu library general public license", "LGPL"),
+    ("gnu general public license", "GPL"),
+    ("mozilla public license", "MPL-2.0"),
+    ("eclipse public license", "EPL"),
+    ("common development and distribution license", "CDDL"),
+    ("european union public licence", "EUPL"),
+    ("server side public license", "SSPL"),
+    ("business source license", "BUSL"),
+    ("commons clause", "Commons-Clause"),
+    ("elastic license", "Elastic-2.0"),
+    ("creative commons attribution-", "CC-BY-NC or -SA"),
+    ("permission is hereby granted, free of charge, to any person obtaining a copy", "MIT"),
+    ("neither the name of", "BSD-3-Clause"),
+    ("redistribution and use in source and binary forms", "BSD-2-Clause"),
+    ("apache license version 2.0", "Apache-2.0"),
+    ("apache license, version 2.0", "Apache-2.0"),
+    ("permission to use, copy, modify, and/or distribute this software", "ISC"),
+    ("permission to use, copy, modify, and distribute this software", "ISC"),
+    ("boost software license - version 1.0", "BSL-1.0"),
+    ("this is free and unencumbered software released into the public domain", "Unlicense"),
+    ("this software is provided 'as-is', without any express or implied warranty", "Zlib"),
 )
 
 # A longer `License` field is a licence's text, which may name other licences, not the name of one.
 _NAME_LENGTH = 100
+
+# What a single file says of itself, at its top, whatever the project's licence is.
+_NOTICE = re.compile(r"SPDX-License-Identifier:[ \t]*([^\r\n]+)")
+# Words of a notice may stand on two lines of a comment.
+_COPYLEFT_NOTICE = re.compile(
+    r"GNU[\s#*/]+(?:(?:Lesser|Library|Affero)[\s#*/]+)?General[\s#*/]+Public|Mozilla[\s#*/]+Public[\s#*/]+License", re.I
+)
+_NOTICE_CHARACTERS = 3000
 
 
 class LicenceRefused(EngineError):
@@ -93,6 +123,14 @@ def is_permissive(expression: str) -> bool:
     if "(" in expression:
         return all(part in PERMISSIVE for part in re.findall(r"[^\s()]+", expression) if part not in ("AND", "OR"))
     return any(all(part.strip() in PERMISSIVE for part in way.split(" AND ")) for way in expression.split(" OR "))
+
+
+def notice_forbids(text: str) -> bool:
+    """Whether a source file's own notice says that it is under another licence than a permissive one."""
+    head = text[:_NOTICE_CHARACTERS]
+    if named := _NOTICE.search(head):
+        return not is_permissive(named[1].removesuffix("*/").removesuffix("-->").strip(" '\""))
+    return _COPYLEFT_NOTICE.search(head) is not None
 
 
 def _declared(metadata: Message) -> str:
@@ -125,6 +163,6 @@ def _without_families(identifiers: list[str]) -> list[str]:
 def _from_texts(texts: Iterable[str]) -> str:
     found = []
     for text in texts:
-        flat = " ".join(text.split())
+        flat = " ".join(text.lower().split())
         found.append(next((identifier for sentence, identifier in _SENTENCES if sentence in flat), "unknown"))
     return " AND ".join(dict.fromkeys(found))

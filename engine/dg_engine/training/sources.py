@@ -1,17 +1,31 @@
-"""Where documents come from: the Python files of wheels and of the running interpreter's standard library."""
+"""Where documents come from: folders, archives, installed packages, the package index, the standard library."""
 
 from __future__ import annotations
 
+import importlib.metadata
+import re
 import sysconfig
-import zipfile
-from collections.abc import Iterator
-from email.parser import Parser
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from dg_engine.errors import EngineError
+from dg_engine.training.downloads import normalised
 from dg_engine.training.licences import permissive_licence
-from dg_engine.training.projects import STANDARD_LIBRARY, Split
+from dg_engine.training.metadata import licence_texts, read_metadata
+from dg_engine.training.projects import NAMES, SPLITS, STANDARD_LIBRARY, Split
+from dg_engine.training.trees import ARCHIVES, FolderTree, Tree, open_archive, own_files
+
+SourceKind = Literal["archive", "folder", "index", "installed", "standard library"]
+
+DEFAULT = "default"
+"""The source that stands for the projects of the shipped model."""
+INSTALLED = "installed:"
+
+HELD_OUT_SHARE, VALIDATION_SHARE = 0.03, 0.02
+"""Of projects that nobody has put into a split, by a digest of their names: a new project moves no other one."""
 
 
 class Document(NamedTuple):
@@ -21,74 +35,142 @@ class Document(NamedTuple):
     path: str
     """As importers see it: `http/client.py`."""
     text: str
+    language: str = "python"
+    """A name of `languages.LANGUAGES`."""
 
 
-class Project(NamedTuple):
-    """What is known of a project before its files are read."""
+class Source(NamedTuple):
+    """A project that is wanted in a corpus, before anything of it is read."""
 
     name: str
-    version: str
-    licence: str
+    kind: SourceKind
     split: Split
-    location: Path
+    path: Path | None = None
+    """Of a folder or an archive; of a wheel of the package index once it is fetched."""
 
 
-# Files that are input of tests, not code: deliberately broken, or huge.
-_TEST_DATA = frozenset(("data", "testdata", "test_data", "fixtures", "snapshots", "bad_coding", "cjkencodings"))
+class Splits(NamedTuple):
+    """Projects by name that the user puts into a split; all others have theirs by default."""
+
+    validation: Collection[str] = ()
+    held_out: Collection[str] = ()
+
+    def of(self, name: str) -> Split:
+        """The split of a project."""
+        for split, names in (("held_out", self.held_out), ("validation", self.validation)):
+            if normalised(name) in map(normalised, names):
+                return split  # type: ignore[return-value]
+        if normalised(name) in _DEFAULT_SPLITS:
+            return _DEFAULT_SPLITS[normalised(name)]
+        draw = unit_digest(normalised(name))
+        return (
+            "held_out"
+            if draw < HELD_OUT_SHARE
+            else "validation"
+            if draw < HELD_OUT_SHARE + VALIDATION_SHARE
+            else "train"
+        )
 
 
-def open_wheel(name: str, split: Split, wheel: Path) -> Project:
-    """Read a wheel's metadata.
+_DEFAULT_SPLITS: dict[str, Split] = {normalised(name): split for split in SPLITS for name in NAMES[split]}
+
+
+def unit_digest(text: str) -> float:
+    """A number in [0, 1) that is always the same for a text and as if random otherwise."""
+    return int.from_bytes(sha256(text.encode()).digest()[:6]) / 2**48
+
+
+def read_sources(texts: Iterable[str], splits: Splits) -> list[Source]:
+    """The sources that a user names: held-out projects first, then by name.
+
+    Args:
+        texts: each a folder, an archive, `installed:NAME`, `default`, or a name in the package index.
+        splits: where the user wants some of them.
 
     Raises:
-        LicenceRefused: its licence is not permissive.
-        EngineError: the file is no wheel.
+        EngineError: two of them have one name, or a path is neither a folder nor an archive.
     """
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            names = archive.namelist()
-            about = next(entry for entry in names if entry.endswith(".dist-info/METADATA"))
-            metadata = Parser().parsestr(archive.read(about).decode("utf-8", "replace"))
-            texts = [archive.read(entry).decode("utf-8", "replace") for entry in names if _is_licence(entry)]
-    except (zipfile.BadZipFile, OSError, StopIteration) as error:
-        raise EngineError(
-            f"{wheel}: is not a readable wheel ({error!r}); delete it to have it fetched again"
-        ) from error
-    return Project(name, str(metadata["Version"]), permissive_licence(metadata, texts), split, wheel)
+    found: dict[str, Source] = {}
+    for source in (one for text in texts for one in _read_source(text, splits)):
+        if normalised(source.name) in found:
+            raise EngineError(f"two sources are called {source.name}: rename one, or leave it out")
+        found[normalised(source.name)] = source
+    return sorted(found.values(), key=lambda source: (-SPLITS.index(source.split), source.name))
 
 
-def standard_library() -> Project:
-    """The running interpreter's standard library, under the Python licence."""
-    location = Path(sysconfig.get_paths()["stdlib"])
-    return Project(STANDARD_LIBRARY, sysconfig.get_python_version(), "PSF-2.0", "train", location)
+@contextmanager
+def open_source(source: Source) -> Iterator[Tree]:
+    """Open the files of a source.
+
+    Raises:
+        EngineError: it is not there, or is no readable archive.
+    """
+    if source.path is not None and source.path.is_file():
+        with open_archive(source.path) as tree:
+            yield tree
+    else:
+        yield _folder(source)
 
 
-def read_documents(project: Project) -> Iterator[Document]:
-    """The project's Python files in the order of their names; what is not UTF-8 is passed over."""
-    read = _wheel_files if project.location.suffix == ".whl" else _library_files
-    for path, raw in read(project.location):
-        if not _TEST_DATA & set(PurePosixPath(path).parts[:-1]):
-            try:
-                text = raw.decode("utf-8")
-            except UnicodeDecodeError:
-                continue
-            yield Document(project.name, path, text.removeprefix("\ufeff").replace("\r\n", "\n"))
+def stamp(source: Source) -> str:
+    """A digest that changes when a source does; archives are judged by name, size and time."""
+    if source.path is not None and source.path.is_file():
+        stat = source.path.stat()
+        return f"{source.path.name} {stat.st_size} {stat.st_mtime_ns}"
+    return _folder(source).stamp()
 
 
-def _is_licence(entry: str) -> bool:
-    upper = entry.upper()
-    return ".DIST-INFO/" in upper and ("LICEN" in upper or "COPYING" in upper)
+def about(source: Source, tree: Tree) -> tuple[str, str]:
+    """Version and licence of a source.
+
+    Raises:
+        LicenceRefused: the licence is not permissive.
+    """
+    if source.kind == "standard library":
+        return sysconfig.get_python_version(), "PSF-2.0"
+    metadata = read_metadata(tree)
+    return str(metadata["Version"] or ""), permissive_licence(metadata, licence_texts(tree))
 
 
-def _wheel_files(wheel: Path) -> Iterator[tuple[str, bytes]]:
-    with zipfile.ZipFile(wheel) as archive:
-        for entry in sorted(archive.namelist()):
-            if entry.endswith(".py"):
-                yield entry, archive.read(entry)
+def _read_source(text: str, splits: Splits) -> list[Source]:
+    path = Path(text)
+    if text == DEFAULT:
+        names = [name for split in SPLITS for name in NAMES[split]]
+        library = Source(STANDARD_LIBRARY, "standard library", splits.of(STANDARD_LIBRARY))
+        return [library, *(Source(name, "index", splits.of(name)) for name in names)]
+    if text.startswith(INSTALLED):
+        name = text.removeprefix(INSTALLED)
+        return [Source(name, "installed", splits.of(name))]
+    if path.is_dir():
+        name = path.resolve().name
+        return [Source(name, "folder", splits.of(name), path)]
+    if path.is_file() and path.name.endswith(ARCHIVES):
+        name = _archive_name(path)
+        return [Source(name, "archive", splits.of(name), path)]
+    if path.exists() or "/" in text:
+        raise EngineError(f"{text}: is neither a folder nor an archive ({', '.join(ARCHIVES)})")
+    return [Source(text, "index", splits.of(text))]
 
 
-def _library_files(root: Path) -> Iterator[tuple[str, bytes]]:
-    for file in sorted(root.rglob("*.py")):
-        path = file.relative_to(root)
-        if not {"site-packages", "dist-packages", "tests"} & set(path.parts):
-            yield path.as_posix(), file.read_bytes()
+def _archive_name(path: Path) -> str:
+    """`flask-3.1.0-py3-none-any.whl` and `flask-3.1.0.tar.gz` are `flask`."""
+    if path.suffix == ".whl":
+        return path.name.split("-")[0]
+    stem = path.name.removesuffix(next(ending for ending in ARCHIVES if path.name.endswith(ending)))
+    return re.sub(r"[-_]v?\d[^/]*$", "", stem)
+
+
+def _folder(source: Source) -> FolderTree:
+    if source.kind == "installed":
+        try:
+            distribution = importlib.metadata.distribution(source.name)
+        except importlib.metadata.PackageNotFoundError as error:
+            raise EngineError(f"{source.name}: is not installed here") from error
+        inside = [file.as_posix() for file in distribution.files or [] if ".." not in file.parts]
+        return FolderTree(Path(str(distribution.locate_file(""))), inside)
+    if source.kind == "standard library":
+        root = Path(sysconfig.get_paths()["stdlib"])
+        return FolderTree(root, (path for path in own_files(root) if "tests" not in PurePosixPath(path).parts))
+    if source.path is None or not source.path.is_dir():
+        raise EngineError(f"{source.name}: {source.path or 'nothing'} is no folder any more")
+    return FolderTree(source.path)

@@ -1,0 +1,171 @@
+"""Files of a project, wherever they lie: a folder, a zip archive (wheels too), a tar archive; each read by its path."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from hashlib import sha256
+from io import BufferedIOBase
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from dg_engine.errors import EngineError
+
+_ZIP = (".whl", ".zip")
+_TAR = (".tar", ".tar.gz", ".tgz", ".crate", ".tar.bz2", ".tar.xz")
+ARCHIVES = (*_ZIP, *_TAR)
+"""How the names of readable archives end."""
+
+UNREADABLE = (
+    OSError,
+    EOFError,
+    RuntimeError,  # zipfile's for an encrypted entry
+    NotImplementedError,
+    lzma.LZMAError,
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What opening an archive or reading a file of a tree can raise."""
+
+# Never a project's own code, and large.
+_FOREIGN = frozenset(("__pycache__", "bower_components", "node_modules", "site-packages", "dist-packages"))
+
+
+class Tree(Protocol):
+    """The regular files of a project."""
+
+    def sizes(self) -> Mapping[str, int]:
+        """Path and bytes of every file; paths are relative, with `/`."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a file."""
+        ...
+
+
+class FolderTree:
+    """Files below a folder. Links are not followed, and names that are no text are passed over."""
+
+    def __init__(self, root: Path, paths: Iterable[str] | None = None) -> None:
+        """Take the given paths, or all of a project's own files."""
+        self._root = root
+        self._stats = {}
+        for path in own_files(root) if paths is None else paths:
+            file = root / path
+            if file.is_file() and not file.is_symlink() and path.isprintable():
+                self._stats[path] = file.stat()
+
+    def sizes(self) -> Mapping[str, int]:
+        """Path and bytes of every file."""
+        return {path: stat.st_size for path, stat in self._stats.items()}
+
+    def read(self, path: str) -> bytes:
+        """The bytes of a file."""
+        return (self._root / path).read_bytes()
+
+    def stamp(self) -> str:
+        """A digest that changes when a file does, of names, sizes and times."""
+        lines = sorted(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for path, stat in self._stats.items())
+        return sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+
+
+class _ZipTree:
+    def __init__(self, archive: zipfile.ZipFile, *, keep_root: bool) -> None:
+        self._archive = archive
+        entries = [entry for entry in archive.infolist() if not entry.is_dir()]
+        paths = _paths([entry.filename for entry in entries], keep_root=keep_root)
+        self._entries = dict(zip(paths, entries, strict=True))
+
+    def sizes(self) -> Mapping[str, int]:
+        return {path: entry.file_size for path, entry in self._entries.items()}
+
+    def read(self, path: str) -> bytes:
+        return self._archive.read(self._entries[path])
+
+
+class _TarTree:
+    def __init__(self, archive: tarfile.TarFile) -> None:
+        self._archive = archive
+        entries = [entry for entry in archive.getmembers() if entry.isfile()]
+        self._entries = dict(zip(_paths([entry.name for entry in entries]), entries, strict=True))
+
+    def sizes(self) -> Mapping[str, int]:
+        return {path: entry.size for path, entry in self._entries.items()}
+
+    def read(self, path: str) -> bytes:
+        member = self._archive.extractfile(self._entries[path])
+        assert member is not None  # noqa: S101  (a regular file, as chosen above)
+        return member.read()
+
+
+@contextmanager
+def open_archive(path: Path) -> Iterator[Tree]:
+    """Open a zip or tar archive. The one folder that everything lies in, if there is one, is no part of the paths.
+
+    Raises:
+        EngineError: the file cannot be read as what its name says.
+    """
+    with ExitStack() as opened:
+        try:
+            tree = _open_zip(path, opened) if path.name.endswith(_ZIP) else _open_tar(path, opened)
+        except UNREADABLE as error:
+            raise EngineError(f"{path}: is no readable archive ({error}); delete it or get it anew") from error
+        yield tree
+
+
+def _open_zip(path: Path, opened: ExitStack) -> Tree:
+    return _ZipTree(opened.enter_context(zipfile.ZipFile(path)), keep_root=path.suffix == ".whl")
+
+
+def _open_tar(path: Path, opened: ExitStack) -> Tree:
+    """Spread out first: a compressed archive cannot be read out of order without beginning again each time."""
+    spread = opened.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  (closed by `opened`)
+    with _unpacking(path) as packed:
+        shutil.copyfileobj(packed, spread)
+    spread.seek(0)
+    return _TarTree(opened.enter_context(tarfile.open(fileobj=spread)))
+
+
+def _unpacking(path: Path) -> BufferedIOBase:
+    match path.suffix:
+        case ".bz2":
+            return bz2.open(path)
+        case ".xz":
+            return lzma.open(path)
+        case ".tar":
+            return path.open("rb")
+        case _:
+            return gzip.open(path)
+
+
+def own_files(root: Path) -> Iterator[str]:
+    """The paths of a folder's own files, sorted: what git tracks or would, where it keeps the folder, or else all but
+    hidden folders, virtual environments and installed packages."""
+    if (root / ".git").exists():
+        command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+        done = subprocess.run(command, capture_output=True, check=False)
+        if done.returncode == 0:
+            yield from sorted(os.fsdecode(name) for name in set(done.stdout.split(b"\0")) if name)
+            return
+    for folder, folders, names in os.walk(root):
+        inner = (name for name in folders if name not in _FOREIGN and not name.startswith("."))
+        folders[:] = sorted(name for name in inner if not (Path(folder) / name / "pyvenv.cfg").exists())
+        yield from ((Path(folder) / name).relative_to(root).as_posix() for name in sorted(names))
+
+
+def _paths(names: list[str], *, keep_root: bool = False) -> list[str]:
+    """The names of an archive's entries as relative paths, without the longest folder that all lie in."""
+    paths = [PurePosixPath(name.lstrip("/")) for name in names]
+    root = os.path.commonpath([path.parent for path in paths]) if paths and not keep_root else ""
+    return [path.relative_to(root).as_posix() for path in paths]

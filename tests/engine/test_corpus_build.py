@@ -1,0 +1,324 @@
+"""A corpus is what its sources, rules and mixture say, however often its making is killed; it is read where it lies."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from safetensors.numpy import save_file
+
+from dg_engine.errors import EngineError
+from dg_engine.testing import tiny_tokenizer
+from dg_engine.tokenizer import Tokenizer
+from dg_engine.training.corpus import Manifest, documents, read_manifest
+from dg_engine.training.corpus_command import corpus
+from dg_engine.training.decontamination import Benchmarks
+from dg_engine.training.encoded import EncodedSplit, encode_split, save_split
+from dg_engine.training.gathering import Progress
+from dg_engine.training.mixture import kept_shares, read_shares
+from dg_engine.training.prepare import Recipe, load_prepared, prepare
+from dg_engine.training.sources import Document, Splits, read_sources
+from dg_engine.training.tokenizer_training import save_tokenizer
+
+MIT = "Permission is hereby granted, free of charge, to any person obtaining a copy of this software"
+VOCABULARY = 600
+
+
+def module(seed: int, lines: int = 60) -> str:
+    """Sound Python that resembles no other module."""
+    rng = np.random.default_rng(seed)
+    names = ["".join(map(chr, rng.integers(97, 123, 7))) for _ in range(lines)]
+    return "".join(f"def {name}(value):\n    return value + {name[::-1]!r}\n" for name in names)
+
+
+def go(seed: int) -> str:
+    """Sound Go that resembles nothing else."""
+    rng = np.random.default_rng(seed)
+    names = ["".join(map(chr, rng.integers(97, 123, 7))) for _ in range(30)]
+    return "package a\n\n" + "".join(
+        f'func {name}(a int) string {{\n\treturn f(a, "{name[::-1]}")\n}}\n' for name in names
+    )
+
+
+def folder(place: Path, files: Mapping[str, str], licence: str = MIT) -> Path:
+    for path, text in {"LICENSE": licence, **files}.items():
+        file = place / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text, encoding="utf-8")
+    return place
+
+
+@pytest.fixture
+def sources(tmp_path: Path) -> list[str]:
+    """Four projects: `alpha` is held out, `beta` is for validation."""
+    seeds = {"alpha": 10, "beta": 20, "gamma": 30, "delta": 40}
+    made = [
+        folder(tmp_path / name, {f"{name}/{part}.py": module(seed + part) for part in range(3)})
+        for name, seed in seeds.items()
+    ]
+    return [str(one) for one in made]
+
+
+def recipe(sources: list[str], benchmarks: list[Path] | None = None, **shares: float) -> Recipe:
+    splits = Splits(validation=["beta"], held_out=["alpha"])
+    return Recipe(
+        sources=read_sources(sources, splits),
+        vocabulary=VOCABULARY,
+        benchmarks=benchmarks or [],
+        shares=shares or {"python": 1.0},
+    )
+
+
+def quiet(progress: Progress) -> None:
+    """Nobody watches."""
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+def build(directory: Path, made_of: Recipe) -> Manifest:
+    return prepare(directory, made_of, quiet)
+
+
+def test_a_corpus_gives_back_its_documents_as_tokens_with_their_paths_and_spans(
+    sources: list[str], tmp_path: Path
+) -> None:
+    manifest = build(tmp_path / "corpus", recipe(sources))
+    assert [(one.name, one.split, one.files) for one in manifest.projects] == [
+        ("alpha", "held_out", 3),
+        ("beta", "validation", 3),
+        ("delta", "train", 3),
+        ("gamma", "train", 3),
+    ]
+    prepared = load_prepared(tmp_path / "corpus")
+    assert (len(prepared.train), len(prepared.validation)) == (6, 3)
+    assert prepared.train.total_tokens == sum(one.tokens for one in manifest.of("train"))
+    texts = {
+        prepared.tokenizer.decode(prepared.train.header(number)[2:].tolist()).strip(): prepared.tokenizer.decode(
+            prepared.train.tokens(number).tolist()
+        )
+        for number in range(len(prepared.train))
+    }
+    assert texts == {one.path: one.text for one in documents(tmp_path / "corpus", "train")}
+    assert texts["gamma/1.py"] == module(31)
+    assert all(len(prepared.train.nodes(number).start) > 100 for number in range(6))
+
+
+def test_a_build_that_is_killed_goes_on_and_ends_in_the_same_bytes(sources: list[str], tmp_path: Path) -> None:
+    made_of = recipe(sources)
+    whole = tmp_path / "whole"
+    steps = list[Progress]()
+    prepare(whole, made_of, steps.append)
+    expected = contents(whole)
+
+    for kill_at in range(len(steps)):
+        directory = tmp_path / f"killed-{kill_at}"
+        seen = list[Progress]()
+
+        def killed(progress: Progress, seen: list[Progress] = seen, kill_at: int = kill_at) -> None:
+            seen.append(progress)
+            if len(seen) > kill_at:
+                raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            prepare(directory, made_of, killed)
+        finished = {path: path.stat().st_mtime_ns for path in directory.rglob("*.json*") if "projects" in path.parts}
+        build(directory, made_of)
+        assert contents(directory) == expected
+        assert {path: path.stat().st_mtime_ns for path in finished} == finished, "nothing finished is made again"
+
+
+def test_a_process_that_is_killed_outright_loses_nothing_finished(sources: list[str], tmp_path: Path) -> None:
+    made_of, directory = recipe(sources), tmp_path / "killed"
+    command = [
+        sys.executable,
+        "-c",
+        "from dg_engine.cli import main; main()",
+        "corpus",
+        "build",
+        *sources,
+        "--directory",
+        str(directory),
+    ]
+    command += ["--vocabulary", str(VOCABULARY), "--validation", "beta", "--held-out", "alpha"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if line.startswith("choosing 2/4"):
+                os.kill(process.pid, signal.SIGKILL)
+    assert not (directory / "manifest.json").exists()
+    assert (directory / "projects" / "validation" / "beta.json").exists()
+    build(directory, made_of)
+    build(tmp_path / "whole", made_of)
+    assert contents(directory) == contents(tmp_path / "whole")
+
+
+def test_a_changed_source_and_all_that_depends_on_it_are_made_anew(sources: list[str], tmp_path: Path) -> None:
+    directory = tmp_path / "corpus"
+    build(directory, recipe(sources))
+    (tmp_path / "alpha" / "alpha" / "3.py").write_text((tmp_path / "gamma" / "gamma" / "1.py").read_text())
+    manifest = build(directory, recipe(sources))
+    assert [one.files for one in manifest.projects] == [4, 3, 3, 2]
+    assert manifest.of("train")[1].dropped == {"exact duplicate": 1}, "the held-out copy wins"
+    build(tmp_path / "again", recipe(sources))
+    assert contents(directory) == contents(tmp_path / "again")
+
+
+def test_only_the_fit_files_of_permissive_projects_are_kept(tmp_path: Path) -> None:
+    benchmark = tmp_path / "tasks.jsonl"
+    benchmark.write_bytes(msgspec.json.encode({"code": module(1, lines=2)}) + b"\n")
+    good = module(2)
+    files = {
+        "good.py": good,
+        "near.py": good.replace("value + ", "value  +  ", 5).replace("(value)", "(other)", 3),
+        "secret.py": module(3) + "password = 'ghp_abcdefghijklmnopqrstuvwxyz0123456789'\n",
+        "leak.py": module(4) + module(1, lines=2),
+        "long.py": module(5) + "data = '" + "ab " * 500 + "'\n",
+        "static/app.min.js": "function f(a){return a+1}" * 50,
+        "_vendor/other.py": module(6),
+        "copied.py": "# SPDX-License-Identifier: GPL-3.0-or-later\n" + module(7),
+        "tests/data/bad.py": "not python",
+    }
+    made = folder(tmp_path / "delta", files)
+    refused = folder(tmp_path / "gamma", {"a.py": module(8)}, "GNU GENERAL PUBLIC LICENSE Version 3")
+    directory = tmp_path / "corpus"
+    manifest = build(directory, recipe([str(made), str(refused)], [benchmark]))
+    (record,) = manifest.projects
+    (kept,) = documents(directory, "train")
+    assert kept.path in ("good.py", "near.py")
+    reasons = ["benchmark", "licence", "long lines", "near duplicate", "secret", "test data", "vendored"]
+    assert record.dropped == dict.fromkeys(reasons, 1)
+    assert (record.licence, record.source, record.files) == ("MIT", "folder", 1)
+    assert [(one.name, one.reason) for one in manifest.refused] == [("gamma", "licence GPL")]
+    assert manifest.settings["benchmarks"] == ["tasks.jsonl"]
+    shown = CliRunner().invoke(corpus, ["show", str(directory), "--project", "delta"], catch_exceptions=False)
+    assert ["leak.py", "benchmark"] in [line.split() for line in shown.output.splitlines()]
+
+
+def test_benchmarks_are_kept_out_of_training_alone() -> None:
+    text = module(1)
+    assert Benchmarks([text]).leak_into(text)
+    assert not Benchmarks().leak_into(text)
+
+
+def test_no_project_and_no_tests_take_more_than_their_share(tmp_path: Path) -> None:
+    files = {f"module_{number}.py": module(number) for number in range(30)}
+    files |= {f"tests/test_{number}.py": module(100 + number) for number in range(30)}
+    made_of = recipe([str(folder(tmp_path / "gamma", files))])
+    limit = 20 * len(module(0))
+    small = Recipe(sources=made_of.sources, vocabulary=VOCABULARY, max_project_bytes=limit)
+    (record,) = build(tmp_path / "small", small).projects
+    assert 0.9 * limit < record.bytes <= limit
+    assert record.dropped == {"beyond the project's share": 60 - record.files}
+    (record,) = build(tmp_path / "whole", made_of).projects
+    assert record.dropped == {"beyond the project's share": 20}, "a quarter of a project may be tests"
+
+
+def test_languages_stand_in_the_proportion_that_is_asked_for(tmp_path: Path) -> None:
+    files = {f"a{number}.py": module(number) for number in range(60)} | {
+        f"b{number}.go": go(number) for number in range(20)
+    }
+    made = str(folder(tmp_path / "gamma", files))
+    manifest = build(tmp_path / "mixed", recipe([made], python=0.5, go=0.5))
+    languages = manifest.of("train")[0].languages
+    assert set(languages) == {"python", "go"}
+    assert manifest.kept["go"] == 1.0
+    sizes = [sum(len(text) for path, text in files.items() if path.endswith(ending)) for ending in (".go", ".py")]
+    assert manifest.kept["python"] == pytest.approx(sizes[0] / sizes[1])
+    split = load_prepared_train(tmp_path / "mixed")
+    assert len(split) < 80
+    alone = build(tmp_path / "alone", recipe([made])).of("train")[0]
+    assert list(alone.languages) == ["python"]
+    with pytest.raises(EngineError, match="no training file in rust"):
+        build(tmp_path / "none", recipe([made], python=0.5, rust=0.5))
+
+
+def load_prepared_train(directory: Path) -> EncodedSplit:
+    return load_prepared(directory).train
+
+
+def test_shares_are_read_as_weights_and_wrong_ones_are_refused_by_name() -> None:
+    assert read_shares([]) == {"python": 1.0}
+    assert read_shares(["python=3", "go=1"]) == {"python": 0.75, "go": 0.25}
+    assert kept_shares({"python": 300, "go": 100}, {"python": 0.5, "go": 0.5}) == {"python": 1 / 3, "go": 1.0}
+    for wrong in ("cobol=1", "python", "python=0", "python=x", "python=inf"):
+        with pytest.raises(EngineError, match=wrong):
+            read_shares([wrong])
+
+
+def test_a_corpus_of_the_first_format_is_read_as_it_is(tmp_path: Path) -> None:
+    backend = tiny_tokenizer(VOCABULARY)
+    save_tokenizer(backend, tmp_path)
+    tokenizer = Tokenizer(backend)
+    for split, seed in (("train", 1), ("validation", 2)):
+        texts = [["own", f"{split}/{number}.py", module(seed * 10 + number)] for number in range(3)]
+        (tmp_path / f"documents-{split}.jsonl").write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in texts))
+        arrays = encode_split((Document(*one) for one in texts), tokenizer)
+        save_file(
+            {name: array for name, array in arrays.items() if name != "language"}, tmp_path / f"{split}.safetensors"
+        )
+    record = {"name": "own", "version": "1", "licence": "MIT", "split": "train", "files": 3, "bytes": 1}
+    manifest = {"settings": {"benchmarks": []}, "projects": [{**record, "dropped": {}, "sha256": ""}], "refused": []}
+    (tmp_path / "manifest.json").write_bytes(msgspec.json.encode(manifest))
+    prepared = load_prepared(tmp_path)
+    assert tokenizer.decode(prepared.train.tokens(1).tolist()) == module(11)
+    assert [one.path for one in documents(tmp_path, "validation")] == [f"validation/{number}.py" for number in range(3)]
+    shown = CliRunner().invoke(corpus, ["show", str(tmp_path)], catch_exceptions=False)
+    assert "own" in shown.output
+    assert CliRunner().invoke(corpus, ["show", str(tmp_path), "--project", "own"]).exit_code == 1
+
+
+def test_the_split_is_the_same_in_one_shard_and_in_several(tmp_path: Path) -> None:
+    tokenizer = Tokenizer(tiny_tokenizer(VOCABULARY))
+    texts = [Document("own", f"{number}.py", module(number)) for number in range(5)]
+    together = EncodedSplit(encode_split(texts, tokenizer))
+    save_split(encode_split([], tokenizer), tmp_path / "empty.safetensors")
+    apart = EncodedSplit(
+        encode_split(texts[:2], tokenizer),
+        EncodedSplit.load(tmp_path / "empty.safetensors").shards[0],
+        encode_split(texts[2:], tokenizer),
+    )
+    assert len(apart) == len(together) == 5
+    assert apart.lengths.tolist() == together.lengths.tolist()
+    for number in range(5):
+        np.testing.assert_array_equal(apart.tokens(number), together.tokens(number))
+        np.testing.assert_array_equal(apart.header(number), together.header(number))
+        for ours, theirs in zip(apart.nodes(number), together.nodes(number), strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_a_document_without_room_for_a_hole_is_left_out() -> None:
+    tokenizer = Tokenizer(tiny_tokenizer(VOCABULARY))
+    texts = [Document("own", "short.py", "x = 1\n"), Document("own", "long.py", module(1))]
+    assert len(EncodedSplit(encode_split(texts, tokenizer))) == 1
+
+
+def test_a_half_made_corpus_is_not_mistaken_for_the_one_in_the_manifest(sources: list[str], tmp_path: Path) -> None:
+    directory = tmp_path / "corpus"
+    build(directory, recipe(sources))
+    shard = directory / "shards" / "train" / "gamma.safetensors"
+    kept = shard.read_bytes()
+    save_split(encode_split([Document("gamma", "a.py", module(9))], load_prepared(directory).tokenizer), shard, "other")
+    with pytest.raises(EngineError, match="another build"):
+        load_prepared(directory)
+    shard.write_bytes(b"nothing")
+    with pytest.raises(EngineError, match=r"gamma\.safetensors"):
+        load_prepared(directory)
+    shard.write_bytes(kept)
+    save_tokenizer(tiny_tokenizer(VOCABULARY), directory)
+    with pytest.raises(EngineError, match="another vocabulary"):
+        load_prepared(directory)
+
+
+def test_a_missing_manifest_says_what_to_run(tmp_path: Path) -> None:
+    with pytest.raises(EngineError, match="dg-engine corpus build"):
+        read_manifest(tmp_path)

@@ -1,0 +1,176 @@
+"""Whatever a project comes as, the same files, version and licence are found in it."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+import tarfile
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from dg_engine.errors import EngineError
+from dg_engine.training.downloads import find_wheel
+from dg_engine.training.licences import LicenceRefused
+from dg_engine.training.projects import HELD_OUT, STANDARD_LIBRARY, VALIDATION
+from dg_engine.training.sources import DEFAULT, Source, Splits, about, open_source, read_sources, stamp
+
+MIT = "Permission is hereby granted, free of charge, to any person obtaining a copy of this software"
+CODE = "def area(width, height):\n    return width * height\n"
+METADATA = "Metadata-Version: 2.4\nName: demo\nVersion: 1.5\nLicense-Expression: MIT\n"
+MANIFESTS = {
+    "PKG-INFO": METADATA,
+    "pyproject.toml": '[project]\nname = "demo"\nversion = "1.5"\nlicense = {text = "MIT"}\n',
+    "package.json": '{"name": "demo", "version": "1.5", "license": "MIT"}',
+    "Cargo.toml": '[package]\nname = "demo"\nversion = "1.5"\nlicense = "MIT/GPL-2.0-only"\n',
+}
+
+
+def read(source: Source) -> tuple[dict[str, str], str, str]:
+    """The Python files of a source, its version and its licence."""
+    with open_source(source) as tree:
+        files = {path: tree.read(path).decode() for path in tree.sizes() if path.endswith(".py")}
+        return files, *about(source, tree)
+
+
+def only(text: Path | str) -> Source:
+    (source,) = read_sources([str(text)], Splits())
+    return source
+
+
+def zipped(path: Path, files: Mapping[str, str]) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, text in files.items():
+            archive.writestr(name, text)
+    return path
+
+
+def tarred(path: Path, files: Mapping[str, str], mode: str) -> Path:
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for name, text in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(text.encode())
+            archive.addfile(entry, io.BytesIO(text.encode()))
+        link = tarfile.TarInfo("demo-1.5/link.py")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
+        archive.addfile(link)
+    return path
+
+
+def test_a_wheel_gives_its_files_version_and_licence(tmp_path: Path) -> None:
+    files = {"demo/shapes.py": CODE, "demo-1.5.dist-info/METADATA": METADATA}
+    source = only(zipped(tmp_path / "demo-1.5-py3-none-any.whl", files))
+    assert (source.name, source.kind) == ("demo", "archive")
+    assert read(source) == ({"demo/shapes.py": CODE}, "1.5", "MIT")
+    assert find_wheel("Demo", tmp_path) == source.path
+
+
+@pytest.mark.parametrize("root", ["demo-1.5/", "./demo-1.5/", "example.org/me/demo@v1.5/"])
+@pytest.mark.parametrize(
+    ("ending", "mode"), [(".tar", "w"), (".tar.gz", "w:gz"), (".tar.bz2", "w:bz2"), (".tar.xz", "w:xz")]
+)
+def test_an_archive_is_read_without_the_folder_that_all_of_it_lies_in(
+    tmp_path: Path, root: str, ending: str, mode: str
+) -> None:
+    files = {f"{root}src/shapes.py": CODE, f"{root}PKG-INFO": METADATA}
+    source = only(tarred(tmp_path / f"demo-1.5{ending}", files, mode))
+    assert source.name == "demo"
+    assert read(source) == ({"src/shapes.py": CODE}, "1.5", "MIT"), "links are passed over"
+    packed = only(zipped(tmp_path / "other-1.5.zip", files))
+    assert read(packed) == ({"src/shapes.py": CODE}, "1.5", "MIT")
+
+
+@pytest.mark.parametrize("manifest", MANIFESTS)
+def test_a_folder_says_in_any_manifest_what_it_is(tmp_path: Path, manifest: str) -> None:
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / manifest).write_text(MANIFESTS[manifest])
+    source = only(tmp_path / "demo")
+    assert (source.name, source.kind) == ("demo", "folder")
+    assert read(source) == ({}, "1.5", "MIT OR GPL-2.0-only" if manifest == "Cargo.toml" else "MIT")
+
+
+def test_a_folder_without_a_manifest_is_under_the_licence_in_its_file(tmp_path: Path) -> None:
+    (tmp_path / "lib" / "deep").mkdir(parents=True)
+    (tmp_path / "lib" / "deep" / "LICENSE").write_text("GNU GENERAL PUBLIC LICENSE")
+    (tmp_path / "lib" / "package.json").write_text("{broken")
+    with pytest.raises(LicenceRefused, match="no licence"):
+        read(only(tmp_path / "lib"))
+    (tmp_path / "lib" / "LICENCE.md").write_text(MIT)
+    assert read(only(tmp_path / "lib")) == ({}, "", "MIT")
+    (tmp_path / "lib" / "COPYING").write_text("GNU GENERAL PUBLIC LICENSE")
+    with pytest.raises(LicenceRefused, match="GPL"):
+        read(only(tmp_path / "lib"))
+
+
+def test_only_a_folders_own_files_are_read(tmp_path: Path) -> None:
+    for path in ("a.py", "node_modules/b.py", ".hidden/c.py", "env/d.py", "ignored.py"):
+        (tmp_path / "lib" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "lib" / path).write_text(CODE)
+    (tmp_path / "lib" / "env" / "pyvenv.cfg").touch()
+    (tmp_path / "lib" / "link.py").symlink_to(tmp_path / "lib" / "a.py")
+    (tmp_path / "lib" / "LICENSE").write_text(MIT)
+    assert sorted(read(only(tmp_path / "lib"))[0]) == ["a.py", "ignored.py"]
+    (tmp_path / "lib" / ".gitignore").write_text("ignored.py\nenv\nnode_modules\n.hidden\n")
+    subprocess.run(["git", "init", "-q", tmp_path / "lib"], check=True)
+    assert sorted(read(only(tmp_path / "lib"))[0]) == ["a.py"], "what git ignores is not the project's own"
+
+
+def test_an_installed_package_and_the_standard_library_are_read_where_they_are() -> None:
+    files, version, licence = read(only("installed:click"))
+    assert "click/core.py" in files
+    assert (bool(version), licence) == (True, "BSD-3-Clause")
+    library = next(one for one in read_sources([DEFAULT], Splits()) if one.name == STANDARD_LIBRARY)
+    with open_source(library) as tree:
+        assert "json/decoder.py" in tree.sizes()
+        assert not any("site-packages" in path for path in tree.sizes())
+        assert about(library, tree)[1] == "PSF-2.0"
+    with pytest.raises(EngineError, match="not installed"):
+        read(only("installed:no-such-package-here"))
+
+
+def test_a_stamp_changes_with_the_source_and_only_then(tmp_path: Path) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "a.py").write_text(CODE)
+    source = only(tmp_path / "lib")
+    before = stamp(source)
+    assert stamp(source) == before
+    (tmp_path / "lib" / "a.py").write_text(CODE + CODE)
+    assert stamp(source) != before
+    archive = only(zipped(tmp_path / "a.zip", {"a.py": CODE}))
+    before = stamp(archive)
+    zipped(tmp_path / "a.zip", {"a.py": CODE + CODE})
+    assert stamp(archive) != before
+
+
+def test_a_broken_archive_is_named(tmp_path: Path) -> None:
+    for name in ("broken.whl", "broken.tar.gz", "broken.tar"):
+        (tmp_path / name).write_bytes(b"no archive")
+        with pytest.raises(EngineError, match=name):
+            read(only(tmp_path / name))
+
+
+def test_the_default_projects_have_their_splits_and_others_one_by_their_name() -> None:
+    sources = read_sources([DEFAULT], Splits())
+    assert {one.name for one in sources if one.split == "held_out"} == set(HELD_OUT)
+    assert {one.name for one in sources if one.split == "validation"} == set(VALIDATION)
+    assert [one.split for one in sources] == sorted(
+        (one.split for one in sources), key=["held_out", "validation", "train"].index
+    )
+    names = [f"project-{number}" for number in range(1000)]
+    drawn = [Splits().of(name) for name in names]
+    assert drawn == [Splits().of(name) for name in names]
+    assert 10 < drawn.count("held_out") < 60
+    assert 5 < drawn.count("validation") < 45
+    assert Splits(validation=["My.Project"]).of("my-project") == "validation"
+    assert Splits(held_out=["numpy"]).of("numpy") == "held_out"
+
+
+def test_a_source_that_cannot_be_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no archive")
+    for wrong in (tmp_path / "notes.txt", tmp_path / "missing"):
+        with pytest.raises(EngineError, match=wrong.name):
+            read_sources([str(wrong)], Splits())
+    with pytest.raises(EngineError, match="two sources are called click"):
+        read_sources(["click", "installed:click"], Splits())
