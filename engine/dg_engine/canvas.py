@@ -147,8 +147,8 @@ def denoise_step(
         The state after, and what was found.
     """
     signal = None if canvas.signal is None else canvas.signal[None]
-    hidden = model.decode(canvas.tokens[None], cache, signal)[0]
-    logits = model.logits(hidden[canvas.free])
+    hidden = model.decode(canvas.tokens[None], cache, signal, read=canvas.free)[0]
+    logits = model.logits(hidden)
     if bias is not None:
         logits[:, bias.token] += bias.nats
     if first_allowed is not None:

@@ -20,8 +20,10 @@ from dg_engine import checkpoint
 from dg_engine.api import Draft, Infill, InfillRequest, ModelInfo, Piece, Score, ScoreRequest, StopReason
 from dg_engine.canvas import BANNED, SeededDraws
 from dg_engine.errors import CheckpointError
+from dg_engine.hardware import best_device, fastest_dtype
 from dg_engine.infill import Filling, Hole, fill
 from dg_engine.model import DiffusionGemma, PrefixCache
+from dg_engine.packed import PackedModel, can_pack
 from dg_engine.policies import Denoising, EntropyBound
 from dg_engine.prefix_store import PrefixStore
 from dg_engine.prompt import encode_prefix
@@ -77,7 +79,7 @@ class Engine:
         Raises:
             CheckpointError: something in the directory is missing or malformed.
         """
-        where = device or ("cuda" if torch.cuda.is_available() else "cpu")
+        where = device or best_device()
         report("reading the tokenizer", 0.3)
         tokenizer = Tokenizer.load(directory)
         report("reading the weights", 0.4)
@@ -86,6 +88,8 @@ class Engine:
             raise CheckpointError(
                 f"{directory}/tokenizer.json: expected {model.config.vocab_size} tokens, found {tokenizer.vocab_size}"
             )
+        if where == "cpu" and can_pack(model):
+            model = PackedModel(model)
         return cls(model, tokenizer, directory)
 
     @property
@@ -265,27 +269,6 @@ class Engine:
     @property
     def _device(self) -> torch.device:
         return self.model.decoder.embed_tokens.weight.device
-
-
-def fastest_dtype(device: str) -> torch.dtype:
-    """bf16 on a GPU; on a CPU whichever of bf16 and fp32 multiplies a canvas faster, measured in some 5 ms.
-
-    Names of instruction sets do not tell: bf16 is ten times faster than fp32 where there are AMX tiles, and slower than
-    it where it is emulated.
-    """
-    if device != "cpu":
-        return torch.bfloat16
-    return min((torch.bfloat16, torch.float32), key=_matmul_seconds)
-
-
-def _matmul_seconds(dtype: torch.dtype) -> float:
-    canvas, weight = torch.ones(64, 256, dtype=dtype), torch.ones(1024, 256, dtype=dtype)
-    best = float("inf")
-    for _ in range(6):
-        started = time.perf_counter()
-        torch.nn.functional.linear(canvas, weight)
-        best = min(best, time.perf_counter() - started)
-    return best
 
 
 def _head(suffix: str, tokens: int) -> str:

@@ -10,6 +10,7 @@ follows transformers' `models/diffusion_gemma`, to which tests hold it.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -17,9 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dg_engine.config import LayerType, ModelConfig
-from dg_kernels import canvas_attention, expert_mlp, gated_mlp, rms_norm, rotary, rotary_angles, soft_cap
-
-Angles = tuple[Tensor, Tensor]
+from dg_engine.layers import Angles, Layer, RMSNorm, Rows, SelfConditioning
+from dg_kernels import rotary_angles, soft_cap
 
 
 class PrefixCache(NamedTuple):
@@ -54,159 +54,6 @@ class Masks(NamedTuple):
     def of(self, layer_type: LayerType) -> Tensor | None:
         """The mask of a kind of layer."""
         return self.full if layer_type == "full_attention" else self.sliding
-
-
-class RMSNorm(nn.Module):
-    """Root-mean-square norm with a weight."""
-
-    def __init__(self, width: int, eps: float) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(width))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., width] to [..., width]."""
-        return rms_norm(x, self.weight, self.eps)
-
-
-class GatedMLP(nn.Module):
-    """The dense gated MLP."""
-
-    def __init__(self, hidden: int, inner: int) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(hidden, inner, bias=False)
-        self.up_proj = nn.Linear(hidden, inner, bias=False)
-        self.down_proj = nn.Linear(inner, hidden, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., H] to [..., H]."""
-        return gated_mlp(x, self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight)
-
-
-class Attention(nn.Module):
-    """Grouped-head attention with normalised queries, keys and values. Full layers use their key as the value."""
-
-    def __init__(self, config: ModelConfig, layer: int) -> None:
-        super().__init__()
-        self.key_heads, self.width = config.head_shape(layer)
-        self.eps = config.rms_norm_eps
-        queries, keys = config.num_attention_heads * self.width, self.key_heads * self.width
-        self.q_proj = nn.Linear(config.hidden_size, queries, bias=False)
-        self.k_proj = nn.Linear(config.hidden_size, keys, bias=False)
-        self.v_proj = nn.Linear(config.hidden_size, keys, bias=False) if config.is_sliding(layer) else None
-        self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
-        self.q_norm = RMSNorm(self.width, config.rms_norm_eps)
-        self.k_norm = RMSNorm(self.width, config.rms_norm_eps)
-
-    def keys_and_values(self, x: Tensor, angles: Angles) -> tuple[Tensor, Tensor]:
-        """[B, C, H] to two [B, key heads, C, width]; the value is not rotated."""
-        raw = self.k_proj(x).unflatten(-1, (self.key_heads, self.width))
-        value = raw if self.v_proj is None else self.v_proj(x).unflatten(-1, (self.key_heads, self.width))
-        key = rotary(self.k_norm(raw), *angles)
-        return key.transpose(1, 2), rms_norm(value, None, self.eps).transpose(1, 2)
-
-    def forward(
-        self,
-        x: Tensor,
-        angles: Angles,
-        key: Tensor,
-        value: Tensor,
-        prefix: tuple[Tensor, Tensor],
-        mask: Tensor | None,
-    ) -> Tensor:
-        """Attend from [B, C, H] to the prefix and to the given keys and values; returns [B, C, H]."""
-        query = rotary(self.q_norm(self.q_proj(x).unflatten(-1, (-1, self.width))), *angles)
-        return self.o_proj(canvas_attention(query.transpose(1, 2), key, value, *prefix, mask))  # type: ignore[no-any-return]
-
-
-class Router(nn.Module):
-    """Chooses the experts of every row."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.proj = nn.Linear(config.hidden_size, config.num_experts, bias=False)
-        self.scale = nn.Parameter(torch.ones(config.hidden_size))
-        self.per_expert_scale = nn.Parameter(torch.ones(config.num_experts))
-        self.top_k, self.eps = config.top_k_experts, config.rms_norm_eps
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[N, H] to expert numbers and fp32 weights, both [N, top_k]."""
-        scaled = rms_norm(x, None, self.eps) * self.scale * x.shape[-1] ** -0.5
-        weight, index = functional.softmax(self.proj(scaled), dim=-1, dtype=torch.float32).topk(self.top_k, dim=-1)
-        return index, weight / weight.sum(dim=-1, keepdim=True) * self.per_expert_scale[index]
-
-
-class Experts(nn.Module):
-    """The experts' weights, stacked."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        experts, hidden, inner = config.num_experts, config.hidden_size, config.moe_intermediate_size
-        self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * inner, hidden))
-        self.down_proj = nn.Parameter(torch.empty(experts, hidden, inner))
-
-    def forward(self, x: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-        """[N, H] to [N, H]."""
-        return expert_mlp(x, self.gate_up_proj, self.down_proj, index, weight)
-
-
-class Layer(nn.Module):
-    """Attention, then the dense MLP and the experts side by side; a norm before and after each."""
-
-    layer_scalar: Tensor
-
-    def __init__(self, config: ModelConfig, layer: int) -> None:
-        super().__init__()
-        hidden, eps = config.hidden_size, config.rms_norm_eps
-        self.self_attn = Attention(config, layer)
-        self.mlp = GatedMLP(hidden, config.intermediate_size)
-        self.router = Router(config)
-        self.experts = Experts(config)
-        self.input_layernorm = RMSNorm(hidden, eps)
-        self.post_attention_layernorm = RMSNorm(hidden, eps)
-        self.pre_feedforward_layernorm = RMSNorm(hidden, eps)
-        self.post_feedforward_layernorm = RMSNorm(hidden, eps)
-        self.post_feedforward_layernorm_1 = RMSNorm(hidden, eps)
-        self.post_feedforward_layernorm_2 = RMSNorm(hidden, eps)
-        self.pre_feedforward_layernorm_2 = RMSNorm(hidden, eps)
-        self.register_buffer("layer_scalar", torch.ones(1))
-
-    def forward(
-        self, x: Tensor, angles: Angles, prefix: tuple[Tensor, Tensor], mask: Tensor | None, scalar: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, C, H] to the next [B, C, H], with the layer's own keys and values [B, key heads, C, width]."""
-        normed = self.input_layernorm(x)
-        key, value = self.self_attn.keys_and_values(normed, angles)
-        attended = self.self_attn(normed, angles, key, value, prefix, mask)
-        x = x + self.post_attention_layernorm(attended)
-        return (x + self.feed_forward(x)) * scalar, key, value
-
-    def feed_forward(self, x: Tensor) -> Tensor:
-        """The normed sum of the dense MLP and the experts."""
-        dense = self.post_feedforward_layernorm_1(self.mlp(self.pre_feedforward_layernorm(x)))
-        flat = x.flatten(0, -2)
-        mixed = self.experts(self.pre_feedforward_layernorm_2(flat), *self.router(flat)).view_as(x)
-        return self.post_feedforward_layernorm(dense + self.post_feedforward_layernorm_2(mixed))  # type: ignore[no-any-return]
-
-
-class SelfConditioning(nn.Module):
-    """Adds what the previous step believed to the canvas's embeddings."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        hidden, inner = config.hidden_size, config.intermediate_size
-        self.pre_norm = RMSNorm(hidden, config.rms_norm_eps)
-        self.gate_proj = nn.Linear(hidden, inner, bias=False)
-        self.up_proj = nn.Linear(hidden, inner, bias=False)
-        self.down_proj = nn.Linear(inner, hidden, bias=False)
-        self.eps = config.rms_norm_eps
-
-    def forward(self, embedded: Tensor, signal: Tensor | None) -> Tensor:
-        """[B, C, H] twice to [B, C, H]. The norm at the end applies without a signal too."""
-        if signal is not None:
-            normed = self.pre_norm(signal)
-            embedded = embedded + gated_mlp(normed, self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight)
-        return rms_norm(embedded, None, self.eps)
 
 
 class _Decoder(nn.Module):
@@ -262,16 +109,17 @@ class DiffusionGemma(nn.Module):
         raw = functional.linear(hidden, self.decoder.embed_tokens.weight)
         return soft_cap(raw, self.config.final_logit_softcapping)
 
-    def encode(self, tokens: Tensor, cache: PrefixCache | None = None) -> Encoded:
+    def encode(self, tokens: Tensor, cache: PrefixCache | None = None, read: Rows | None = None) -> Encoded:
         """Run the causal encoder over tokens [B, S] that follow the cached ones.
 
         Returns:
-            Hidden states after the final norm, for the head, and the cache extended by the S tokens.
+            Hidden states after the final norm, for the head, of all S tokens or of those in `read`, and the cache
+            extended by the S tokens.
         """
         cache = cache or self.empty_cache(tokens.shape[0])
         positions = torch.arange(cache.length, cache.length + tokens.shape[1], device=tokens.device)
-        masks = self._encoder_masks(cache.length, tokens.shape[1], tokens.device)
-        hidden, keys, values = self._run(self.embed(tokens), positions, cache, masks, self._encoder_scalars)
+        seen, masks = self._seen_by_encoder(cache, tokens.shape[1], tokens.device)
+        hidden, keys, values = self._run(self.embed(tokens), positions, seen, masks, self._encoder_scalars, read)
         extended = PrefixCache(
             tuple(torch.cat(pair, dim=2) for pair in zip(cache.keys, keys, strict=True)),
             tuple(torch.cat(pair, dim=2) for pair in zip(cache.values, values, strict=True)),
@@ -293,6 +141,7 @@ class DiffusionGemma(nn.Module):
         signal: Tensor | None,
         positions: Tensor | None = None,
         masks: Masks | None = None,
+        read: Rows | None = None,
     ) -> Tensor:
         """Run the bidirectional decoder over a canvas [B, C].
 
@@ -304,16 +153,17 @@ class DiffusionGemma(nn.Module):
             positions: [C] or [B, C]; None continues after the prefix.
             masks: visibility of prefix and canvas for several canvases over one prefix; None lets every slot see the
                 whole canvas, the whole prefix in full layers and its last `window` - 1 tokens in sliding ones.
+            read: the slots whose hidden states are wanted; None is all.
 
         Returns:
-            Hidden states [B, C, H] after the final norm.
+            Hidden states [B, C, H] after the final norm, or [B, R, H] of the R slots in `read`.
         """
         if positions is None:
             positions = torch.arange(cache.length, cache.length + canvas.shape[1], device=canvas.device)
         windowed = cache if masks is not None else self._windowed(cache)
         embedded = self.decoder.self_conditioning(self.embed(canvas), signal)
         scalars = [layer.layer_scalar for layer in self.decoder.layers]
-        hidden, _, _ = self._run(embedded, positions, windowed, masks or Masks(None, None), scalars)  # type: ignore[arg-type]
+        hidden, _, _ = self._run(embedded, positions, windowed, masks or Masks(None, None), scalars, read)  # type: ignore[arg-type]
         return hidden
 
     @property
@@ -327,15 +177,27 @@ class DiffusionGemma(nn.Module):
         empty = tuple(weight.new_empty(batch, heads, 0, width) for heads, width in shapes)
         return PrefixCache(empty, empty)
 
+    @property
+    def layers(self) -> Sequence[Callable[..., tuple[Tensor, Tensor, Tensor]]]:
+        """What `_run` goes through: each is called as `Layer.forward`."""
+        return self.decoder.layers  # type: ignore[return-value]
+
     def _run(
-        self, x: Tensor, positions: Tensor, cache: PrefixCache, masks: Masks, scalars: list[Tensor]
+        self,
+        x: Tensor,
+        positions: Tensor,
+        cache: PrefixCache,
+        masks: Masks,
+        scalars: list[Tensor],
+        read: Rows | None = None,
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         angles = self._angles(positions, x.dtype)
         keys, values = [], []
-        for index, layer in enumerate(self.decoder.layers):
+        for index, layer in enumerate(self.layers):
             kind = self.config.layer_types[index]
             prefix = cache.keys[index], cache.values[index]
-            x, key, value = layer(x, angles[kind], prefix, masks.of(kind), scalars[index])
+            wanted = read if index + 1 == len(scalars) else None
+            x, key, value = layer(x, angles[kind], prefix, masks.of(kind), scalars[index], wanted)
             keys.append(key)
             values.append(value)
         return self.decoder.norm(x), keys, values
@@ -351,6 +213,12 @@ class DiffusionGemma(nn.Module):
                 )
                 angles[kind] = cosines.to(dtype), sines.to(dtype)
         return angles
+
+    def _seen_by_encoder(self, cache: PrefixCache, new: int, device: torch.device) -> tuple[PrefixCache, Masks]:
+        """One more token sees whatever is before it, in sliding layers what is in its window: that needs no mask."""
+        if new == 1 and self.config.use_bidirectional_attention != "all":
+            return self._windowed(cache), Masks(None, None)
+        return cache, self._encoder_masks(cache.length, new, device)
 
     def _encoder_masks(self, cached: int, new: int, device: torch.device) -> Masks:
         """Causal, within the window for sliding layers; both ways when the configuration says so."""

@@ -12,7 +12,7 @@ import click
 import msgspec
 import torch
 
-from dg_engine.engine import fastest_dtype
+from dg_engine.hardware import fastest_dtype
 from dg_engine.training import trainer
 from dg_engine.training.card import write_card
 from dg_engine.training.plan import Plan, layouts, with_settings

@@ -1,0 +1,192 @@
+"""The parts of a layer: norms, attention, the dense MLP beside the experts, and self-conditioning.
+
+The parameters carry Hugging Face's names, so a state dict is a checkpoint.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from dg_engine.config import ModelConfig
+from dg_kernels import canvas_attention, expert_mlp, gated_mlp, rms_norm, rotary
+
+Angles = tuple[Tensor, Tensor]
+"""Cosines and sines, both [C, D] or [B, C, D]."""
+
+Rows = slice | Tensor
+"""Some of the C positions of a canvas or chunk: a slice, or [R] indices."""
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm with a weight."""
+
+    def __init__(self, width: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(width))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., width] to [..., width]."""
+        return rms_norm(x, self.weight, self.eps)
+
+
+class GatedMLP(nn.Module):
+    """The dense gated MLP."""
+
+    def __init__(self, hidden: int, inner: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(hidden, inner, bias=False)
+        self.up_proj = nn.Linear(hidden, inner, bias=False)
+        self.down_proj = nn.Linear(inner, hidden, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., H] to [..., H]."""
+        return gated_mlp(x, self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight)
+
+
+class Attention(nn.Module):
+    """Grouped-head attention with normalised queries, keys and values. Full layers use their key as the value."""
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        self.key_heads, self.width = config.head_shape(layer)
+        self.eps = config.rms_norm_eps
+        queries, keys = config.num_attention_heads * self.width, self.key_heads * self.width
+        self.q_proj = nn.Linear(config.hidden_size, queries, bias=False)
+        self.k_proj = nn.Linear(config.hidden_size, keys, bias=False)
+        self.v_proj = nn.Linear(config.hidden_size, keys, bias=False) if config.is_sliding(layer) else None
+        self.o_proj = nn.Linear(queries, config.hidden_size, bias=False)
+        self.q_norm = RMSNorm(self.width, config.rms_norm_eps)
+        self.k_norm = RMSNorm(self.width, config.rms_norm_eps)
+
+    def keys_and_values(self, x: Tensor, angles: Angles) -> tuple[Tensor, Tensor]:
+        """[B, C, H] to two [B, key heads, C, width]; the value is not rotated."""
+        raw = self.k_proj(x).unflatten(-1, (self.key_heads, self.width))
+        value = raw if self.v_proj is None else self.v_proj(x).unflatten(-1, (self.key_heads, self.width))
+        key = rotary(self.k_norm(raw), *angles)
+        return key.transpose(1, 2), rms_norm(value, None, self.eps).transpose(1, 2)
+
+    def forward(
+        self,
+        x: Tensor,
+        angles: Angles,
+        key: Tensor,
+        value: Tensor,
+        prefix: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+    ) -> Tensor:
+        """Attend from [B, C, H] to the prefix and to the given keys and values; returns [B, C, H]."""
+        query = rotary(self.q_norm(self.q_proj(x).unflatten(-1, (-1, self.width))), *angles)
+        return self.o_proj(canvas_attention(query.transpose(1, 2), key, value, *prefix, mask))  # type: ignore[no-any-return]
+
+
+class Router(nn.Module):
+    """Chooses the experts of every row."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.proj = nn.Linear(config.hidden_size, config.num_experts, bias=False)
+        self.scale = nn.Parameter(torch.ones(config.hidden_size))
+        self.per_expert_scale = nn.Parameter(torch.ones(config.num_experts))
+        self.top_k, self.eps = config.top_k_experts, config.rms_norm_eps
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, H] to expert numbers and fp32 weights, both [N, top_k]."""
+        scaled = rms_norm(x, None, self.eps) * self.scale * x.shape[-1] ** -0.5
+        weight, index = functional.softmax(self.proj(scaled), dim=-1, dtype=torch.float32).topk(self.top_k, dim=-1)
+        return index, weight / weight.sum(dim=-1, keepdim=True) * self.per_expert_scale[index]
+
+
+class Experts(nn.Module):
+    """The experts' weights, stacked."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        experts, hidden, inner = config.num_experts, config.hidden_size, config.moe_intermediate_size
+        self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * inner, hidden))
+        self.down_proj = nn.Parameter(torch.empty(experts, hidden, inner))
+
+    def forward(self, x: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+        """[N, H] to [N, H]."""
+        return expert_mlp(x, self.gate_up_proj, self.down_proj, index, weight)
+
+
+class Layer(nn.Module):
+    """Attention, then the dense MLP and the experts side by side; a norm before and after each."""
+
+    layer_scalar: Tensor
+
+    def __init__(self, config: ModelConfig, layer: int) -> None:
+        super().__init__()
+        hidden, eps = config.hidden_size, config.rms_norm_eps
+        self.self_attn = Attention(config, layer)
+        self.mlp = GatedMLP(hidden, config.intermediate_size)
+        self.router = Router(config)
+        self.experts = Experts(config)
+        self.input_layernorm = RMSNorm(hidden, eps)
+        self.post_attention_layernorm = RMSNorm(hidden, eps)
+        self.pre_feedforward_layernorm = RMSNorm(hidden, eps)
+        self.post_feedforward_layernorm = RMSNorm(hidden, eps)
+        self.post_feedforward_layernorm_1 = RMSNorm(hidden, eps)
+        self.post_feedforward_layernorm_2 = RMSNorm(hidden, eps)
+        self.pre_feedforward_layernorm_2 = RMSNorm(hidden, eps)
+        self.register_buffer("layer_scalar", torch.ones(1))
+
+    def forward(
+        self,
+        x: Tensor,
+        angles: Angles,
+        prefix: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        scalar: Tensor,
+        read: Rows | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, C, H] to the next [B, C, H], with the layer's own keys and values [B, key heads, C, width].
+
+        With `read`, only those of the C positions attend and are returned; the keys are of all.
+        """
+        normed = self.input_layernorm(x)
+        key, value = self.self_attn.keys_and_values(normed, angles)
+        if read is not None:
+            x, normed, angles, mask = rows_of(read, x, normed, angles, mask)
+        attended = self.self_attn(normed, angles, key, value, prefix, mask)
+        x = x + self.post_attention_layernorm(attended)
+        return (x + self.feed_forward(x)) * scalar, key, value
+
+    def feed_forward(self, x: Tensor) -> Tensor:
+        """The normed sum of the dense MLP and the experts."""
+        dense = self.post_feedforward_layernorm_1(self.mlp(self.pre_feedforward_layernorm(x)))
+        flat = x.flatten(0, -2)
+        mixed = self.experts(self.pre_feedforward_layernorm_2(flat), *self.router(flat)).view_as(x)
+        return self.post_feedforward_layernorm(dense + self.post_feedforward_layernorm_2(mixed))  # type: ignore[no-any-return]
+
+
+class SelfConditioning(nn.Module):
+    """Adds what the previous step believed to the canvas's embeddings."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        hidden, inner = config.hidden_size, config.intermediate_size
+        self.pre_norm = RMSNorm(hidden, config.rms_norm_eps)
+        self.gate_proj = nn.Linear(hidden, inner, bias=False)
+        self.up_proj = nn.Linear(hidden, inner, bias=False)
+        self.down_proj = nn.Linear(inner, hidden, bias=False)
+        self.eps = config.rms_norm_eps
+
+    def forward(self, embedded: Tensor, signal: Tensor | None) -> Tensor:
+        """[B, C, H] twice to [B, C, H]. The norm at the end applies without a signal too."""
+        if signal is not None:
+            normed = self.pre_norm(signal)
+            embedded = embedded + gated_mlp(normed, self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight)
+        return rms_norm(embedded, None, self.eps)
+
+
+def rows_of(
+    read: Rows, x: Tensor, normed: Tensor, angles: Angles, mask: Tensor | None
+) -> tuple[Tensor, Tensor, Angles, Tensor | None]:
+    """What a layer is given, at some of its positions."""
+    cosines, sines = angles
+    seen = None if mask is None else mask[:, read]
+    return x[:, read], normed[:, read], (cosines[..., read, :], sines[..., read, :]), seen

@@ -1,0 +1,129 @@
+"""The same network with its weights rearranged for a CPU, where a small matrix costs less than the call for it.
+
+Between two norms a layer makes one product where `Layer` makes two or three: queries, keys and values come from one
+matrix, the gates and ups of the dense MLP and of an expert that every row uses from another. The weight of a norm
+before a product is multiplied into the matrix, so that equal norms are taken once. `layers.Layer` is the readable
+twin, to which tests hold this within the rounding of the type.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from dg_engine.layers import Angles, Layer, Rows, rows_of
+from dg_engine.model import DiffusionGemma
+from dg_kernels import canvas_attention, rms_norm, rotary
+
+Packed = tuple[Tensor, Tensor, Tensor]
+
+
+class PackedLayer:
+    """One layer with its own copies of the weights; called as `Layer.forward`.
+
+    Args:
+        layer: of the readable model, with one expert.
+    """
+
+    def __init__(self, layer: Layer) -> None:
+        attention = layer.self_attn
+        self._width, self._eps = attention.width, attention.eps
+        self._key_heads = attention.key_heads
+        self._query_heads = attention.q_proj.out_features // attention.width
+        self._own_values = attention.v_proj is not None
+        projections = [one.weight for one in (attention.q_proj, attention.k_proj, attention.v_proj) if one is not None]
+        self._project = _scaled(torch.cat(projections), layer.input_layernorm.weight)
+        self._head_scale = torch.cat(
+            (
+                attention.q_norm.weight.expand(self._query_heads, -1),
+                attention.k_norm.weight.expand(self._key_heads, -1),
+            )
+        )
+        self._out = attention.o_proj.weight
+        self._after_attention = layer.post_attention_layernorm.weight
+        self._pack_feed_forward(layer)
+
+    def _pack_feed_forward(self, layer: Layer) -> None:
+        """Gates of both, then ups of both: one activation and one product for the two together."""
+        dense, experts = layer.mlp, layer.experts
+        before, before_experts = layer.pre_feedforward_layernorm.weight, layer.pre_feedforward_layernorm_2.weight
+        gate, up = experts.gate_up_proj[0].chunk(2)
+        self._gates_and_ups = torch.cat(
+            (
+                _scaled(dense.gate_proj.weight, before),
+                _scaled(gate, before_experts),
+                _scaled(dense.up_proj.weight, before),
+                _scaled(up, before_experts),
+            )
+        )
+        self._inner = dense.gate_proj.out_features
+        self._down = dense.down_proj.weight
+        self._expert_down = experts.down_proj[0] * layer.router.per_expert_scale
+        self._after_dense = layer.post_feedforward_layernorm_1.weight
+        self._after_experts = layer.post_feedforward_layernorm_2.weight
+        self._after = layer.post_feedforward_layernorm.weight
+
+    def __call__(
+        self,
+        x: Tensor,
+        angles: Angles,
+        prefix: tuple[Tensor, Tensor],
+        mask: Tensor | None,
+        scalar: Tensor,
+        read: Rows | None = None,
+    ) -> Packed:
+        """As `Layer.forward`."""
+        heads, key_heads = self._query_heads, self._key_heads
+        projected = functional.linear(rms_norm(x, None, self._eps), self._project).unflatten(-1, (-1, self._width))
+        normed = rms_norm(projected, None, self._eps)
+        turned = rotary(normed[:, :, : heads + key_heads] * self._head_scale, *angles)
+        query, key = turned[:, :, :heads], turned[:, :, heads:].transpose(1, 2)
+        value = normed[:, :, -key_heads:].transpose(1, 2)
+        if read is not None:
+            x, query, _, mask = rows_of(read, x, query, angles, mask)
+        attended = functional.linear(canvas_attention(query.transpose(1, 2), key, value, *prefix, mask), self._out)
+        x = x + rms_norm(attended, self._after_attention, self._eps)
+        return (x + self._feed_forward(x)) * scalar, key, value
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        gates, ups = functional.linear(rms_norm(x, None, self._eps), self._gates_and_ups).chunk(2, dim=-1)
+        inner = functional.gelu(gates, approximate="tanh") * ups
+        dense = rms_norm(functional.linear(inner[..., : self._inner], self._down), self._after_dense, self._eps)
+        mixed = functional.linear(inner[..., self._inner :], self._expert_down)
+        return rms_norm(dense + rms_norm(mixed, self._after_experts, self._eps), self._after, self._eps)
+
+
+class PackedModel(DiffusionGemma):
+    """A `DiffusionGemma` for a CPU: it shares the parameters of the readable one, and runs packed copies of its layers.
+
+    Args:
+        model: its weights must not change afterwards.
+
+    Raises:
+        ValueError: the model has more experts than one, which are chosen row by row.
+    """
+
+    def __init__(self, model: DiffusionGemma) -> None:
+        if not can_pack(model):
+            raise ValueError(f"{model.config.num_experts} experts cannot be packed")
+        with torch.device("meta"):
+            super().__init__(model.config)
+        self.load_state_dict(model.state_dict(), assign=True)
+        self.eval().requires_grad_(requires_grad=False)
+        self._packed = [PackedLayer(layer) for layer in self.decoder.layers]  # type: ignore[arg-type]
+
+    @property
+    def layers(self) -> list[PackedLayer]:  # type: ignore[override]
+        """The packed layers."""
+        return self._packed
+
+
+def can_pack(model: DiffusionGemma) -> bool:
+    """Whether there is a packed form: every row of every layer goes through the same matrices."""
+    return model.config.num_experts == 1
+
+
+def _scaled(matrix: Tensor, weight: Tensor) -> Tensor:
+    """[N, H] with each column times the norm's weight, rounded once."""
+    return (matrix.float() * weight.float()).to(matrix.dtype)

@@ -1,0 +1,98 @@
+"""The network packed for a CPU against the readable one, and the rows that are read against all of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dg_engine.config import ModelConfig
+from dg_engine.layers import Rows
+from dg_engine.model import DiffusionGemma, Masks
+from dg_engine.packed import PackedModel
+from dg_engine.testing import SHAPES, TINY, tiny_model
+
+ONE_EXPERT = {name: replace(config, num_experts=1, top_k_experts=1) for name, config in SHAPES.items()}
+PREFIX, CANVAS = 21, 13
+SOME: list[Rows] = [slice(2, 7), slice(-1, None), torch.tensor([0, 5, 12])]
+
+
+def tokens(config: ModelConfig, *shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randint(0, config.vocab_size, shape, generator=torch.Generator().manual_seed(seed))
+
+
+def with_uneven_norms(config: ModelConfig) -> DiffusionGemma:
+    """Norms and scales are one in a fresh model, and would hide one that is left out."""
+    model = tiny_model(config)
+    generator = torch.Generator().manual_seed(5)
+    for parameter in model.parameters():
+        if parameter.dim() == 1:
+            parameter.copy_(0.5 + torch.rand(parameter.shape, generator=generator))
+    return model
+
+
+@pytest.mark.parametrize("config", ONE_EXPERT.values(), ids=ONE_EXPERT.keys())
+@torch.inference_mode()
+def test_the_packed_network_equals_the_readable_one(config: ModelConfig) -> None:
+    with torch.inference_mode(mode=False):
+        model = with_uneven_norms(config)
+        packed = PackedModel(model)
+    prefix, canvas = tokens(config, 2, PREFIX), tokens(config, 2, CANVAS, seed=1)
+    expected, found = model.encode(prefix), packed.encode(prefix)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    signal = model.embed(tokens(config, 2, CANVAS, seed=2))
+    torch.testing.assert_close(
+        packed.decode(canvas, found.cache, signal), model.decode(canvas, expected.cache, signal), rtol=1e-4, atol=1e-5
+    )
+
+
+@torch.inference_mode()
+def test_in_bf16_the_two_differ_by_its_rounding_alone() -> None:
+    with torch.inference_mode(mode=False):
+        exact = with_uneven_norms(
+            ONE_EXPERT["plain"] if "plain" in ONE_EXPERT else replace(TINY, num_experts=1, top_k_experts=1)
+        )
+        rounded = with_uneven_norms(exact.config).bfloat16()
+        packed = PackedModel(rounded)
+    prefix = tokens(exact.config, 1, PREFIX)
+    truth = exact.encode(prefix).hidden
+    error = (rounded.encode(prefix).hidden.float() - truth).norm()
+    assert (packed.encode(prefix).hidden.float() - truth).norm() < 1.5 * error
+
+
+@pytest.mark.parametrize("read", SOME, ids=["slice", "last", "indices"])
+@pytest.mark.parametrize("packed", [False, True])
+@torch.no_grad()
+def test_rows_that_are_read_equal_the_same_rows_of_all(read: Rows, *, packed: bool) -> None:
+    config = replace(TINY, num_experts=1, top_k_experts=1)
+    plain = with_uneven_norms(config)
+    model = PackedModel(plain) if packed else plain
+    prefix, canvas = tokens(config, 2, PREFIX), tokens(config, 2, CANVAS, seed=1)
+    whole, some = model.encode(prefix), model.encode(prefix, read=read)
+    torch.testing.assert_close(some.hidden, whole.hidden[:, read], rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(some.cache, whole.cache, rtol=0, atol=0)
+    masks = Masks(torch.ones(1, CANVAS, PREFIX + CANVAS, dtype=torch.bool).tril(PREFIX), None)
+    masks = Masks(masks.full, masks.full)
+    positions = torch.arange(CANVAS) + torch.tensor([[PREFIX], [PREFIX + 3]])
+    for arguments in ({}, {"masks": masks, "positions": positions}):
+        everything = model.decode(canvas, whole.cache, None, **arguments)
+        torch.testing.assert_close(
+            model.decode(canvas, whole.cache, None, read=read, **arguments), everything[:, read], rtol=1e-5, atol=1e-6
+        )
+
+
+@torch.no_grad()
+def test_one_more_token_equals_the_last_of_a_chunk() -> None:
+    """A single token is encoded without a mask, over the window alone."""
+    model = tiny_model(replace(TINY, use_bidirectional_attention=None))
+    prefix = tokens(model.config, 1, PREFIX)
+    whole = model.encode(prefix)
+    one = model.encode(prefix[:, -1:], model.encode(prefix[:, :-1]).cache)
+    torch.testing.assert_close(one.hidden, whole.hidden[:, -1:], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(one.cache, whole.cache, rtol=1e-4, atol=1e-5)
+
+
+def test_experts_that_are_chosen_row_by_row_are_not_packed() -> None:
+    with pytest.raises(ValueError, match="4 experts"):
+        PackedModel(tiny_model(replace(TINY, num_experts=4, top_k_experts=2)))
