@@ -7,16 +7,34 @@ import random
 import re
 import warnings
 from collections.abc import Iterable
+from functools import cached_property, lru_cache
+from hashlib import sha256
 from typing import Literal, get_args
 
 import msgspec
 
 from dg_engine.training.sources import Document
 
-DrawnKind = Literal["line", "expression", "lines", "random"]
-CaseKind = DrawnKind | Literal["humaneval"]
+DrawnKind = Literal["line", "middle", "expression", "lines", "random"]
+TaskKind = Literal["humaneval-multi-line", "humaneval-random-span-light"]
+CaseKind = DrawnKind | TaskKind
 DRAWN_KINDS: tuple[DrawnKind, ...] = get_args(DrawnKind)
-CASE_KINDS: tuple[CaseKind, ...] = (*DRAWN_KINDS, "humaneval")
+TASK_KINDS: tuple[TaskKind, ...] = get_args(TaskKind)
+CASE_KINDS: tuple[CaseKind, ...] = (*DRAWN_KINDS, *TASK_KINDS)
+ALL = "all"
+"""The drawn kinds together."""
+MEANINGS: dict[str, str] = {
+    ALL: "every kind that is drawn from projects",
+    "line": "from a cursor to the end of its line",
+    "middle": "inside a line, with words of the line behind it",
+    "expression": "one expression of the syntax tree, inside a line",
+    "lines": "two to six lines",
+    "random": "any characters, up to a hundred",
+    "humaneval-multi-line": "two or more whole lines of a solution",
+    "humaneval-random-span-light": "any characters of a solution",
+}
+
+_ONE_LINE: frozenset[CaseKind] = frozenset(("line", "middle", "expression"))
 
 MAX_ANSWER = 200
 """Characters of an answer; about 64 tokens."""
@@ -25,10 +43,12 @@ MIN_PREFIX = 100
 
 # Where people stop to look at what is offered: behind a word, a sign or a blank.
 _CURSOR = re.compile(r"(?<=[\w(\[{.,=: ])(?=\S)(?<!\w(?=\w))")
+# Where a hole inside a line may end: behind a word or a closing sign, with a word of two letters still to come.
+_END = re.compile(r"(?:(?<=\w)(?!\w)|(?<=[)\]}]))(?=.*\w\w)")
 _TRIES = 20
 
 
-class Case(msgspec.Struct, frozen=True, kw_only=True):
+class Case(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     """One hole with its true content."""
 
     project: str
@@ -40,35 +60,54 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
     test: str = ""
     """Python that judges the whole when it runs behind prefix, answer and suffix; empty where there is none."""
 
+    @cached_property
+    def name(self) -> str:
+        """The same for equal cases, another for any other."""
+        return sha256(msgspec.json.encode(self)).hexdigest()[:16]
 
-def draw_cases(documents: Iterable[Document], per_kind: int, seed: int) -> list[Case]:
+    @property
+    def is_python(self) -> bool:
+        """Whether the file is Python, by its name."""
+        return self.path.endswith(".py")
+
+    @property
+    def in_line(self) -> bool:
+        """Whether an editor would ask for one line here: behind the hole its line goes on or ends."""
+        return self.kind in _ONE_LINE
+
+
+def draw_cases(documents: Iterable[Document], per_kind: int, seed: int = 0) -> list[Case]:
     """So many cases of every kind, spread evenly over the projects; always the same for the same seed.
 
+    The cases of a smaller number are among those of a larger one.
+
     Args:
-        documents: of the held-out split.
+        documents: of a split that was not trained on.
         per_kind: fewer come back where the documents have no more.
         seed: of the choice.
     """
     projects: dict[str, list[Document]] = {}
     for document in documents:
         projects.setdefault(document.project, []).append(document)
-    rng = random.Random(seed)  # noqa: S311  (a choice of cases, not a secret)
-    cases = []
-    for kind in DRAWN_KINDS:
-        drawn = 0
-        for attempt in range(per_kind * _TRIES):
-            if drawn == per_kind:
-                break
-            name = sorted(projects)[attempt % len(projects)]
-            if case := _cut(rng.choice(projects[name]), kind, rng):
-                cases.append(case)
-                drawn += 1
-    return cases
+    return [case for kind in DRAWN_KINDS for case in _of_kind(projects, kind, per_kind, seed)]
+
+
+def _of_kind(projects: dict[str, list[Document]], kind: DrawnKind, count: int, seed: int) -> list[Case]:
+    rng = random.Random(f"{seed} {kind}")  # noqa: S311  (a choice of cases, not a secret)
+    names = rng.sample(sorted(projects), len(projects))
+    drawn: dict[str, Case] = {}
+    for attempt in range(count * _TRIES if names else 0):
+        if len(drawn) == count:
+            break
+        case = _cut(rng.choice(projects[names[attempt % len(names)]]), kind, rng)
+        if case is not None:
+            drawn[case.name] = case
+    return list(drawn.values())
 
 
 def _cut(document: Document, kind: DrawnKind, rng: random.Random) -> Case | None:
     text = document.text
-    span = {"line": _line, "expression": _expression, "lines": _lines, "random": _random}[kind](text, rng)
+    span = _CUTS[kind](text, rng)
     if span is None:
         return None
     start, end = span
@@ -104,6 +143,14 @@ def _line(text: str, rng: random.Random) -> tuple[int, int] | None:
     return None if start is None else (start, _line_end(text, start))
 
 
+def _middle(text: str, rng: random.Random) -> tuple[int, int] | None:
+    start = _cursor(text, rng)
+    if start is None:
+        return None
+    ends = [match.end() for match in _END.finditer(text, start + 1, _line_end(text, start))]
+    return (start, rng.choice(ends)) if ends else None
+
+
 def _lines(text: str, rng: random.Random) -> tuple[int, int] | None:
     """Two to six lines, from a cursor or from the first column of text."""
     start = _cursor(text, rng)
@@ -125,17 +172,26 @@ def _random(text: str, rng: random.Random) -> tuple[int, int] | None:
 
 
 def _expression(text: str, rng: random.Random) -> tuple[int, int] | None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # invalid escapes and the like in other people's code
-        nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.expr)]
-    if not nodes:
-        return None
-    node = rng.choice(nodes)
+    places = _expressions(text)
+    return rng.choice(places) if places else None
+
+
+@lru_cache(maxsize=512)
+def _expressions(text: str) -> tuple[tuple[int, int], ...]:
+    """Start and end of every expression that lies within a line; none where the text is not Python."""
+    if "\r" in text:
+        return ()  # a line break for the parser and for nobody else here
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # invalid escapes and the like in other people's code
+            tree = ast.parse(text)
+    except (SyntaxError, ValueError):
+        return ()
     starts = [0, *(match.end() for match in re.finditer("\n", text))]
-    if node.end_lineno is None or node.end_col_offset is None:
-        return None
-    return _offset(text, starts, node.lineno, node.col_offset), _offset(
-        text, starts, node.end_lineno, node.end_col_offset
+    return tuple(
+        (_offset(text, starts, node.lineno, node.col_offset), _offset(text, starts, node.lineno, node.end_col_offset))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.expr) and node.lineno == node.end_lineno and node.end_col_offset is not None
     )
 
 
@@ -143,3 +199,6 @@ def _offset(text: str, starts: list[int], line: int, column: int) -> int:
     """Characters before a place that `ast` gives as line and UTF-8 column."""
     begin = starts[line - 1]
     return begin + len(text[begin : _line_end(text, begin)].encode()[:column].decode("utf-8", "ignore"))
+
+
+_CUTS = {"line": _line, "middle": _middle, "expression": _expression, "lines": _lines, "random": _random}

@@ -2,67 +2,166 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import click
 import msgspec
-import torch
-from rich.progress import track
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dg_engine.bench import machine
+from dg_engine.cli import load_engine
 from dg_engine.engine import Engine
 from dg_engine.errors import EngineError
-from dg_engine.evaluation.cases import draw_cases
-from dg_engine.evaluation.harness import SYSTEMS, run
+from dg_engine.evaluation import gate as gates
+from dg_engine.evaluation.calibration import evidence, fit, reliability
+from dg_engine.evaluation.cases import Case, draw_cases
+from dg_engine.evaluation.harness import Outcome, count, run
 from dg_engine.evaluation.humaneval import read_tasks
-from dg_engine.evaluation.report import summarise, to_markdown
+from dg_engine.evaluation.ledger import Ledger, run_name
+from dg_engine.evaluation.plots import plot
+from dg_engine.evaluation.report import Findings, to_markdown
+from dg_engine.evaluation.summary import summarise
+from dg_engine.evaluation.systems import System, chosen
 from dg_engine.training.card import REPORT_FILE
 from dg_engine.training.corpus import documents, write_json
+from dg_engine.training.projects import SPLITS, Split
 
-_FOLDER = click.Path(path_type=Path, file_okay=False, exists=True)
 _EXAMPLES = 12
+_MINUTE = 60.0
 
 
 @click.command()
-@click.option("--model", type=_FOLDER, required=True, help="Checkpoint directory.")
-@click.option("--corpus", "corpus_", type=_FOLDER, default=Path(".work/corpus"), show_default=True)
-@click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Default: the checkpoint directory.")
-@click.option("--cases", type=click.IntRange(1), default=200, show_default=True, help="Of each of four kinds.")
-@click.option("--seed", type=int, default=0, show_default=True, help="Of the choice of cases.")
+@click.option("--model", default="", help="Checkpoint directory; default: the model that comes with the package.")
+@click.option("--corpus", "corpus_", type=click.Path(path_type=Path), default=Path(".work/corpus"), show_default=True)
+@click.option("--split", type=click.Choice(SPLITS), default="held_out", show_default=True)
+@click.option("--cases", type=click.IntRange(0), default=200, show_default=True, help="Of each kind of hole.")
 @click.option(
     "--humaneval",
-    type=click.Path(path_type=Path, dir_okay=False, exists=True),
+    type=click.Path(path_type=Path),
     multiple=True,
     help="A file of HumanEval-Infilling; its programs are run in a sandbox. May be given several times.",
 )
 @click.option("--humaneval-cases", type=click.IntRange(1), default=500, show_default=True, help="Of each such file.")
+@click.option("--systems", default="", help="Names, separated by commas; the first is compared with the others.")
+@click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Answers to each case.")
+@click.option("--ladder", is_flag=True, help="Also 1, 2, 4, 8 and 12 steps of diffusion.")
+@click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Default: the checkpoint directory.")
+@click.option(
+    "--ledger",
+    type=click.Path(path_type=Path),
+    default=Path(".work/evaluation.jsonl"),
+    show_default=True,
+    help="What was measured; it is not measured again.",
+)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--gate", is_flag=True, help="Only check the few cases that must not become worse.")
+@click.option("--update", is_flag=True, help="With --gate: take what is measured now as what must not become worse.")
 def evaluate(
-    model: Path,
+    model: str,
     corpus_: Path,
-    output: Path | None,
+    split: Split,
     cases: int,
-    seed: int,
     humaneval: tuple[Path, ...],
     humaneval_cases: int,
+    systems: str,
+    seeds: int,
+    ladder: bool,  # noqa: FBT001  (click passes by name)
+    output: Path | None,
+    ledger: Path,
     threads: int,
+    gate: bool,  # noqa: FBT001
+    update: bool,  # noqa: FBT001
 ) -> None:
-    """Fill holes in held-out projects by diffusion and by the causal baseline; write a report in Markdown and JSON."""
-    torch.set_num_threads(threads)
-    engine = Engine.load(model)
-    drawn = draw_cases(documents(corpus_, "held_out"), cases, seed)
+    """Fill holes in projects that were not trained on, in every way; write a report in Markdown and JSON, and plots.
+
+    Killed at any moment, the same command continues.
+    """
+    if update and not gate:
+        raise click.UsageError("--update belongs to --gate")
+    if gate:
+        _gate(load_engine(model, threads=threads), update=update)
+        return
+    selected = chosen(systems.split(",") if systems else [], ladder=ladder)
+    wanted = _cases(corpus_, split, cases) if cases else []
+    wanted += [case for file in humaneval for case in read_tasks(file, humaneval_cases)]
+    if not wanted:
+        raise click.UsageError("there is nothing to measure: --cases is 0 and there is no --humaneval")
+    engine = load_engine(model, threads=threads)
+    try:
+        with Ledger(ledger, run_name(engine)) as kept:
+            measured = run(engine, wanted, selected, seeds=seeds, known=kept.known)
+            outcomes = [kept.add(outcome) for outcome in _watched(measured, count(wanted, selected, seeds))]
+    except KeyboardInterrupt as interrupt:
+        raise click.ClickException(
+            f"stopped; what was measured is in {ledger}, the same command continues"
+        ) from interrupt
+    found = _findings(engine, outcomes, selected, split, seeds)
+    click.echo(_write(found, selected, outcomes, output or engine.directory))
+
+
+def _cases(corpus: Path, split: Split, per_kind: int) -> list[Case]:
+    """Holes in a split of a corpus."""
+    drawn = draw_cases(documents(corpus, split), per_kind)
     if not drawn:
-        raise EngineError(f"{corpus_}: has no held-out files; run `dg-engine corpus` first")
-    for file in humaneval:
-        drawn += read_tasks(file, humaneval_cases, seed)
-    total = len(drawn) * len(SYSTEMS)
-    outcomes = list(track(run(engine, drawn), total=total, description="evaluate"))
-    summary = summarise(outcomes)
-    target = output or model
-    target.mkdir(parents=True, exist_ok=True)
-    shown = [one for one in outcomes if one.system == SYSTEMS[0].name]
-    text = to_markdown(summary, engine.info, shown[:: max(1, len(shown) // _EXAMPLES)][:_EXAMPLES])
-    (target / REPORT_FILE).write_text(text, encoding="utf-8")
-    # The directory's name alone: a published report is no place for somebody's paths.
-    info = msgspec.structs.replace(engine.info, path=model.name)
-    write_json(target / "evaluation.json", {"model": info, "cases": len(drawn), "seed": seed, "results": summary})
-    click.echo(text)
+        raise EngineError(f"{corpus}: the split {split} has no files to cut holes in")
+    return drawn
+
+
+def _watched(outcomes: Iterable[Outcome], total: int) -> Iterator[Outcome]:
+    """The same, with a progress bar on a terminal, or with a line a minute anywhere else."""
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("evaluate", total=total)
+        said = time.monotonic()
+        for number, outcome in enumerate(outcomes, 1):
+            bar.advance(task)
+            if not console.is_terminal and time.monotonic() - said >= _MINUTE:
+                said = time.monotonic()
+                sys.stderr.write(f"{number:,} of {total:,} answers\n")
+                sys.stderr.flush()
+            yield outcome
+
+
+def _findings(
+    engine: Engine, outcomes: list[Outcome], systems: tuple[System, ...], split: Split, seeds: int
+) -> Findings:
+    calibrated = systems[0].name
+    scored = evidence([one for one in outcomes if one.key.system == calibrated])
+    return Findings(
+        # The directory's name alone: a published report is no place for somebody's paths.
+        model=msgspec.structs.replace(engine.info, path=engine.directory.name),
+        machine=machine(),
+        split=split,
+        seeds=seeds,
+        groups=summarise(outcomes),
+        calibrated=calibrated,
+        calibration=fit(scored),
+        reliability=reliability(scored),
+    )
+
+
+def _write(found: Findings, systems: tuple[System, ...], outcomes: list[Outcome], directory: Path) -> str:
+    """Write report, figures and plots; returns the report."""
+    directory.mkdir(parents=True, exist_ok=True)
+    shown = [one for one in outcomes if one.key.system == systems[0].name and not one.key.seed]
+    examples = shown[:: max(1, len(shown) // _EXAMPLES)][:_EXAMPLES]
+    text = to_markdown(found, systems, examples, plot(found, directory))
+    (directory / REPORT_FILE).write_text(text, encoding="utf-8")
+    write_json(directory / "evaluation.json", found)
+    return text
+
+
+def _gate(engine: Engine, *, update: bool) -> None:
+    if update:
+        click.echo(f"{gates.update(engine)} cases are in {gates.GATE_FILE}")
+        return
+    found = gates.check(engine)
+    click.echo(
+        f"edit similarity {100 * found.similarity:.1f} %, committed {100 * found.committed:.1f} +- "
+        f"{100 * found.tolerance:.1f} %, {found.cases} cases, {found.skipped} not in this Python"
+    )

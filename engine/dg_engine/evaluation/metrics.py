@@ -1,13 +1,9 @@
-"""What is measured of one answer, and the uncertainty of a mean."""
+"""What is measured of one answer."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from difflib import SequenceMatcher
 from typing import NamedTuple
-
-import numpy as np
 
 from dg_engine.evaluation import sandbox
 from dg_engine.evaluation.cases import Case
@@ -15,7 +11,6 @@ from dg_engine.training.hygiene import parses
 
 # Shorter coincidences with what follows are ordinary: a bracket, a comma, a name.
 _REPEATED = 8
-_RESAMPLES = 1000
 
 
 class Scores(NamedTuple):
@@ -27,16 +22,16 @@ class Scores(NamedTuple):
     """0 to 1: `difflib`'s ratio, which fuzzywuzzy and with it CodeXGLUE call edit similarity."""
     first_line: float
     """The first lines are equal, trailing blanks aside."""
-    parses: float
-    """Prefix, answer and suffix are sound Python, as the original is."""
+    parses: float | None
+    """Prefix, answer and suffix are sound Python, as the original is; None in other languages."""
     length_error: float
     """Absolute difference of the lengths in tokens."""
     empty: float
     """There is no answer, though there should be one."""
     repeats_suffix: float
     """The answer ends with the text that follows it."""
-    passes: float = math.nan
-    """The case's own tests pass, run in the sandbox; not a number where it has none."""
+    passes: float | None = None
+    """The case's own tests pass, run in the sandbox; None where it has none."""
 
 
 def score(case: Case, answer: str, tokens: int, true_tokens: int) -> Scores:
@@ -53,7 +48,7 @@ def score(case: Case, answer: str, tokens: int, true_tokens: int) -> Scores:
         exact=float(found == true),
         similarity=SequenceMatcher(None, found, true, autojunk=False).ratio(),
         first_line=float(_first_line(found) == _first_line(true)),
-        parses=float(parses(case.prefix + answer + case.suffix)),
+        parses=float(parses(case.prefix + answer + case.suffix)) if case.is_python else None,
         length_error=float(abs(tokens - true_tokens)),
         empty=float(not found),
         repeats_suffix=float(_repeats(found, case.suffix.strip())),
@@ -61,16 +56,9 @@ def score(case: Case, answer: str, tokens: int, true_tokens: int) -> Scores:
     )
 
 
-def interval(values: Sequence[float], seed: int = 0) -> tuple[float, float]:
-    """The 95 % interval of a mean by bootstrap (Efron, 1979): the middle of 1,000 resampled means."""
-    drawn = np.random.default_rng(seed).integers(0, len(values), (_RESAMPLES, len(values)))
-    low, high = np.quantile(np.asarray(values, dtype=float)[drawn].mean(axis=1), (0.025, 0.975))
-    return float(low), float(high)
-
-
-def _passes(case: Case, answer: str) -> float:
+def _passes(case: Case, answer: str) -> float | None:
     if not case.test:
-        return math.nan
+        return None
     return float(sandbox.run(case.prefix + answer + case.suffix + case.test) == "passed")
 
 

@@ -1,97 +1,163 @@
-"""Outcomes as tables: for people in Markdown, for programs in JSON."""
+"""Figures as a report for people, in Markdown."""
 
 from __future__ import annotations
 
-from math import isnan
-from statistics import mean, quantiles
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
 
 from dg_engine.api import ModelInfo
-from dg_engine.evaluation.cases import CASE_KINDS, DRAWN_KINDS
+from dg_engine.evaluation.calibration import Calibration, Reliability
+from dg_engine.evaluation.cases import MEANINGS
 from dg_engine.evaluation.harness import Outcome
-from dg_engine.evaluation.metrics import Scores, interval
+from dg_engine.evaluation.summary import COMPARED, Figure, Figures, Group
+from dg_engine.evaluation.systems import System
 from dg_engine.training.card import table
 
 # Characters of an answer that is shown as an example.
 _SHOWN = 100
 
-_HEADER = (
-    "system",
-    "passes tests %",
-    "exact %",
-    "95 %",
-    "edit similarity %",
-    "first line %",
-    "parses %",
-    "length error",
-    "empty %",
-    "repeats suffix %",
-    "steps",
-    "p50 ms",
-    "p95 ms",
-)
+
+class Column(NamedTuple):
+    """How a figure is shown."""
+
+    heading: str
+    scale: int = 1
 
 
-def summarise(outcomes: list[Outcome]) -> dict[str, Any]:
-    """Means with intervals, by kind of case and system, and over all kinds that were drawn from projects."""
-    groups: dict[str, dict[str, list[Outcome]]] = {}
-    for outcome in outcomes:
-        for kind in ("all", outcome.kind) if outcome.kind in DRAWN_KINDS else (outcome.kind,):
-            groups.setdefault(kind, {}).setdefault(outcome.system, []).append(outcome)
-    return {
-        kind: {system: _summary(found) for system, found in groups[kind].items()}
-        for kind in ("all", *CASE_KINDS)
-        if kind in groups
-    }
+_QUALITY = {
+    "passes": Column("passes tests %", 100),
+    "exact": Column("exact %", 100),
+    "similarity": Column("edit similarity %", 100),
+    "first_line": Column("first line %", 100),
+    "parses": Column("parses %", 100),
+}
+_BEHAVIOUR = {
+    "length_error": Column("length error, tokens"),
+    "empty": Column("empty %", 100),
+    "repeats_suffix": Column("repeats suffix %", 100),
+    "steps": Column("steps"),
+    "tokens_per_step": Column("tokens per step"),
+    "p50_ms": Column("p50 ms"),
+    "p95_ms": Column("p95 ms"),
+}
 
 
-def to_markdown(summary: dict[str, Any], info: ModelInfo, examples: list[Outcome]) -> str:
-    """A section for the model card: a table per kind of case, then a few answers as they came."""
-    cases = next(iter(summary["all"].values()))["cases"]
-    about = (
-        f"{cases:,} holes in projects that were not trained on; {info.name}, {info.parameters:,} parameters, "
-        f"{info.dtype} on {info.device}, at most {info.max_denoising_steps} steps, entropy bound {info.entropy_bound}. "
-        "The length of the answer is unknown unless a row says otherwise. "
-        "`causal` decodes the same weights from left to right and does not see the suffix. "
-        "Intervals by bootstrap; times with an encoded prefix."
-    )
-    parts = ["# Infill on held-out projects", "", about]
-    for kind, systems in summary.items():
-        rows = [[name, *_row(values)] for name, values in systems.items()]
-        parts += ["", f"#### {kind} ({next(iter(systems.values()))['cases']:,} cases)", "", table(_HEADER, rows)]
-    parts += ["", "#### Some answers as they came", "", *map(_example, examples)]
+class Findings(msgspec.Struct, frozen=True, kw_only=True):
+    """All that an evaluation found: what `evaluation.json` holds."""
+
+    model: ModelInfo
+    machine: str
+    split: str
+    seeds: int
+    groups: dict[str, Group]
+    calibrated: str
+    """The system whose answers the calibration is of."""
+    calibration: Calibration | None
+    """Fitted to all cases of the split; None where too few answers were right."""
+    reliability: Reliability | None
+    """Of calibrations that were fitted to one half of the projects, on the other half."""
+
+
+def to_markdown(
+    found: Findings, systems: Sequence[System], examples: Sequence[Outcome], plots: Sequence[str] = ()
+) -> str:
+    """The report, which is also a section of the model card.
+
+    Args:
+        found: the figures.
+        systems: that were measured, for their descriptions.
+        examples: shown as they came.
+        plots: names of pictures beside the report.
+    """
+    parts = [
+        "# Infill on projects that were not trained on",
+        "",
+        _about(found),
+        "",
+        *(f"- `{one.name}`: {one.about}" for one in systems),
+        *(line for kind, group in found.groups.items() for line in _section(kind, group)),
+        *_differences(found.groups),
+        *_calibration(found),
+        *(line for plot in plots for line in ("", f"![{plot.removesuffix('.png')}]({plot})")),
+        "",
+        "#### Some answers as they came",
+        "",
+        *map(_example, examples),
+    ]
     return "\n".join(parts) + "\n"
 
 
-def _summary(outcomes: list[Outcome]) -> dict[str, Any]:
-    values: dict[str, Any] = {"cases": len(outcomes)}
-    for name in Scores._fields:
-        each = [value for outcome in outcomes if not isnan(value := getattr(outcome.scores, name))]
-        if each:
-            values[name] = mean(each)
-            values[f"{name}_interval"] = interval(each)
-    times = sorted(outcome.milliseconds for outcome in outcomes)
-    percentiles = quantiles(times, n=20, method="inclusive") if len(times) > 1 else times * 19
-    values |= {
-        "steps": mean(outcome.steps for outcome in outcomes),
-        "p50_ms": percentiles[9],
-        "p95_ms": percentiles[18],
-    }
-    return values
+def _about(found: Findings) -> str:
+    info = found.model
+    seeds = f"{found.seeds} sampling seeds, averaged by case" if found.seeds > 1 else "one sampling seed"
+    return (
+        f"{info.name}, {info.parameters:,} parameters, {info.dtype} on {info.device} ({found.machine}); split "
+        f"`{found.split}`, {seeds}; at most {info.max_denoising_steps} steps, entropy bound {info.entropy_bound}, "
+        "unless a system says otherwise. The length of the answer is unknown unless a system is told. In brackets 95 % "
+        "intervals by two-stage bootstrap: projects, then cases within them. Times are of whole answers with an "
+        "encoded prefix. Steps are passes of the model, a token being one from left to right."
+    )
 
 
-def _row(values: dict[str, Any]) -> list[str]:
-    low, high = values["exact_interval"]
-    passes = f"{100 * values['passes']:.1f}" if "passes" in values else ""
-    return [
-        passes,
-        f"{100 * values['exact']:.1f}",
-        f"{100 * low:.1f} to {100 * high:.1f}",
-        *(f"{100 * values[name]:.1f}" for name in ("similarity", "first_line", "parses")),
-        f"{values['length_error']:.1f}",
-        *(f"{100 * values[name]:.1f}" for name in ("empty", "repeats_suffix")),
-        *(f"{values[name]:.1f}" for name in ("steps", "p50_ms", "p95_ms")),
+def _section(kind: str, group: Group) -> list[str]:
+    heading = f"#### {kind}: {MEANINGS[kind]} ({group.cases:,} cases of {group.projects:,} projects)"
+    named = [([name], figures) for name, figures in group.systems.items()]
+    return ["", heading, "", _table(["system"], _QUALITY, named), "", _table(["system"], _BEHAVIOUR, named)]
+
+
+def _differences(groups: dict[str, Group]) -> list[str]:
+    named = [([kind, name], figures) for kind, group in groups.items() for name, figures in group.differences.items()]
+    if not named:
+        return []
+    first = next(iter(next(iter(groups.values())).systems))
+    compared = {name: _QUALITY[name] for name in COMPARED}
+    about = f"How much better `{first}` is than each of the others on the same cases, in points:"
+    return ["", "#### Differences", "", about, "", _table(["kind", "than"], compared, named)]
+
+
+def _table(header: list[str], columns: dict[str, Column], named: list[tuple[list[str], Figures]]) -> str:
+    """Rows of figures behind their names; a column that no row has is left out."""
+    present = {name: column for name, column in columns.items() if any(name in figures for _, figures in named)}
+    rows = [
+        [*names, *(_cell(column, figures.get(name)) for name, column in present.items())] for names, figures in named
     ]
+    return table([*header, *(column.heading for column in present.values())], rows)
+
+
+def _cell(column: Column, figure: Figure | None) -> str:
+    if figure is None:
+        return ""
+    value, low, high = (column.scale * one for one in figure)
+    return f"{value:.1f} ({low:.1f} to {high:.1f})"
+
+
+def _calibration(found: Findings) -> list[str]:
+    heading = ["", "#### Calibration", ""]
+    if found.calibration is None:
+        return [*heading, f"Too few answers of `{found.calibrated}` are right to fit a probability of being right."]
+    fitted = found.calibration
+    about = (
+        f"Probability that an answer of `{found.calibrated}` is exactly right, fitted to this split: logistic of "
+        f"{fitted.bias:.3f} {fitted.mean_log_probability:+.3f} x mean {fitted.total_log_probability:+.3f} x total "
+        "log-probability (nats, by the causal twin)."
+    )
+    return [*heading, about, "", *_reliability(found.reliability)]
+
+
+def _reliability(found: Reliability | None) -> list[str]:
+    if found is None:
+        return ["There are too few right answers in too few projects to fit on one half and judge on the other."]
+    about = (
+        "Fitted on one half of the projects and judged on the other, both ways: expected calibration error "
+        f"{100 * found.expected_error:.1f} points over {found.answers:,} answers."
+    )
+    rows = [
+        [f"{one.low:.1f} to {one.high:.1f}", one.answers, f"{100 * one.predicted:.1f}", f"{100 * one.correct:.1f}"]
+        for one in found.bins
+    ]
+    return [about, "", table(["probability", "answers", "predicted %", "exactly right %"], rows)]
 
 
 def _example(outcome: Outcome) -> str:

@@ -1,0 +1,134 @@
+"""From log-probabilities to the probability that an answer is exactly right, and how far such probabilities are to be
+trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from dg_engine.evaluation.bootstrap import Array
+from dg_engine.evaluation.harness import Outcome
+
+BINS = 10
+
+# A weak Gaussian prior on the standardised weights: without it, data that a line separates have no finite fit.
+_PRIOR = 1e-2
+_ITERATIONS = 50
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True):
+    """A logistic regression of exact match on what the causal twin thinks of an answer."""
+
+    bias: float
+    mean_log_probability: float
+    """Weight of the answer's log-probability per token, in nats."""
+    total_log_probability: float
+    """Weight of the answer's whole log-probability, in nats: long answers are seldom right to the end."""
+
+    def probability(self, features: Array) -> Array:
+        """[N] probabilities of being right for [N, 2] mean and total log-probabilities."""
+        weights = np.array((self.mean_log_probability, self.total_log_probability))
+        return _sigmoid(self.bias + features @ weights)
+
+
+class Evidence(NamedTuple):
+    """N answers that have a log-probability."""
+
+    features: Array
+    """[N, 2] mean and total log-probability, in nats."""
+    correct: NDArray[np.bool_]
+    """[N] exactly right."""
+    projects: tuple[str, ...]
+    """[N]."""
+
+    def of(self, chosen: NDArray[np.bool_]) -> Evidence:
+        """Some of them."""
+        projects = tuple(project for project, taken in zip(self.projects, chosen, strict=True) if taken)
+        return Evidence(self.features[chosen], self.correct[chosen], projects)
+
+
+class Bin(NamedTuple):
+    """The answers whose probability lies in one tenth of the scale."""
+
+    low: float
+    high: float
+    answers: int
+    predicted: float
+    """Mean probability."""
+    correct: float
+    """Share that is exactly right."""
+
+
+class Reliability(msgspec.Struct, frozen=True, kw_only=True):
+    """How well probabilities hold on projects that they were not fitted to."""
+
+    bins: tuple[Bin, ...]
+    """Those that are not empty."""
+    expected_error: float
+    """Expected calibration error (Guo et al., arXiv 1706.04599): mean distance of predicted and true shares."""
+    answers: int
+
+
+def evidence(outcomes: Sequence[Outcome]) -> Evidence:
+    """What one system's outcomes say; answers without a log-probability say nothing."""
+    scored = [one for one in outcomes if one.log_probability is not None]
+    features = [(one.log_probability or 0.0, (one.log_probability or 0.0) * one.tokens) for one in scored]
+    correct = np.array([one.scores.exact > 0 for one in scored], dtype=bool)
+    return Evidence(np.array(features, dtype=float).reshape(-1, 2), correct, tuple(one.project for one in scored))
+
+
+def fit(found: Evidence) -> Calibration | None:
+    """The likeliest calibration, by Newton's method; None where all answers are right, or none is."""
+    if not found.correct.any() or found.correct.all():
+        return None
+    centre, scale = found.features.mean(axis=0), found.features.std(axis=0) + 1e-9
+    inputs = np.column_stack((np.ones(len(found.features)), (found.features - centre) / scale))
+    prior = np.diag((0.0, _PRIOR, _PRIOR))
+    weights = np.zeros(3)
+    for _ in range(_ITERATIONS):
+        probability = _sigmoid(inputs @ weights)
+        gradient = inputs.T @ (found.correct - probability) - prior @ weights
+        curvature = (inputs * (probability * (1 - probability))[:, None]).T @ inputs + prior
+        change = np.linalg.solve(curvature, gradient)
+        weights = weights + change
+        if np.abs(change).max() < 1e-9:
+            break
+    mean, total = weights[1:] / scale
+    return Calibration(
+        bias=float(weights[0] - centre @ (mean, total)),
+        mean_log_probability=float(mean),
+        total_log_probability=float(total),
+    )
+
+
+def reliability(found: Evidence) -> Reliability | None:
+    """Fit on one half of the projects and judge on the other, both ways; None where a half cannot be fitted."""
+    names = sorted(set(found.projects))
+    first = np.isin(found.projects, names[::2])
+    halves = [(fit(found.of(~judged)), judged) for judged in (first, ~first)]
+    predicted = np.zeros(len(found.correct))
+    for calibration, judged in halves:
+        if calibration is None:
+            return None
+        predicted[judged] = calibration.probability(found.features[judged])
+    return judge(predicted, found.correct)
+
+
+def judge(predicted: Array, correct: NDArray[np.bool_]) -> Reliability:
+    """Put [N] probabilities and [N] truths side by side, by tenths."""
+    number = np.minimum((predicted * BINS).astype(int), BINS - 1)
+    bins = tuple(
+        Bin(k / BINS, (k + 1) / BINS, int(inside.sum()), float(predicted[inside].mean()), float(correct[inside].mean()))
+        for k in range(BINS)
+        if (inside := number == k).any()
+    )
+    error = sum(one.answers * abs(one.predicted - one.correct) for one in bins) / len(correct)
+    return Reliability(bins=bins, expected_error=error, answers=len(correct))
+
+
+def _sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-np.clip(x, -60, 60)))

@@ -1,0 +1,179 @@
+"""One command measures a real checkpoint, goes on where it was killed, and guards the model that ships."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import re
+import sysconfig
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+from click.testing import CliRunner, Result
+
+from dg_engine.cli import main
+from dg_engine.engine import Engine
+from dg_engine.errors import EngineError
+from dg_engine.evaluation import commands, gate
+from dg_engine.evaluation.cases import DRAWN_KINDS
+from dg_engine.evaluation.harness import Outcome
+from dg_engine.evaluation.ledger import Ledger, run_name
+from dg_engine.paths import shipped_model
+from dg_engine.testing import tiny_checkpoint
+from dg_engine.training.sources import Document
+
+MODULES = ["calendar", "cmd", "copy", "heapq"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("corpus")
+    texts = {name: inspect.getsource(importlib.import_module(name)) for name in MODULES}
+    documents = [Document(f"project-{len(name) % 3}", f"{name}.py", text) for name, text in texts.items()]
+    lines = b"".join(msgspec.json.encode(document) + b"\n" for document in documents)
+    (directory / "documents-held_out.jsonl").write_bytes(lines)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_checkpoint(tmp_path_factory.mktemp("model") / "tiny")
+
+
+def evaluate(directory: Path, *arguments: str) -> Result:
+    return CliRunner().invoke(main, ["evaluate", "--ledger", str(directory / "ledger.jsonl"), *map(str, arguments)])
+
+
+def lines_of(directory: Path) -> list[bytes]:
+    return (directory / "ledger.jsonl").read_bytes().splitlines(keepends=True)
+
+
+def test_it_writes_a_report_for_people_and_for_programs(tmp_path: Path, corpus: Path, model: Path) -> None:
+    common = ["--model", str(model), "--corpus", str(corpus), "--output", str(tmp_path / "out")]
+    done = evaluate(tmp_path, *common, "--cases", "1", "--systems", "diffusion,copy", "--ladder")
+    assert done.exit_code == 0, done.output
+    text = (tmp_path / "out" / "evaluation.md").read_text(encoding="utf-8")
+    for kind in ("all", *DRAWN_KINDS):
+        assert f"#### {kind}: " in text
+    assert "#### Differences" in text
+    assert "#### Calibration" in text
+    pictures = re.findall(r"!\[.*\]\((.*)\)", text)
+    assert {"evaluation-steps.png", "evaluation-milliseconds.png"} <= set(pictures)
+    assert all((tmp_path / "out" / name).read_bytes().startswith(b"\x89PNG") for name in pictures)
+    found = json.loads((tmp_path / "out" / "evaluation.json").read_text(encoding="utf-8"))
+    names = ["diffusion", "copy", *(f"diffusion-{steps}" for steps in (1, 2, 4, 8, 12))]
+    assert list(found["groups"]["all"]["systems"]) == names
+    assert found["groups"]["all"]["cases"] == len(DRAWN_KINDS)
+    assert found["groups"]["all"]["systems"]["diffusion-1"]["steps"] == [1, 1, 1]
+    assert found["model"]["path"] == model.name
+    assert len(lines_of(tmp_path)) == len(DRAWN_KINDS) * len(names)
+
+
+def test_a_killed_run_goes_on_where_it_was(
+    tmp_path: Path, corpus: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    common = ["--model", str(model), "--corpus", str(corpus), "--output", str(tmp_path), "--cases", "1"]
+    systems = ["--systems", "diffusion,copy"]
+
+    def interrupted(outcomes: Iterator[Outcome], total: int) -> Iterator[Outcome]:
+        for _ in range(5):
+            yield next(outcomes)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commands, "_watched", interrupted)
+        stopped = evaluate(tmp_path, *common, *systems)
+    assert stopped.exit_code == 1
+    assert "the same command continues" in stopped.output
+    kept = lines_of(tmp_path)
+    assert len(kept) == 5
+    assert not (tmp_path / "evaluation.md").exists()
+    with (tmp_path / "ledger.jsonl").open("ab") as file:
+        file.write(kept[0][:40])  # as a machine that loses power leaves it
+    assert evaluate(tmp_path, *common, *systems).exit_code == 0
+    lines = lines_of(tmp_path)
+    assert lines[:5] == kept
+    assert len(lines) == 2 * len(DRAWN_KINDS)
+    report = (tmp_path / "evaluation.md").read_bytes()
+    assert evaluate(tmp_path, *common, *systems).exit_code == 0
+    assert lines_of(tmp_path) == lines
+    assert (tmp_path / "evaluation.md").read_bytes() == report
+
+
+def test_another_model_is_measured_anew_beside_the_first(tmp_path: Path, model: Path) -> None:
+    other = Engine.load(tiny_checkpoint(tmp_path / "other", seed=1))
+    first = Engine.load(model)
+    names = {run_name(first), run_name(other), run_name(Engine.load(model))}
+    assert len(names) == 2
+
+
+@pytest.mark.parametrize("content", [b"notes of mine", b"notes\nof mine\n", b'{"run":"a","outcome":{}}\n'])
+def test_a_file_that_is_no_ledger_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(EngineError, match=r"notes\.txt.* is no "):
+        Ledger(path, "run")
+    assert path.read_bytes() == content
+
+
+WRONG = {
+    "no corpus": (["--corpus", "absent"], "absent/manifest.json"),
+    "no task file": (["--cases", "0", "--humaneval", "absent.gz"], "absent.gz"),
+    "nothing": (["--cases", "0"], "nothing to measure"),
+    "no system": (["--systems", "guess"], "guess: is no system"),
+    "no gate": (["--update"], "--update belongs to --gate"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG.values(), ids=WRONG)
+def test_what_is_missing_is_said_before_a_model_is_loaded(
+    tmp_path: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands, "load_engine", None)
+    done = evaluate(tmp_path, *arguments)
+    assert done.exit_code in {1, 2}
+    assert message in done.output
+    assert not (tmp_path / "ledger.jsonl").exists()
+
+
+def test_the_model_that_ships_is_as_good_as_when_the_gate_was_updated() -> None:
+    found = gate.check(Engine.load(shipped_model()))
+    assert found.cases + found.skipped == gate.CASES
+    assert found.cases >= gate.CASES / 2
+    assert 0 < found.tolerance < found.committed
+
+
+def test_a_worse_model_does_not_pass_the_gate(model: Path) -> None:
+    with pytest.raises(EngineError, match=r"edit similarity fell from .* --gate --update` accepts it"):
+        gate.check(Engine.load(model))
+
+
+def test_cases_whose_lines_are_not_there_are_passed_over(
+    tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    library = tmp_path / "library"
+    library.mkdir()
+    stdlib = Path(sysconfig.get_path("stdlib"))
+    monkeypatch.setattr(gate, "LIBRARY", library)
+    monkeypatch.setattr(gate, "CASES", 15)
+    for name in gate.MODULES:
+        (library / f"{name}.py").write_bytes((stdlib / f"{name}.py").read_bytes())
+    engine, path = Engine.load(model), tmp_path / "gate.json"
+    assert gate.update(engine, path) == gate.CASES
+    modules = Counter(one.module for one in msgspec.json.decode(path.read_bytes(), type=list[gate.GateCase]))
+    gone, *others = modules
+    for name in others:
+        moved = (library / f"{name}.py").read_text(encoding="utf-8")
+        (library / f"{name}.py").write_text(f"# a line more\n{moved}", encoding="utf-8")
+    (library / f"{gone}.py").unlink()
+    found = gate.check(engine, path)
+    assert (found.cases, found.skipped) == (gate.CASES - modules[gone], modules[gone])
+    assert found.similarity == pytest.approx(found.committed, abs=1e-4)
+    for name in others:
+        (library / f"{name}.py").unlink()
+    with pytest.raises(EngineError, match=r"only \d+ of the gate's \d+ cases are in this Python"):
+        gate.check(engine, path)
