@@ -242,6 +242,18 @@ def test_languages_stand_in_the_proportion_that_is_asked_for(tmp_path: Path) -> 
         build(tmp_path / "none", recipe([made], python=0.5, rust=0.5))
 
 
+def test_a_split_without_projects_is_pointed_out(tmp_path: Path) -> None:
+    made = str(folder(tmp_path / "gamma", {"a.py": module(1)}))
+    building = ["build", made, "--directory", str(tmp_path / "corpus"), "--vocabulary", str(VOCABULARY)]
+    done = CliRunner().invoke(corpus, [*building, "--validation", "gamma"], catch_exceptions=True)
+    assert "no training file in python" in str(done.exception)
+    done = CliRunner().invoke(corpus, [*building, "--held-out", "other"], catch_exceptions=False)
+    assert "--validation NAME" in done.output
+    assert "--held-out NAME" in done.output
+    shown = CliRunner().invoke(corpus, ["show", str(tmp_path / "corpus")], catch_exceptions=False)
+    assert shown.output.splitlines()[1].split()[:3] == ["gamma", "train", "1"]
+
+
 def load_prepared_train(directory: Path) -> EncodedSplit:
     return load_prepared(directory).train
 
@@ -294,6 +306,16 @@ def test_the_split_is_the_same_in_one_shard_and_in_several(tmp_path: Path) -> No
         np.testing.assert_array_equal(apart.header(number), together.header(number))
         for ours, theirs in zip(apart.nodes(number), together.nodes(number), strict=True):
             np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("text", ["", "# nothing but a comment\n" * 30])
+def test_a_shard_without_documents_or_without_spans_is_read_too(tmp_path: Path, text: str) -> None:
+    tokenizer = Tokenizer(tiny_tokenizer(VOCABULARY))
+    save_split(encode_split([Document("own", "a.py", text)], tokenizer), tmp_path / "a.safetensors")
+    (shard,) = EncodedSplit.load(tmp_path / "a.safetensors").shards
+    assert len(shard) == bool(text)
+    assert shard.tokens_by_language() == ({"python": int(shard.lengths.sum())} if text else {})
+    assert all(len(part) == 0 for number in range(len(shard)) for part in shard.nodes(number))
 
 
 def test_a_document_without_room_for_a_hole_is_left_out() -> None:

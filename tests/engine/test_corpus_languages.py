@@ -8,7 +8,7 @@ import pytest
 from dg_engine.testing import tiny_tokenizer
 from dg_engine.training import syntax
 from dg_engine.training.hygiene import text_fault
-from dg_engine.training.languages import LANGUAGE_NAMES, grammar, language_of
+from dg_engine.training.languages import LANGUAGE_NAMES, grammar, language_of, language_of_headers
 from dg_engine.training.selection import is_test
 from dg_engine.training.syntax import KINDS, find_nodes
 
@@ -108,6 +108,12 @@ def test_a_broken_file_is_dropped_and_a_sound_one_is_not(language: str) -> None:
 )
 def test_a_language_is_known_by_the_name_of_a_file(path: str, language: str) -> None:
     assert language_of(path) == language
+
+
+def test_headers_are_of_the_language_of_most_sources_beside_them() -> None:
+    assert language_of("a.h", language_of_headers(["a.h", "a.cc", "b.cpp", "c.c", "d.h"])) == "cpp"
+    assert language_of("a.h", language_of_headers(["a.h", "a.c"])) == "c"
+    assert language_of("a.c", "cpp") == "c"
 
 
 @pytest.mark.parametrize(

@@ -17,12 +17,15 @@ from dg_engine.training.gathering import Gathered, Progress, Report
 from dg_engine.training.manifest_tables import dropped_table, project_table, refused_table, split_table
 from dg_engine.training.mixture import read_shares
 from dg_engine.training.prepare import Recipe, prepare
+from dg_engine.training.projects import Split
 from dg_engine.training.selection import MAX_PROJECT_BYTES
 from dg_engine.training.small_model import SMALL
 from dg_engine.training.sources import DEFAULT, Splits, read_sources
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 _DIRECTORY = Path(".work/corpus")
+_WIDE = 200
+_SPLIT_OPTIONS: dict[Split, str] = {"validation": "--validation", "held_out": "--held-out"}
 
 
 @click.group()
@@ -74,10 +77,13 @@ def build(
         benchmarks=benchmarks,
         max_project_bytes=project_bytes,
     )
-    console = Console()
+    console = _console()
     with _reporting(console) as report:
         manifest = prepare(directory, recipe, report)
     console.print(split_table(manifest))
+    for split, option in _SPLIT_OPTIONS.items():
+        if not manifest.of(split):
+            click.echo(f"no project is in the split {split}: put one there with {option} NAME")
 
 
 @corpus.command()
@@ -86,7 +92,7 @@ def build(
 def show(directory: Path, project: str | None) -> None:
     """Show what the corpus in DIRECTORY consists of."""
     manifest = read_manifest(directory)
-    console = Console()
+    console = _console()
     if project is None:
         for table in (project_table(manifest), refused_table(manifest), split_table(manifest)):
             if table.row_count:
@@ -99,6 +105,12 @@ def show(directory: Path, project: str | None) -> None:
     if not record.exists():
         raise click.ClickException(f"{directory}: is of the first format, which does not name the files left out")
     console.print(dropped_table(msgspec.json.decode(record.read_bytes(), type=Gathered).dropped))
+
+
+def _console() -> Console:
+    """As wide as the terminal, or wide enough for whatever reads it instead."""
+    console = Console()
+    return console if console.is_terminal else Console(width=_WIDE)
 
 
 @contextmanager

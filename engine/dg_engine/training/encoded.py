@@ -83,7 +83,9 @@ class Shard:
     @property
     def languages(self) -> NDArray[np.uint8]:
         """[D] each document's language, as an index into `LANGUAGES`."""
-        return np.array(self._arrays["language"][:] if "language" in self._arrays else [0] * len(self), np.uint8)
+        if "language" not in self._arrays or not len(self):
+            return np.zeros(len(self), np.uint8)
+        return np.asarray(self._arrays["language"][:])
 
     def tokens_by_language(self) -> dict[str, int]:
         """The tokens in each language that there is."""
@@ -108,7 +110,9 @@ class Shard:
         return np.asarray(self._arrays[name][:], dtype=np.int64)
 
     def _part(self, name: str, starts: NDArray[np.int64], document: int) -> NDArray[np.generic]:
-        return np.asarray(self._arrays[name][slice(int(starts[document]), int(starts[document + 1]))])
+        first, last = int(starts[document]), int(starts[document + 1])
+        # An array without anything in it refuses to be cut.
+        return np.asarray(self._arrays[name][first:last]) if first < last else np.empty(0, np.int64)
 
 
 class EncodedSplit:

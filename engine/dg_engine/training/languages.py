@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections import Counter
+from collections.abc import Iterable
 from functools import cache
 from pathlib import PurePosixPath
 from typing import NamedTuple
@@ -41,9 +43,16 @@ _BY_SUFFIX = {suffix: language.name for language in LANGUAGES for suffix in lang
 _BY_NAME = {language.name: language for language in LANGUAGES}
 
 
-def language_of(path: str) -> str:
-    """The name of the language that a file's suffix stands for; empty for any other file."""
-    return _BY_SUFFIX.get(PurePosixPath(path).suffix, "")
+def language_of(path: str, headers: str = "c") -> str:
+    """The name of the language that a file's suffix stands for, empty for any other file; `headers` is that of `.h`."""
+    suffix = PurePosixPath(path).suffix
+    return headers if suffix == ".h" else _BY_SUFFIX.get(suffix, "")
+
+
+def language_of_headers(paths: Iterable[str]) -> str:
+    """What the `.h` files among a project's files are: C++ where most of its sources are."""
+    sources = Counter(language_of(path, headers="") for path in paths)
+    return "cpp" if sources["cpp"] > sources["c"] else "c"
 
 
 @cache

@@ -12,13 +12,11 @@ from dg_engine.training.projects import SPLITS
 
 
 def project_table(manifest: Manifest) -> Table:
-    """A row a project: where it is from, what was kept of it and what was left out, why."""
-    table = _table(["project", "version", "licence", "split", "source"], ["files", "tokens"], "left out")
+    """A row a project: what was kept of it, under which licence, and what was left out, why."""
+    table = _table(["project", "version", "split"], ["files", "tokens"], "licence", "left out")
     for one in manifest.projects:
-        left_out = ", ".join(f"{reason} {count:,}" for reason, count in one.dropped.items())
-        table.add_row(
-            one.name, one.version, one.licence, one.split, one.source, f"{one.files:,}", f"{one.tokens:,}", left_out
-        )
+        left_out = ", ".join(f"{reason} {count:,}" for reason, count in one.dropped.items() if count)
+        table.add_row(one.name, one.version, one.split, f"{one.files:,}", f"{one.tokens:,}", one.licence, left_out)
     return table
 
 
@@ -51,12 +49,13 @@ def dropped_table(dropped: Mapping[str, list[str]]) -> Table:
     return table
 
 
-def _table(names: Iterable[str], numbers: Iterable[str], text: str) -> Table:
-    """A table with a last column of longer text."""
+def _table(names: Iterable[str], numbers: Iterable[str], *texts: str) -> Table:
+    """A table whose last columns hold longer texts."""
     table = Table(box=None, pad_edge=False)
     for name in names:
         table.add_column(name, no_wrap=True)
     for number in numbers:
         table.add_column(number, justify="right", no_wrap=True)
-    table.add_column(text, overflow="fold")
+    for text in texts:
+        table.add_column(text, overflow="fold")
     return table

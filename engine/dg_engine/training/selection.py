@@ -11,7 +11,7 @@ from pathlib import PurePosixPath
 from dg_engine.training.decontamination import Benchmarks
 from dg_engine.training.duplicates import Duplicates, Sketch, sketch
 from dg_engine.training.hygiene import MAX_BYTES, path_fault, text_fault
-from dg_engine.training.languages import language_of
+from dg_engine.training.languages import language_of, language_of_headers
 from dg_engine.training.sources import Document, unit_digest
 from dg_engine.training.trees import UNREADABLE, Tree
 
@@ -46,6 +46,7 @@ class Selection:
     def __init__(self, project: str, tree: Tree, known: Duplicates, rules: Rules) -> None:
         self._project, self._tree, self._known, self._rules = project, tree, known, rules
         self._sizes = tree.sizes()
+        self._headers = language_of_headers(self._sizes)
         self.sketches: list[Sketch] = []
         """Of the documents so far."""
         self.dropped: defaultdict[str, list[str]] = defaultdict(list)
@@ -77,7 +78,7 @@ class Selection:
 
     def _candidates(self) -> Iterator[str]:
         for path, size in self._sizes.items():
-            if language_of(path) in self._rules.languages:
+            if language_of(path, self._headers) in self._rules.languages:
                 if fault := path_fault(path) or _place_fault(path, size):
                     self.dropped[fault].append(path)
                 else:
@@ -91,7 +92,7 @@ class Selection:
         except (*UNREADABLE, UnicodeDecodeError):
             self.dropped["unreadable"].append(path)
             return None
-        language = language_of(path)
+        language = language_of(path, self._headers)
         fault = text_fault(text, language) or ("benchmark" if self._rules.benchmarks.leak_into(text) else "")
         sketched = sketch(text)
         if fault := fault or self._known.fault_of(sketched):

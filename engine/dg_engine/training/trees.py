@@ -1,4 +1,4 @@
-"""Files of a project, wherever they lie: a folder, a zip archive (wheels too), a tar archive; each read by its path."""
+"""Files of a project, wherever they lie: a folder, a zip archive (wheel, jar), a tar archive; each read by its path."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from typing import Protocol
 
 from dg_engine.errors import EngineError
 
-_ZIP = (".whl", ".zip")
+_ZIP = (".whl", ".zip", ".jar")
 _TAR = (".tar", ".tar.gz", ".tgz", ".crate", ".tar.bz2", ".tar.xz")
 ARCHIVES = (*_ZIP, *_TAR)
 """How the names of readable archives end."""
