@@ -54,7 +54,7 @@ def shut_in(cpu_s: int, memory: int, file_size: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
     # The one way to another process that tells no audit hook.
-    _posixsubprocess.fork_exec = no_process  # type: ignore[assignment]  (it never returns)
+    _posixsubprocess.fork_exec = no_process  # type: ignore[assignment]  # it never returns
     sys.addaudithook(guard(here))
 
 
