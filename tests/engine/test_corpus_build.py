@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import subprocess
@@ -13,13 +14,14 @@ import msgspec
 import numpy as np
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 from safetensors.numpy import save_file
 
 from dg_engine.errors import EngineError
 from dg_engine.testing import tiny_tokenizer
 from dg_engine.tokenizer import Tokenizer
 from dg_engine.training.corpus import Manifest, documents, read_manifest
-from dg_engine.training.corpus_command import corpus
+from dg_engine.training.corpus_command import corpus, reporting
 from dg_engine.training.decontamination import Benchmarks
 from dg_engine.training.encoded import EncodedSplit, encode_split, save_split
 from dg_engine.training.gathering import Progress
@@ -258,6 +260,16 @@ def load_prepared_train(directory: Path) -> EncodedSplit:
     return load_prepared(directory).train
 
 
+def test_a_terminal_shows_a_bar_for_each_stage() -> None:
+    console = Console(force_terminal=True, file=io.StringIO(), width=100)
+    with reporting(console) as report:
+        report(Progress("choosing", 3, 7, "gamma: 4 files, MIT"))
+        report(Progress("encoding", 1, 1, "gamma: 5 tokens"))
+    assert isinstance(console.file, io.StringIO)
+    shown = console.file.getvalue()
+    assert all(part in shown for part in ("choosing", "3/7", "4 files, MIT", "encoding", "5 tokens"))
+
+
 def test_shares_are_read_as_weights_and_wrong_ones_are_refused_by_name() -> None:
     assert read_shares([]) == {"python": 1.0}
     assert read_shares(["python=3", "go=1"]) == {"python": 0.75, "go": 0.25}
@@ -286,6 +298,10 @@ def test_a_corpus_of_the_first_format_is_read_as_it_is(tmp_path: Path) -> None:
     assert [one.path for one in documents(tmp_path, "validation")] == [f"validation/{number}.py" for number in range(3)]
     shown = CliRunner().invoke(corpus, ["show", str(tmp_path)], catch_exceptions=False)
     assert "own" in shown.output
+    before = contents(tmp_path)
+    with pytest.raises(EngineError, match="first format"):
+        build(tmp_path, recipe([str(folder(tmp_path.with_name("sources"), {"a.py": module(1)}))]))
+    assert contents(tmp_path) == before
     assert CliRunner().invoke(corpus, ["show", str(tmp_path), "--project", "own"]).exit_code == 1
 
 

@@ -6,7 +6,8 @@
     projects/SPLIT/NAME.*    the chosen documents of a project, their sketches, and `.json` once it is finished
     shards/SPLIT/NAME.safetensors   the same as tokens
 
-A directory of the first format has one `documents-SPLIT.jsonl` and one `SPLIT.safetensors` instead; it is read alike.
+A directory of the first format has one `documents-SPLIT.jsonl` and one `SPLIT.safetensors` instead. It is read alike and
+never written to.
 """
 
 from __future__ import annotations
@@ -81,9 +82,9 @@ def read_manifest(directory: Path) -> Manifest:
         raise EngineError(f"{directory}/manifest.json: {error}; run `dg-engine corpus build` first") from error
 
 
-def is_sharded(directory: Path) -> bool:
-    """Whether a directory is not of the first format."""
-    return (directory / "manifest.json").exists() and bool(read_manifest(directory).tokenizer)
+def is_of_first_format(directory: Path) -> bool:
+    """Whether a directory was made before there were shards."""
+    return (directory / "train.safetensors").exists()
 
 
 def documents(directory: Path, split: Split) -> Iterator[Document]:
@@ -93,7 +94,7 @@ def documents(directory: Path, split: Split) -> Iterator[Document]:
         EngineError: there is no corpus.
     """
     whole = directory / f"documents-{split}.jsonl"
-    if whole.exists() and not is_sharded(directory):
+    if whole.exists():
         yield from read_documents(whole)
         return
     for record in read_manifest(directory).of(split):

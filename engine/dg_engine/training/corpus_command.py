@@ -19,7 +19,7 @@ from dg_engine.training.mixture import read_shares
 from dg_engine.training.prepare import Recipe, prepare
 from dg_engine.training.projects import Split
 from dg_engine.training.selection import MAX_PROJECT_BYTES
-from dg_engine.training.small_model import SMALL
+from dg_engine.training.shapes import SHAPES
 from dg_engine.training.sources import DEFAULT, Splits, read_sources
 
 _FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -36,7 +36,9 @@ def corpus() -> None:
 @corpus.command()
 @click.argument("sources", nargs=-1)
 @click.option("--directory", type=_FOLDER, default=_DIRECTORY, show_default=True, help="Where everything goes.")
-@click.option("--vocabulary", type=click.IntRange(512, 65_536), default=SMALL.vocab_size, show_default=True)
+@click.option(
+    "--vocabulary", type=click.IntRange(512, 65_536), default=SHAPES["small"].config.vocab_size, show_default=True
+)
 @click.option(
     "--share",
     "shares",
@@ -78,7 +80,7 @@ def build(
         max_project_bytes=project_bytes,
     )
     console = _console()
-    with _reporting(console) as report:
+    with reporting(console) as report:
         manifest = prepare(directory, recipe, report)
     console.print(split_table(manifest))
     for split, option in _SPLIT_OPTIONS.items():
@@ -114,7 +116,7 @@ def _console() -> Console:
 
 
 @contextmanager
-def _reporting(console: Console) -> Iterator[Report]:
+def reporting(console: Console) -> Iterator[Report]:
     """A bar for each stage on a terminal, a line for each thing done anywhere else."""
     if not console.is_terminal:
         yield lambda progress: click.echo(f"{progress.stage} {progress.done}/{progress.total} {progress.note}")

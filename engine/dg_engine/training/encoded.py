@@ -26,7 +26,7 @@ from dg_engine.training.syntax import Nodes, find_nodes
 MIN_TOKENS = 48
 """A shorter document has no room for a prefix, a hole and a suffix."""
 
-_BATCH = 256
+_BATCH = 64
 
 
 class Rows(Protocol):

@@ -1,6 +1,6 @@
 """The first stage of a corpus: the documents of every project, each project finished once and for all.
 
-A project's record is named by a key: a digest of its source, of the rules and of the record before it, since what
+A project's record carries a key: a digest of its source, of the rules and of the record before it, since what
 counts as a duplicate depends on all that came before. A build that was killed finds the records and goes on from there.
 """
 

@@ -26,7 +26,7 @@ from dg_engine.training.corpus import (
     Refused,
     Settings,
     digest,
-    is_sharded,
+    is_of_first_format,
     read_manifest,
     shard_file,
     write_json,
@@ -77,8 +77,13 @@ def prepare(directory: Path, recipe: Recipe, report: Report) -> Manifest:
     """Make whatever of a corpus is missing.
 
     Raises:
-        EngineError: there is nothing to learn from, or a source or a benchmark cannot be read.
+        EngineError: there is nothing to learn from, a source or a benchmark cannot be read, or the directory holds a
+            corpus of the first format.
     """
+    if is_of_first_format(directory):
+        raise EngineError(
+            f"{directory}: holds a corpus of the first format; choose another directory (move its wheels there)"
+        )
     fetched, missing = _fetch(recipe.sources, directory / "wheels", report)
     benchmarks = Benchmarks.read(recipe.benchmarks)
     rules = Rules(languages=frozenset(recipe.shares), max_bytes=recipe.max_project_bytes, benchmarks=benchmarks)
@@ -108,7 +113,7 @@ def load_prepared(directory: Path) -> Prepared:
         EngineError: something is missing, malformed, or of another build than the manifest.
     """
     tokenizer = Tokenizer.load(directory)
-    if not is_sharded(directory):
+    if is_of_first_format(directory):
         train, validation = (EncodedSplit.load(directory / f"{split}.safetensors") for split in ("train", "validation"))
         return Prepared(tokenizer, train, validation)
     manifest = read_manifest(directory)

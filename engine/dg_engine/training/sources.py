@@ -24,6 +24,8 @@ DEFAULT = "default"
 """The source that stands for the projects of the shipped model."""
 INSTALLED = "installed:"
 
+_INDEX_NAME = re.compile(r"\w[\w.-]*")
+
 HELD_OUT_SHARE, VALIDATION_SHARE = 0.03, 0.02
 """Of projects that nobody has put into a split, by a digest of their names: a new project moves no other one."""
 
@@ -57,12 +59,14 @@ class Splits(NamedTuple):
 
     def of(self, name: str) -> Split:
         """The split of a project."""
-        for split, names in (("held_out", self.held_out), ("validation", self.validation)):
-            if normalised(name) in map(normalised, names):
-                return split  # type: ignore[return-value]
-        if normalised(name) in _DEFAULT_SPLITS:
-            return _DEFAULT_SPLITS[normalised(name)]
-        draw = unit_digest(normalised(name))
+        name = normalised(name)
+        chosen: dict[Split, Collection[str]] = {"held_out": self.held_out, "validation": self.validation}
+        for split, names in chosen.items():
+            if name in map(normalised, names):
+                return split
+        if name in _DEFAULT_SPLITS:
+            return _DEFAULT_SPLITS[name]
+        draw = unit_digest(name)
         return (
             "held_out"
             if draw < HELD_OUT_SHARE
@@ -147,8 +151,8 @@ def _read_source(text: str, splits: Splits) -> list[Source]:
     if path.is_file() and path.name.endswith(ARCHIVES):
         name = _archive_name(path)
         return [Source(name, "archive", splits.of(name), path)]
-    if path.exists() or "/" in text:
-        raise EngineError(f"{text}: is neither a folder nor an archive ({', '.join(ARCHIVES)})")
+    if path.exists() or not _INDEX_NAME.fullmatch(text):
+        raise EngineError(f"{text}: is no folder, no archive ({', '.join(ARCHIVES)}) and no project's name")
     return [Source(text, "index", splits.of(text))]
 
 
