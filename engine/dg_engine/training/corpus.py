@@ -6,8 +6,8 @@
     projects/SPLIT/NAME.*    the chosen documents of a project, their sketches, and `.json` once it is finished
     shards/SPLIT/NAME.safetensors   the same as tokens
 
-A directory of the first format has one `documents-SPLIT.jsonl` and one `SPLIT.safetensors` instead. It is read alike and
-never written to.
+A directory of the first format has one `documents-SPLIT.jsonl` and one `SPLIT.safetensors` instead. It is read alike,
+and never written to.
 """
 
 from __future__ import annotations
