@@ -18,7 +18,7 @@ from typing import Literal
 import msgspec
 
 Extent = Literal["line", "block"]
-Decoding = Literal["diffusion", "causal"]
+Decoding = Literal["diffusion", "causal", "causal_infill"]
 StopReason = Literal[
     "converged", "max_denoising_steps", "time_budget", "superseded", "end_of_sequence", "max_new_tokens"
 ]
@@ -47,8 +47,9 @@ class InfillRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Nats of joint uncertainty accepted per step; None takes the model's own default."""
     time_budget_ms: float | None = None
     """Return the confident left part of the draft at hand when this much time is spent."""
-    decoding: Decoding = "diffusion"
-    """`causal` decodes the same weights from left to right: the built-in baseline. It does not see the suffix."""
+    decoding: Decoding | None = None
+    """None is what the checkpoint does best. `diffusion` refines a canvas in steps; `causal_infill` writes from left to
+    right and knows the suffix, where the checkpoint learnt that; `causal` is the baseline, which does not see it."""
     seed: int = 0
     drafts: bool = False
 
@@ -81,7 +82,12 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True, tag="draft", tag_field="e
 
 
 class Infill(msgspec.Struct, frozen=True, kw_only=True, tag="infill", tag_field="event"):
-    """The answer. `score` is the mean log-probability per token (nats) that the causal twin gives to the text."""
+    """The answer.
+
+    `score` is the mean log-probability per token (nats) that the causal twin gives to the text, or found in writing it.
+    `probability` is the calibrated chance that the text is exactly what was missing; None from a checkpoint without
+    calibration.
+    """
 
     text: str
     tokens: int
@@ -92,6 +98,7 @@ class Infill(msgspec.Struct, frozen=True, kw_only=True, tag="infill", tag_field=
     prefix_tokens: int
     cached_tokens: int
     """How many of `prefix_tokens` came from the prefix cache."""
+    probability: float | None = None
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure", tag_field="event"):
@@ -124,6 +131,8 @@ class ModelInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     path: str
+    adapter: str = ""
+    """Directory of the adapter that is merged into the weights; empty where none is."""
     parameters: int
     active_parameters: int
     device: str

@@ -125,6 +125,8 @@ def bench(
 def measure(engine: Engine, holes: int, steps: int | None, *, quiet: bool = True) -> Iterator[Row]:
     """Fill the same holes under every condition; conditions take turns, so that a busy moment hits all alike."""
     conditions: list[tuple[str, Decoding]] = [("warm", "diffusion"), ("cold", "diffusion"), ("warm", "causal")]
+    if engine.config.causal_suffix_tokens:
+        conditions.append(("warm", "causal_infill"))
     for extent in ("line", "block"):
         gaps = list(cut_gaps(holes, extent))
         samples: dict[tuple[str, Decoding], list[Sample]] = {condition: [] for condition in conditions}

@@ -12,14 +12,16 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from statistics import fmean
 
 import torch
 from torch import Tensor
 
 from dg_engine import checkpoint
 from dg_engine.api import Draft, Infill, InfillRequest, ModelInfo, Piece, Score, ScoreRequest, StopReason
-from dg_engine.canvas import BANNED, SeededDraws
-from dg_engine.errors import CheckpointError
+from dg_engine.canvas import SeededDraws
+from dg_engine.causal import Start, behind, write
+from dg_engine.errors import CheckpointError, RequestError
 from dg_engine.hardware import best_device, fastest_dtype
 from dg_engine.infill import Filling, Hole, fill
 from dg_engine.model import DiffusionGemma, PrefixCache
@@ -133,7 +135,8 @@ class Engine:
             if prefix is None:
                 yield Draft(step=0, pieces=(), milliseconds=_since(started))
         assert prefix is not None  # noqa: S101  (the last item always is a prefix)
-        produce = self._causal if request.decoding == "causal" else self._diffuse
+        decoding = request.decoding or self.config.decoding
+        produce = self._diffuse if decoding == "diffusion" else self._write
         yield from produce(request, healed, prefix, started)
 
     @torch.inference_mode()
@@ -160,7 +163,7 @@ class Engine:
         cached = cache.length if cache else 0
         chunks = torch.split(torch.tensor([tokens[cached:]], device=self._device), PREFILL_CHUNK, dim=1)
         for number, chunk in enumerate(chunks):
-            hidden, cache = self.model.encode(chunk, cache)
+            hidden, cache = self.model.encode(chunk, cache, slice(-1, None))
             if number + 1 < len(chunks):
                 yield None
         assert cache is not None  # noqa: S101  (there is always at least one token: the one that begins a text)
@@ -172,17 +175,22 @@ class Engine:
     ) -> Iterator[Draft | Infill]:
         suffix = self.tokenizer.encode(_head(request.suffix, self.config.suffix_tokens))[: self.config.suffix_tokens]
         plan = self._plan(request)
-        deadline = None if request.time_budget_ms is None else started + request.time_budget_ms / 1000
         draws = SeededDraws(self.model.config.vocab_size, request.seed, self._device)
         pinned = torch.tensor(suffix, dtype=torch.long, device=self._device)
         for state in fill(
-            self.model, prefix.cache, pinned, self._hole(request, healed), plan, draws, deadline=deadline
+            self.model,
+            prefix.cache,
+            pinned,
+            self._hole(request, healed),
+            plan,
+            draws,
+            deadline=_deadline(request, started),
         ):
             yield Draft(step=state.step, pieces=self._pieces(state, healed), milliseconds=_since(started))
         assert state.stop_reason is not None  # noqa: S101  (`fill` ends with one)
-        yield self._answer(
-            state.belief.argmax[: state.end].tolist(), state.step, state.stop_reason, healed, prefix, started
-        )
+        tokens = state.belief.argmax[: state.end].tolist()
+        gains = self._log_probabilities(prefix, tokens).tolist()
+        yield self._answer(tokens, gains, state.step, state.stop_reason, healed, prefix, started)
 
     def _hole(self, request: InfillRequest, healed: Healed) -> Hole:
         line = request.extent == "line"
@@ -205,43 +213,59 @@ class Engine:
             plan = replace(plan, acceptance=EntropyBound(entropy_bound=request.entropy_bound))
         return plan
 
-    def _causal(
+    def _write(
         self, request: InfillRequest, healed: Healed, prefix: _Prefix, started: float
     ) -> Iterator[Draft | Infill]:
-        """Greedy decoding from left to right with the same weights: the baseline. The suffix is not seen."""
-        ends = (self._line_ends if request.extent == "line" else self._answer_ends).to(self._device)
-        hidden, cache, chosen = prefix.last, prefix.cache, list[int]()
-        reason: StopReason = "max_new_tokens"
-        while len(chosen) < request.max_new_tokens:
-            logits = self.model.logits(hidden)[0]
-            if not chosen and healed.allowed is not None:
-                logits.masked_fill_(~healed.allowed.to(self._device), BANNED)
-            token = int(logits.argmax())
-            if bool(ends[token]):
-                reason = "end_of_sequence"
-                break
-            chosen.append(token)
-            text, whole = _without(healed.cut, self.tokenizer.decode(chosen))
-            pieces = (Piece(text, settled=True),) if whole and text else ()
-            yield Draft(step=len(chosen), pieces=pieces, milliseconds=_since(started))
-            encoded = self.model.encode(torch.tensor([[token]], device=self._device), cache)
-            hidden, cache = encoded.hidden[0], encoded.cache
-        yield self._answer(chosen, len(chosen) + 1, reason, healed, prefix, started)
+        """From left to right with the same weights, with the suffix or without."""
+        start = Start(prefix.last, prefix.cache)
+        if (request.decoding or self.config.decoding) == "causal_infill":
+            start = behind(self.model, prefix.cache, self._suffix_row(request.suffix))
+        for state in write(
+            self.model,
+            start,
+            (self._line_ends if request.extent == "line" else self._answer_ends).to(self._device),
+            request.max_new_tokens,
+            first_allowed=None if healed.allowed is None else healed.allowed.to(self._device),
+            deadline=_deadline(request, started),
+        ):
+            if state.stop_reason is None:
+                text, whole = _without(healed.cut, self.tokenizer.decode(state.tokens))
+                pieces = (Piece(text, settled=True),) if whole and text else ()
+                yield Draft(step=len(state.tokens), pieces=pieces, milliseconds=_since(started))
+            else:
+                steps = len(state.gains)
+                yield self._answer(state.tokens, state.gains, steps, state.stop_reason, healed, prefix, started)
+
+    def _suffix_row(self, suffix: str) -> list[int]:
+        """`<|suffix|>`, the first tokens of the suffix, `<|middle|>`."""
+        count = self.config.causal_suffix_tokens
+        if not count:
+            raise RequestError("this checkpoint did not learn causal infill; ask for diffusion or causal")
+        tokens = self.tokenizer.encode(_head(suffix, count))[:count]
+        return [self.tokenizer.special_id("<|suffix|>"), *tokens, self.tokenizer.special_id("<|middle|>")]
 
     def _answer(
-        self, chosen: list[int], steps: int, reason: StopReason, healed: Healed, prefix: _Prefix, started: float
+        self,
+        chosen: list[int],
+        gains: list[float],
+        steps: int,
+        reason: StopReason,
+        healed: Healed,
+        prefix: _Prefix,
+        started: float,
     ) -> Infill:
         text, whole = _without(healed.cut, _sound(self.tokenizer.decode(chosen)))
-        gains = self._log_probabilities(prefix, chosen)
+        calibration = self.config.calibration
         return Infill(
             text=text if whole else "",
             tokens=len(chosen),
             steps=steps,
             milliseconds=_since(started),
-            score=float(gains.mean()) if chosen else None,
+            score=fmean(gains[: len(chosen)]) if chosen else None,
             stop_reason=reason,
             prefix_tokens=prefix.tokens,
             cached_tokens=prefix.cached,
+            probability=calibration.probability(gains) if calibration and gains else None,
         )
 
     def _pieces(self, state: Filling, healed: Healed) -> tuple[Piece, ...]:
@@ -284,6 +308,10 @@ def _without(cut: str, text: str) -> tuple[str, bool]:
 def _sound(text: str) -> str:
     """The text up to the first byte sequence that is no character."""
     return text.split(REPLACEMENT, 1)[0]
+
+
+def _deadline(request: InfillRequest, started: float) -> float | None:
+    return None if request.time_budget_ms is None else started + request.time_budget_ms / 1000
 
 
 def _since(started: float) -> float:

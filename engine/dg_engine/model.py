@@ -95,6 +95,11 @@ class DiffusionGemma(nn.Module):
         assert isinstance(decoder, _Decoder)  # noqa: S101  (narrows nn.Module's Any)
         return decoder
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.decoder.embed_tokens.weight.device
+
     def embed(self, tokens: Tensor) -> Tensor:
         """Token ids [...] to scaled embeddings [..., H]."""
         return self.decoder.embed_tokens(tokens) * self._embedding_scale()  # type: ignore[no-any-return]

@@ -75,7 +75,8 @@ class PackedLayer:
     ) -> Packed:
         """As `Layer.forward`."""
         heads, key_heads = self._query_heads, self._key_heads
-        projected = functional.linear(rms_norm(x, None, self._eps), self._project).unflatten(-1, (-1, self._width))
+        projected = functional.linear(rms_norm(x, None, self._eps), self._project)
+        projected = projected.view(*x.shape[:-1], -1, self._width)
         normed = rms_norm(projected, None, self._eps)
         turned = rotary(normed[:, :, : heads + key_heads] * self._head_scale, *angles)
         query, key = turned[:, :, :heads], turned[:, :, heads:].transpose(1, 2)
@@ -114,7 +115,7 @@ class PackedModel(DiffusionGemma):
         self._packed = [PackedLayer(layer) for layer in self.decoder.layers]  # type: ignore[arg-type]
 
     @property
-    def layers(self) -> list[PackedLayer]:  # type: ignore[override]
+    def layers(self) -> list[PackedLayer]:
         """The packed layers."""
         return self._packed
 

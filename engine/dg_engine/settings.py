@@ -6,13 +6,34 @@ says what the checkpoint was trained to know of infill, which no field of the ot
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
+from dg_engine.api import Decoding
 from dg_engine.errors import CheckpointError
 from dg_engine.policies import Denoising, EntropyBound, LinearTemperature, StableAndConfident
+
+
+class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Logistic regression of "the answer is exactly what was missing" on what the causal side thinks of it.
+
+    Fitted on projects that were not trained on, by `dg-engine evaluate`.
+    """
+
+    bias: float
+    mean: float
+    """Weight of the mean log-probability per token, in nats."""
+    total: float
+    """Weight of the summed log-probability, in nats."""
+
+    def probability(self, gains: Sequence[float]) -> float:
+        """Of an answer whose tokens have these log-probabilities, at least one."""
+        total = math.fsum(gains)
+        return 1 / (1 + math.exp(-(self.bias + self.mean * total / len(gains) + self.total * total)))
 
 
 class InfillConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,6 +53,17 @@ class InfillConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Whether pinned slots are self-conditioned on their own embedding from the first step on."""
     file_header: bool = False
     """Whether the prefix begins with the file's path behind a special token."""
+    decoding: Decoding = "diffusion"
+    """What requests get that name none: what the evaluation found best."""
+    causal_suffix_tokens: int = 0
+    """Suffix tokens that causal infill is shown; 0 where the checkpoint did not learn it."""
+    calibration: Calibration | None = None
+    """Of the answers of `decoding`."""
+
+    def __post_init__(self) -> None:
+        """Refuse a default that the checkpoint did not learn."""
+        if self.decoding == "causal_infill" and not self.causal_suffix_tokens:
+            raise ValueError("decoding: causal_infill needs causal_suffix_tokens")
 
 
 class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -120,7 +120,7 @@ def test_the_infill_loss_is_the_mean_over_spans_and_their_ends(split: EncodedSpl
     config = config_of(tokenizer)
     model = tiny_model(config)
     layout = Layout(chunks=2, encoder_tokens=96, canvases=0, slots=40, middles=3)
-    batch = Batcher(split, Vocabulary.of(tokenizer), config, seed=1).batch(layout)
+    batch = Batcher(split, Vocabulary.of(tokenizer), config, seed=1).batch(0, layout)
     assert batch.middles is not None
     losses = Loss(model, torch.Generator())(batch, Objective(causal_weight=0.5, infill_weight=2.0))
     found = []
@@ -223,7 +223,7 @@ def test_64_memorised_holes_come_back_exactly_at_unknown_length(split: EncodedSp
 
 def _restored(model: DiffusionGemma, examples: Examples, index: int) -> bool:
     """Whether sampling, told no length, gives back the span."""
-    text, hole, prefix = examples.cuts[index]
+    text, hole, prefix, _ = examples.cuts[index]
     row = examples.chunks.tokens[index // 4, None, :prefix]
     suffix = torch.from_numpy(text[hole.end : hole.end + min(hole.suffix, 16)])
     ends = torch.arange(model.config.vocab_size) == FILLER

@@ -50,9 +50,7 @@ def test_the_packed_network_equals_the_readable_one(config: ModelConfig) -> None
 @torch.inference_mode()
 def test_in_bf16_the_two_differ_by_its_rounding_alone() -> None:
     with torch.inference_mode(mode=False):
-        exact = with_uneven_norms(
-            ONE_EXPERT["plain"] if "plain" in ONE_EXPERT else replace(TINY, num_experts=1, top_k_experts=1)
-        )
+        exact = with_uneven_norms(ONE_EXPERT["a single expert"])
         rounded = with_uneven_norms(exact.config).bfloat16()
         packed = PackedModel(rounded)
     prefix = tokens(exact.config, 1, PREFIX)
@@ -65,21 +63,19 @@ def test_in_bf16_the_two_differ_by_its_rounding_alone() -> None:
 @pytest.mark.parametrize("packed", [False, True])
 @torch.no_grad()
 def test_rows_that_are_read_equal_the_same_rows_of_all(read: Rows, *, packed: bool) -> None:
-    config = replace(TINY, num_experts=1, top_k_experts=1)
+    config = ONE_EXPERT["a single expert"]
     plain = with_uneven_norms(config)
     model = PackedModel(plain) if packed else plain
     prefix, canvas = tokens(config, 2, PREFIX), tokens(config, 2, CANVAS, seed=1)
     whole, some = model.encode(prefix), model.encode(prefix, read=read)
     torch.testing.assert_close(some.hidden, whole.hidden[:, read], rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(some.cache, whole.cache, rtol=0, atol=0)
-    masks = Masks(torch.ones(1, CANVAS, PREFIX + CANVAS, dtype=torch.bool).tril(PREFIX), None)
-    masks = Masks(masks.full, masks.full)
+    causal = torch.ones(1, CANVAS, PREFIX + CANVAS, dtype=torch.bool).tril(PREFIX)
     positions = torch.arange(CANVAS) + torch.tensor([[PREFIX], [PREFIX + 3]])
-    for arguments in ({}, {"masks": masks, "positions": positions}):
-        everything = model.decode(canvas, whole.cache, None, **arguments)
-        torch.testing.assert_close(
-            model.decode(canvas, whole.cache, None, read=read, **arguments), everything[:, read], rtol=1e-5, atol=1e-6
-        )
+    for masks in (None, Masks(causal, causal)):
+        everything = model.decode(canvas, whole.cache, None, positions, masks)
+        found = model.decode(canvas, whole.cache, None, positions, masks, read)
+        torch.testing.assert_close(found, everything[:, read], rtol=1e-5, atol=1e-6)
 
 
 @torch.no_grad()

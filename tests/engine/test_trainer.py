@@ -18,7 +18,8 @@ from dg_engine.engine import Engine
 from dg_engine.errors import CheckpointError, EngineError
 from dg_engine.testing import TINY, tiny_model, tiny_tokenizer
 from dg_engine.tokenizer import Tokenizer
-from dg_engine.training.batches import Layout
+from dg_engine.training.ahead import Ahead
+from dg_engine.training.batches import Batcher, Layout
 from dg_engine.training.commands import train
 from dg_engine.training.corpus import read_manifest
 from dg_engine.training.corpus_command import corpus
@@ -31,6 +32,7 @@ from dg_engine.training.run_state import STATE_FILE, read_metrics
 from dg_engine.training.schedule import Schedule
 from dg_engine.training.sources import Document
 from dg_engine.training.spans import Vocabulary
+from dg_engine.training.throughput import layer_parameters, training_flops
 from dg_engine.training.trainer import Progress, Trainer, new_model
 
 CAUSAL = Layout(chunks=2, encoder_tokens=64, canvases=0, slots=0)
@@ -71,7 +73,9 @@ def make(directory: Path, split: EncodedSplit, tokenizer: Tokenizer) -> Trainer:
         validate_every=4.0,
     )
     model = new_model(config, seed=1, dtype=torch.float32)
-    return Trainer(model, split, split, Vocabulary.of(tokenizer), plan, directory, clock=Clock())
+    vocabulary = Vocabulary.of(tokenizer)
+    batches = Ahead(Batcher(split, vocabulary, config, plan.seed))
+    return Trainer(model, batches, split, vocabulary, plan, directory, clock=Clock())
 
 
 class Killed(Exception):
@@ -132,13 +136,43 @@ def test_validation_and_warm_up_leave_the_randomness_alone(
     tmp_path: Path, split: EncodedSplit, tokenizer: Tokenizer
 ) -> None:
     run = make(tmp_path, split, tokenizer)
-    before = run.loss.generator.get_state(), json.dumps(run.batcher.state())
+    before = run.loss.generator.get_state()
     first = run.validate()
     run.warm_up()
     assert run.validate() == first
-    assert torch.equal(run.loss.generator.get_state(), before[0])
-    assert json.dumps(run.batcher.state()) == before[1]
+    assert torch.equal(run.loss.generator.get_state(), before)
     assert all(parameter.grad is None for parameter in run.model.parameters())
+
+
+def test_a_slice_ends_early_and_the_next_one_goes_on(tmp_path: Path, split: EncodedSplit, tokenizer: Tokenizer) -> None:
+    whole = make(tmp_path / "whole", split, tokenizer)
+    whole.run(lambda progress: None)
+    first = make(tmp_path / "sliced", split, tokenizer)
+    first.run(lambda progress: None, until=4.0)
+    assert first.elapsed == 4.0
+    second = make(tmp_path / "sliced", split, tokenizer)
+    assert (second.update, second.elapsed) == (first.update, 4.0)
+    second.run(lambda progress: None)
+    torch.testing.assert_close(second.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0)
+
+
+def test_batches_made_ahead_are_those_made_here(split: EncodedSplit, tokenizer: Tokenizer) -> None:
+    batcher = Batcher(split, Vocabulary.of(tokenizer), replace(TINY, vocab_size=tokenizer.vocab_size), seed=2)
+    with Ahead(batcher, workers=1) as ahead:
+        for number in range(6):
+            layout = CAUSAL if number < 3 else USUAL
+            found = ahead.batch(number, lambda _, layout=layout: layout)  # type: ignore[misc]
+            torch.testing.assert_close(found, batcher.batch(number, layout), rtol=0, atol=0)
+
+
+def test_the_arithmetic_of_a_step_is_what_its_matrices_cost(split: EncodedSplit, tokenizer: Tokenizer) -> None:
+    config = replace(TINY, vocab_size=tokenizer.vocab_size, num_experts=1, top_k_experts=1)
+    model = new_model(config, seed=0, dtype=torch.float32)
+    every = {name: value for name, value in model.named_parameters() if value.dim() >= 2 and "router" not in name}
+    layers = sum(value.numel() for name, value in every.items() if ".layers." in name)
+    assert layer_parameters(config) == layers
+    batch = Batcher(split, Vocabulary.of(tokenizer), config, seed=0).batch(0, CAUSAL)
+    assert training_flops(config, batch, Objective()) == 6 * 128 * (layers + config.vocab_size * config.hidden_size)
 
 
 def test_a_damaged_state_is_named_not_ignored(tmp_path: Path, split: EncodedSplit, tokenizer: Tokenizer) -> None:

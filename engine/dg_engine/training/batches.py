@@ -6,8 +6,10 @@ al., arXiv 2207.14255).
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from itertools import count
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -68,6 +70,12 @@ class Batch(NamedTuple):
         middles = 0 if self.middles is None else self.middles.tokens.numel()
         return self.chunks.tokens.numel() + canvases + middles
 
+    def to(self, device: torch.device) -> Batch:
+        """The same on a device."""
+        canvases = None if self.canvases is None else Canvases(*(one.to(device) for one in self.canvases))
+        middles = None if self.middles is None else Middles(*(one.to(device) for one in self.middles))
+        return Batch(Chunks(*(one.to(device) for one in self.chunks)), canvases, middles)
+
 
 class Cut(NamedTuple):
     """One hole with the document that it is in."""
@@ -94,6 +102,11 @@ class Layout:
     """Rows of the causal side over each chunk."""
 
     @property
+    def stride(self) -> int:
+        """Tokens between two chunks. They overlap a little: each begins up to a line late, and behind a header."""
+        return self.encoder_tokens * 7 // 8
+
+    @property
     def row_tokens(self) -> int:
         """Tokens of a row: wide enough for the longest hole that a canvas has, and some suffix."""
         return self.slots + _ROW_BEYOND_CANVAS
@@ -106,37 +119,21 @@ _NAMELESS = 0.25
 class Batcher:
     """An endless, reproducible stream of batches: every document in random order, cut into chunks, again and again.
 
-    All randomness and the place in the data are in `state`, so that a run resumes where it was killed.
+    A batch follows from the seed and its number alone, so a run resumes exactly wherever it was killed, and any process
+    can make any batch.
     """
 
     def __init__(self, data: EncodedSplit, vocabulary: Vocabulary, config: ModelConfig, seed: int) -> None:
         self._data, self._vocabulary, self._config = data, vocabulary, config
-        self._rng = np.random.default_rng(seed)
-        self._epoch = 0
         self._seed = seed
-        self._position = 0
-        self._order = self._shuffled()
+        self._orders: dict[int, list[NDArray[np.int64]]] = defaultdict(list)
 
-    @property
-    def epochs(self) -> float:
-        """Passes over the data so far."""
-        return self._epoch + self._position / max(1, len(self._order))
-
-    def state(self) -> dict[str, Any]:
-        """Place and randomness, as JSON holds them."""
-        return {"epoch": self._epoch, "position": self._position, "rng": self._rng.bit_generator.state}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a `state`."""
-        self._epoch, self._position = state["epoch"], state["position"]
-        self._rng.bit_generator.state = state["rng"]
-        self._order = self._shuffled()
-
-    def batch(self, layout: Layout) -> Batch:
-        """The next batch."""
+    def batch(self, number: int, layout: Layout) -> Batch:
+        """Batch 0, 1, ...; all layouts of a run have as many chunks."""
+        rng = np.random.default_rng((self._seed, number))
         rows, canvases, middles = list[NDArray[np.int64]](), list[Cut](), list[Cut]()
-        for _ in range(layout.chunks):
-            tokens, cuts = self._chunk(layout)
+        for index in range(number * layout.chunks, (number + 1) * layout.chunks):
+            tokens, cuts = self._chunk(self._place(index, layout)[1], layout, rng)
             rows.append(tokens)
             canvases += cuts[: layout.canvases]
             middles += cuts[: layout.middles]
@@ -146,50 +143,53 @@ class Batcher:
             lay_out_middles(middles, layout.row_tokens, self._vocabulary.marks, self._config) if middles else None,
         )
 
-    def _shuffled(self) -> NDArray[np.int64]:
+    def epochs(self, batches: int, layout: Layout) -> float:
+        """Passes over the data in so many batches."""
+        epoch, _ = self._place(batches * layout.chunks, layout)
+        orders = self._orders[layout.stride]
+        before = sum(len(order) for order in orders[:epoch])
+        return epoch + (batches * layout.chunks - before) / len(orders[epoch])
+
+    def _place(self, index: int, layout: Layout) -> tuple[int, tuple[int, int]]:
+        """The epoch of a chunk of the stream, and its (document, first token)."""
+        orders = self._orders[layout.stride]
+        for epoch in count():
+            if epoch == len(orders):
+                orders.append(self._shuffled(epoch, layout.stride))
+            order = orders[epoch]
+            if index < len(order):
+                return epoch, (int(order[index, 0]), int(order[index, 1]))
+            index -= len(order)
+        raise AssertionError("there is always another epoch")
+
+    def _shuffled(self, epoch: int, stride: int) -> NDArray[np.int64]:
         """(document, first token) of every chunk of an epoch; the grid is moved by a random offset in each document."""
-        rng = np.random.default_rng((self._seed, self._epoch))
+        rng = np.random.default_rng((self._seed, epoch))
         pieces = []
         for document, length in enumerate(self._data.lengths):
-            offset = int(rng.integers(0, _STRIDE))
-            starts = np.arange(-offset, max(1, length - _STRIDE // 4), _STRIDE).clip(0)
+            offset = int(rng.integers(0, stride))
+            starts = np.arange(-offset, max(1, length - stride // 4), stride).clip(0)
             starts = np.unique(starts)
             pieces.append(np.stack((np.full(len(starts), document), starts), axis=1))
         return rng.permutation(np.concatenate(pieces))
 
-    def _next_place(self) -> tuple[int, int]:
-        if self._position >= len(self._order):
-            self._epoch += 1
-            self._position = 0
-            self._order = self._shuffled()
-        document, start = self._order[self._position]
-        self._position += 1
-        return int(document), int(start)
-
-    def _chunk(self, layout: Layout) -> tuple[NDArray[np.int64], list[Cut]]:
-        document, start = self._next_place()
+    def _chunk(
+        self, place: tuple[int, int], layout: Layout, rng: np.random.Generator
+    ) -> tuple[NDArray[np.int64], list[Cut]]:
+        document, start = place
         text = self._data.tokens(document)
         header = self._data.header(document)
-        header = header[:1] if self._rng.random() < _NAMELESS else header
+        header = header[:1] if rng.random() < _NAMELESS else header
         start = self._line_start(text, start)
         end = min(len(text), start + layout.encoder_tokens - len(header))
         cuts: list[Cut] = []
-        if count := max(layout.canvases, layout.middles):
+        if wanted := max(layout.canvases, layout.middles):
             nodes = self._data.nodes(document)
-            sampler = SpanSampler(text, nodes, (start, end), self._vocabulary, layout.slots, self._rng)
-            holes = [sampler.draw() for _ in range(count)]
-            cuts = [
-                Cut(text, hole, len(header) + hole.start - start, self._row_suffix(text, hole, layout))
-                for hole in holes
-            ]
+            sampler = SpanSampler(text, nodes, (start, end), self._vocabulary, layout.slots, rng)
+            for hole in (sampler.draw() for _ in range(wanted)):
+                suffix = _row_suffix(len(text), hole, layout, rng)
+                cuts.append(Cut(text, hole, len(header) + hole.start - start, suffix))
         return np.concatenate((header, text[start:end])), cuts
-
-    def _row_suffix(self, text: NDArray[np.int64], hole: Hole, layout: Layout) -> int:
-        """Of a causal row: as many as it may be shown, or any number, so that the length never becomes a cue."""
-        if hole.kind == "end":
-            return 0
-        room = min(MAX_SUFFIX, layout.row_tokens - _ROW_MARKS - (hole.end - hole.start), len(text) - hole.end)
-        return int(self._rng.integers(0, room + 1)) if self._rng.random() < _ANY_SUFFIX else room
 
     def _line_start(self, text: NDArray[np.int64], start: int) -> int:
         """The first line break at or behind a place, as `encode_prefix` cuts; no chunk begins at a document's end."""
@@ -205,8 +205,15 @@ _ROW_MARKS = 3
 _ROW_BEYOND_CANVAS = 8
 _ANY_SUFFIX = 0.2
 
-# Chunks overlap a little: each begins up to a line late, and behind a header.
-_STRIDE = 448
+
+def _row_suffix(length: int, hole: Hole, layout: Layout, rng: np.random.Generator) -> int:
+    """Of a causal row: as many as it may be shown, or any number, so that the length never becomes a cue."""
+    if hole.kind == "end":
+        return 0
+    room = min(MAX_SUFFIX, layout.row_tokens - _ROW_MARKS - (hole.end - hole.start), length - hole.end)
+    return int(rng.integers(0, room + 1)) if rng.random() < _ANY_SUFFIX else room
+
+
 # Tokens that a chunk has at the least, if its document does.
 _LEAST = 160
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
+import os
 import shutil
 import time
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,14 +13,17 @@ import click
 import msgspec
 import torch
 
-from dg_engine.hardware import fastest_dtype
+from dg_engine.hardware import best_device, fastest_dtype
 from dg_engine.training import trainer
+from dg_engine.training.ahead import Ahead
+from dg_engine.training.batches import Batcher
 from dg_engine.training.card import write_card
 from dg_engine.training.plan import Plan, layouts, with_settings
 from dg_engine.training.plots import plot_losses
 from dg_engine.training.prepare import load_prepared
-from dg_engine.training.small_model import GENERATION, INFILL, SMALL
+from dg_engine.training.shapes import GENERATION, SHAPES, Shape
 from dg_engine.training.spans import Vocabulary
+from dg_engine.training.throughput import matrix_rate
 from dg_engine.training.watching import watched
 
 _WORK = Path(".work")
@@ -31,10 +35,18 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option(
     "--run", "run_", type=_FOLDER, default=_WORK / "runs" / "small", show_default=True, help="Resumed if begun."
 )
+@click.option("--shape", type=click.Choice(list(SHAPES)), default="small", show_default=True, help="Of the network.")
+@click.option("--device", help="cpu, cuda; default: a GPU if there is one.")
 @click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=85.0, show_default=True)
-@click.option("--chunks", type=click.IntRange(1), default=4, show_default=True, help="Chunks of 512 tokens in a batch.")
+@click.option(
+    "--slice", "slice_", type=click.FloatRange(min=0, min_open=True), help="Minutes after which to stop for now."
+)
+@click.option("--chunks", type=click.IntRange(1), help="Documents' chunks in a batch; default: the shape's.")
 @click.option("--accumulate", type=click.IntRange(1), default=2, show_default=True, help="Batches in an update.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option(
+    "--workers", type=click.IntRange(0), default=0, show_default=True, help="Processes that make batches ahead."
+)
 @click.option(
     "--mode",
     type=click.Choice(["compiled", "eager"]),
@@ -57,50 +69,69 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 def train(
     corpus_: Path,
     run_: Path,
+    shape: str,
+    device: str | None,
     minutes: float,
-    chunks: int,
+    slice_: float | None,
+    chunks: int | None,
     accumulate: int,
     threads: int,
+    workers: int,
     mode: str,
     clock: str,
     start: Path | None,
     settings: tuple[str, ...],
     seed: int,
 ) -> None:
-    """Train the small model for so many minutes. Killed at any moment, the same command continues it."""
+    """Train a model for so many minutes. Killed at any moment or stopped by --slice, the same command continues it."""
     torch.set_num_threads(threads)
     prepared = load_prepared(corpus_)
-    plan = with_settings(
-        Plan(seconds=minutes * 60, layouts=layouts(chunks), accumulate=accumulate, seed=seed), settings
-    )
+    chosen = SHAPES[shape]
+    config = replace(chosen.config, vocab_size=prepared.tokenizer.vocab_size)
+    batches = layouts(chunks or chosen.chunks, chosen.encoder_tokens)
+    plan = with_settings(Plan(seconds=minutes * 60, layouts=batches, accumulate=accumulate, seed=seed), settings)
     run_.mkdir(parents=True, exist_ok=True)
     (run_ / "plan.json").write_bytes(msgspec.json.format(msgspec.json.encode(plan)) + b"\n")
-    model = trainer.new_model(SMALL, seed, fastest_dtype("cpu"), start)
     vocabulary = Vocabulary.of(prepared.tokenizer)
-    seconds = time.perf_counter if clock == "wall" else time.process_time
-    training = trainer.Trainer(model, prepared.train, prepared.validation, vocabulary, plan, run_, seconds)
-    if mode == "compiled":
-        # Grouped by kind of layer, of batch, and with or without gradient: more variants than the default of eight.
-        torch._dynamo.config.recompile_limit = 64
-        training.loss.compile()
-        started = time.perf_counter()
-        training.warm_up()
-        click.echo(f"compiled in {time.perf_counter() - started:.0f} s; training from update {training.update}")
-    export = partial(_export, training, corpus_, run_)
-    watched(lambda report: training.run(report, export), plan.seconds, training.elapsed)
+    with Ahead(Batcher(prepared.train, vocabulary, config, seed), workers) as ahead:
+        where = device or best_device()
+        model = trainer.new_model(config, seed, fastest_dtype(where), start).to(where)
+        seconds = time.perf_counter if clock == "wall" else time.process_time
+        training = trainer.Trainer(model, ahead, prepared.validation, vocabulary, plan, run_, seconds)
+        rate = matrix_rate(model.device, fastest_dtype(where))
+        click.echo(f"{where}: matrix products reach {rate / 1e9:,.0f} GFLOP/s here on all threads together")
+        if mode == "compiled":
+            _compile(training, run_)
+        export = partial(_export, training, chosen, corpus_, run_)
+        until = min(plan.seconds, training.elapsed + slice_ * 60) if slice_ else plan.seconds
+        watched(lambda report: training.run(report, export, until), plan.seconds, training.elapsed, rate)
     click.echo(f"{training.update} updates, {training.tokens:,} tokens; the model is in {run_ / 'model'}")
+    if training.elapsed < plan.seconds:
+        click.echo(
+            f"{(plan.seconds - training.elapsed) / 60:.1f} of {minutes:g} minutes are left; the same command goes on"
+        )
 
 
-def _export(training: trainer.Trainer, corpus_: Path, run_: Path) -> None:
+def _compile(training: trainer.Trainer, run_: Path) -> None:
+    # Compiled code is kept with the run, so that the next sitting begins at once.
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((run_ / "compiled").absolute()))
+    # Grouped by kind of layer, of batch, and with or without gradient: more variants than the default of eight.
+    torch._dynamo.config.recompile_limit = 64
+    training.loss.compile()
+    started = time.perf_counter()
+    training.warm_up()
+    click.echo(f"compiled in {time.perf_counter() - started:.0f} s; training from update {training.update}")
+
+
+def _export(training: trainer.Trainer, shape: Shape, corpus_: Path, run_: Path) -> None:
     """A whole checkpoint directory of the weights so far, the plot and the model card."""
     target = run_ / "model"
     training.export(target)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(corpus_ / name, target / name)
-    (target / "generation_config.json").write_bytes(msgspec.json.format(msgspec.json.encode(GENERATION)) + b"\n")
-    bias = math.log(1 / training.plan.schedule.objective.filler_weight)
-    infill = msgspec.structs.replace(INFILL, filler_bias=bias)
-    (target / "infill_config.json").write_bytes(msgspec.json.format(msgspec.json.encode(infill)) + b"\n")
+    infill = shape.infill(training.plan.schedule.objective.filler_weight)
+    for name, value in (("generation_config.json", GENERATION), ("infill_config.json", infill)):
+        (target / name).write_bytes(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
     plot_losses(run_, run_ / "loss.png")
     shutil.copyfile(run_ / "loss.png", target / "loss.png")
     write_card(target, corpus_, run_)

@@ -100,10 +100,10 @@ class Loss:
         self.row_losses = torch.compile(row_losses, dynamic=False)
 
     def __call__(self, batch: Batch, objective: Objective) -> Losses:
-        """The losses of a batch."""
-        chunks, canvases, middles = batch
+        """The losses of a batch, wherever it lies."""
+        chunks, canvases, middles = batch.to(self.model.device)
         encoded = self.model.encode(chunks.tokens)
-        zero = torch.zeros(())
+        zero = encoded.hidden.new_zeros((), dtype=torch.float32)
         causal = self._causal(encoded.hidden, chunks)
         infill = zero if middles is None else self._infill(encoded.cache, middles)
         denoising = zero if canvases is None else self._denoising(encoded.cache, canvases, objective)
@@ -126,7 +126,7 @@ class Loss:
         answer = middles.answer[:, 1:].flatten()
         places = answer.nonzero()[:, 0][: len(answer) // 3]
         padding = len(answer) // 3 - len(places)
-        weight = functional.pad(torch.ones(len(places)), (0, padding))
+        weight = functional.pad(torch.ones(len(places), device=places.device), (0, padding))
         places = functional.pad(places, (0, padding))
         target = middles.tokens[:, 1:].flatten()[places]
         each = self.row_cross_entropy(self.model, functional.embedding(places, hidden), target)
@@ -139,7 +139,7 @@ class Loss:
         canvas, replaced = noised(canvases, corruption, noise, uniform)
         pinned = self.model.embed(canvases.clean)
         signal = pinned.masked_fill(canvases.open[..., None], 0.0)
-        if float(self._uniform((1,))) < objective.conditioned_share:
+        if float(torch.rand((), generator=self.generator)) < objective.conditioned_share:
             first = self._harder(corruption)
             with torch.no_grad():
                 found = self._first_pass(noised(canvases, first, noise, uniform)[0], view, signal, canvases)
@@ -185,7 +185,7 @@ class Loss:
         drawn = torch.where(together, each[:, :1], each)
         if objective.grid:
             chosen = (each[:, :1] * len(objective.grid)).long()
-            t = torch.tensor(objective.grid)[chosen].expand(count, slots)
+            t = torch.tensor(objective.grid, device=chosen.device)[chosen].expand(count, slots)
         else:
             t = objective.least_corruption + (objective.most_corruption - objective.least_corruption) * drawn
         all_noise = self._uniform((count, 1)) < objective.all_noise_share
@@ -199,10 +199,11 @@ class Loss:
     def _noise(self, canvases: Canvases) -> Tensor:
         """Uniform over the whole vocabulary, as `Draws.noise` while sampling."""
         size = self.model.config.vocab_size
-        return torch.randint(0, size, canvases.clean.shape, generator=self.generator)
+        return torch.randint(0, size, canvases.clean.shape, generator=self.generator).to(self.model.device)
 
     def _uniform(self, shape: tuple[int, ...]) -> Tensor:
-        return torch.rand(shape, generator=self.generator)
+        """Drawn where the generator is, on the CPU, so that a run's randomness is the same on every device."""
+        return torch.rand(shape, generator=self.generator).to(self.model.device)
 
 
 class _FirstPass(NamedTuple):

@@ -25,6 +25,11 @@ class Layouts:
     wide_every: int = 3
     """One batch in so many is wide."""
 
+    def __post_init__(self) -> None:
+        """Refuse different numbers of chunks: a batch's place in the data follows from its number."""
+        if len({self.causal.chunks, self.usual.chunks, self.wide.chunks}) > 1:
+            raise ValueError("layouts: all must have as many chunks")
+
     def pick(self, stage: Stage, number: int) -> Layout:
         """The layout of a batch, by its number in the run."""
         if stage == "causal":
@@ -33,10 +38,17 @@ class Layouts:
 
 
 def layouts(chunks: int, encoder_tokens: int = 512) -> Layouts:
-    """The layouts of the small model: about as many tokens of holes as of chunks, more of them for the causal side."""
+    """About as many tokens of holes as of chunks, more of them for the causal side."""
+    share = encoder_tokens / 512
 
-    def layout(canvases: int, slots: int, middles: int) -> Layout:
-        return Layout(chunks=chunks, encoder_tokens=encoder_tokens, canvases=canvases, slots=slots, middles=middles)
+    def layout(canvases: float, slots: int, middles: float) -> Layout:
+        return Layout(
+            chunks=chunks,
+            encoder_tokens=encoder_tokens,
+            canvases=round(canvases * share),
+            slots=slots,
+            middles=round(middles * share),
+        )
 
     return Layouts(causal=layout(0, 0, 0), usual=layout(5, 64, 7), wide=layout(3, 96, 4))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from dg_engine import checkpoint
 from dg_engine.config import ModelConfig
 from dg_engine.errors import CheckpointError
 from dg_engine.model import DiffusionGemma
-from dg_engine.training.batches import Batcher
+from dg_engine.training.ahead import Ahead
 from dg_engine.training.encoded import EncodedSplit
 from dg_engine.training.objective import Loss, Losses, Objective
 from dg_engine.training.optimiser import Optimiser
@@ -22,7 +23,17 @@ from dg_engine.training.plan import Plan
 from dg_engine.training.run_state import Metrics, load_state, save_state
 from dg_engine.training.schedule import Moment, Stage
 from dg_engine.training.spans import Vocabulary
+from dg_engine.training.throughput import training_flops
 from dg_engine.training.validation import Validation
+
+
+class Speed(NamedTuple):
+    """Of an update."""
+
+    tokens: float
+    """A second; padding among them."""
+    flops: float
+    """A second, in matrix products."""
 
 
 class Progress(NamedTuple):
@@ -33,7 +44,13 @@ class Progress(NamedTuple):
     """Seconds of training, all resumed parts together."""
     stage: Stage
     losses: Losses
-    tokens_per_second: float
+    speed: Speed
+
+
+class _Done(NamedTuple):
+    losses: Tensor
+    tokens: int
+    flops: float
 
 
 Saved = Callable[[], None]
@@ -43,8 +60,8 @@ class Trainer:
     """One run over one model.
 
     Args:
-        model: its parameters are trained in place, in the type in which they are.
-        train: the data.
+        model: its parameters are trained in place, in the type and on the device in which they are.
+        batches: the data.
         validation: watched, not trained on.
         vocabulary: of the tokenizer.
         plan: everything else.
@@ -58,7 +75,7 @@ class Trainer:
     def __init__(
         self,
         model: DiffusionGemma,
-        train: EncodedSplit,
+        batches: Ahead,
         validation: EncodedSplit,
         vocabulary: Vocabulary,
         plan: Plan,
@@ -68,7 +85,7 @@ class Trainer:
         directory.mkdir(parents=True, exist_ok=True)
         self.model, self.plan, self.directory, self._clock = model, plan, directory, clock
         self.loss = Loss(model, torch.Generator().manual_seed(plan.seed))
-        self.batcher = Batcher(train, vocabulary, model.config, plan.seed)
+        self._batches = batches
         self._optimiser = Optimiser(model, plan.rates)
         self._validation = Validation(validation, vocabulary, model.config, plan.layouts.usual, batches=4)
         self._average: dict[str, Tensor] = {}
@@ -79,7 +96,7 @@ class Trainer:
 
     def warm_up(self) -> None:
         """Run every kind of step once and forget it, so that compilation does not count as training."""
-        state, place = self.loss.generator.get_state(), self.batcher.state()
+        state = self.loss.generator.get_state()
         kinds = [
             Objective(conditioned_share=0.0),
             Objective(conditioned_share=1.0),
@@ -87,24 +104,26 @@ class Trainer:
         ]
         for layout in (self.plan.layouts.causal, self.plan.layouts.usual, self.plan.layouts.wide):
             for objective in kinds:
-                self.loss(self.batcher.batch(layout), objective).total.backward()  # type: ignore[no-untyped-call]
+                losses = self.loss(self._batches.made(0, layout), objective)
+                losses.total.backward()  # type: ignore[no-untyped-call]
         self.model.zero_grad(set_to_none=True)
         self.loss.generator.set_state(state)
-        self.batcher.restore(place)
 
-    def run(self, report: Callable[[Progress], None], saved: Saved = lambda: None) -> None:
+    def run(self, report: Callable[[Progress], None], saved: Saved = lambda: None, until: float | None = None) -> None:
         """Train until the time is spent.
 
         Args:
             report: told of every update.
             saved: called whenever the state was written; the averaged weights may be exported then.
+            until: seconds of training after which to stop for now; None is the plan's end.
         """
-        while self.elapsed < self.plan.seconds:
+        end = self.plan.seconds if until is None else until
+        while self.elapsed < end:
             report(self._step())
-            if self.elapsed - self._validated >= self.plan.validate_every or self.elapsed >= self.plan.seconds:
+            if self.elapsed - self._validated >= self.plan.validate_every or self.elapsed >= end:
                 self._validated = self.elapsed
                 self._metrics.add({"update": self.update, "elapsed": self.elapsed, "validation": self.validate()})
-            if self.elapsed - self._saved >= self.plan.save_every or self.elapsed >= self.plan.seconds:
+            if self.elapsed - self._saved >= self.plan.save_every or self.elapsed >= end:
                 self._saved = self.elapsed
                 self.save()
                 saved()
@@ -118,7 +137,7 @@ class Trainer:
 
     def export(self, directory: Path, dtype: torch.dtype = torch.bfloat16) -> None:
         """Write config and averaged weights in Hugging Face layout."""
-        model = DiffusionGemma(self.model.config).to(dtype)
+        model = DiffusionGemma(self.model.config).to(self.model.device, dtype)
         model.load_state_dict(self.model.state_dict())
         with torch.no_grad():
             for name, parameter in model.named_parameters():
@@ -129,7 +148,7 @@ class Trainer:
         """Write the state, from which a run continues exactly."""
         tensors = self._optimiser.state() | {f"average.{name}": value for name, value in self._average.items()}
         tensors["generator"] = self.loss.generator.get_state()
-        counters = {"update": self.update, "elapsed": self.elapsed, "tokens": self.tokens, "data": self.batcher.state()}
+        counters = {"update": self.update, "elapsed": self.elapsed, "tokens": self.tokens}
         save_state(self.directory, tensors, counters)
 
     def _restore(self) -> None:
@@ -141,33 +160,35 @@ class Trainer:
         prefix = "average."
         self._average = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
         self.loss.generator.set_state(tensors["generator"])
-        self.batcher.restore(counters["data"])
         self.update, self.elapsed, self.tokens = counters["update"], counters["elapsed"], counters["tokens"]
 
     def _step(self) -> Progress:
         started = self._clock()
         moment = self.plan.schedule.at(self.elapsed / self.plan.seconds)
-        losses, tokens = self._accumulate(moment)
+        done = self._accumulate(moment)
         norm = self._optimiser.step(moment.rate)
         self._fold_in()
+        losses = Losses(*done.losses.cpu())
         seconds = self._clock() - started
         self.update += 1
         self.elapsed += seconds
-        self.tokens += tokens
-        progress = Progress(self.update, self.elapsed, moment.stage, losses, tokens / seconds if seconds else 0.0)
+        self.tokens += done.tokens
+        speed = Speed(done.tokens / seconds, done.flops / seconds) if seconds else Speed(0.0, 0.0)
+        progress = Progress(self.update, self.elapsed, moment.stage, losses, speed)
         self._metrics.add(self._line(progress, moment, norm))
         return progress
 
-    def _accumulate(self, moment: Moment) -> tuple[Losses, int]:
-        sums, tokens = torch.zeros(len(Losses._fields)), 0
+    def _accumulate(self, moment: Moment) -> _Done:
+        losses, tokens, flops = torch.zeros(len(Losses._fields), device=self.model.device), 0, 0.0
         for index in range(self.plan.accumulate):
-            layout = self.plan.layouts.pick(moment.stage, self.update * self.plan.accumulate + index)
-            batch = self.batcher.batch(layout)
-            losses = self.loss(batch, moment.objective)
-            (losses.total / self.plan.accumulate).backward()  # type: ignore[no-untyped-call]
-            sums += torch.stack([value.detach().float() for value in losses])
+            number = self.update * self.plan.accumulate + index
+            batch = self._batches.batch(number, partial(self.plan.layouts.pick, moment.stage))
+            found = self.loss(batch, moment.objective)
+            (found.total / self.plan.accumulate).backward()  # type: ignore[no-untyped-call]
+            losses += torch.stack([value.detach().float() for value in found]) / self.plan.accumulate
             tokens += batch.tokens
-        return Losses(*(sums / self.plan.accumulate)), tokens
+            flops += training_flops(self.model.config, batch, moment.objective)
+        return _Done(losses, tokens, flops)
 
     def _fold_in(self) -> None:
         """Take the new weights into the average, which follows them closely at first."""
@@ -195,12 +216,13 @@ class Trainer:
             "denoising": float(progress.losses.denoising),
             "rate": moment.rate,
             "gradient_norm": norm,
-            "tokens_per_second": round(progress.tokens_per_second, 1),
+            "tokens_per_second": round(progress.speed.tokens, 1),
+            "flops": round(progress.speed.flops),
         }
 
 
 def new_model(config: ModelConfig, seed: int, dtype: torch.dtype, start: Path | None = None) -> DiffusionGemma:
-    """A model to be trained: the checkpoint at `start`, or freshly drawn, with every projection back to the residual zero.
+    """A model to be trained: the checkpoint at `start`, or freshly drawn, every projection into the residual zero.
 
     A router with one expert has nothing to learn: its softmax is 1, and a norm follows its scale. It is left out of the
     gradient, which also spares the compiler an atomic sum into one bf16 number that it cannot vectorise on two threads.

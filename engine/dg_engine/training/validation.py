@@ -23,7 +23,7 @@ class Validation:
         self, data: EncodedSplit, vocabulary: Vocabulary, config: ModelConfig, layout: Layout, batches: int
     ) -> None:
         batcher = Batcher(data, vocabulary, config, seed=1)
-        self._batches = [batcher.batch(layout) for _ in range(batches)]
+        self._batches = [batcher.batch(number, layout) for number in range(batches)]
 
     @torch.no_grad()
     def losses(self, loss: Loss) -> dict[str, float]:

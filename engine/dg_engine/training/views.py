@@ -48,31 +48,33 @@ def middle_view(config: ModelConfig, cache: PrefixCache, middles: Middles) -> Vi
         middles: M = B L rows of R tokens.
     """
     width = middles.tokens.shape[1]
-    back = torch.arange(width)[:, None] - torch.arange(width)
+    place = torch.arange(width, device=middles.cut.device)
+    back = place[:, None] - place
     causal = (back >= 0).expand(len(middles.cut), -1, -1)
     full, near = _prefix_masks(config, cache.length, middles.cut, width)
     # Key j of the window stands `window` - 1 - j tokens before the cut; token i of the row has moved on by i.
-    near = near & (torch.arange(config.window - 1) >= torch.arange(width)[:, None])
+    near = near & (torch.arange(config.window - 1, device=place.device) >= place[:, None])
     masks = Masks(torch.cat((full, causal), dim=2), torch.cat((near, causal & (back < config.window)), dim=2))
     return View(_cut(config, cache, middles.cut), masks, _positions(middles.cut, width))
 
 
 def _positions(cut: Tensor, width: int) -> Tensor:
-    return cut[:, None] + torch.arange(width)
+    return cut[:, None] + torch.arange(width, device=cut.device)
 
 
 def _prefix_masks(config: ModelConfig, length: int, cut: Tensor, width: int) -> tuple[Tensor, Tensor]:
     """[N, width, S] and [N, width, window - 1]: the keys before the cut."""
-    full = (torch.arange(length) < cut[:, None])[:, None, :].expand(-1, width, -1)
-    near = (cut[:, None] + torch.arange(1 - config.window, 0) >= 0)[:, None, :].expand(-1, width, -1)
+    full = (torch.arange(length, device=cut.device) < cut[:, None])[:, None, :].expand(-1, width, -1)
+    window = torch.arange(1 - config.window, 0, device=cut.device)
+    near = (cut[:, None] + window >= 0)[:, None, :].expand(-1, width, -1)
     return full, near
 
 
 def _cut(config: ModelConfig, cache: PrefixCache, cuts: Tensor) -> PrefixCache:
     """The cache once for each of N rows; in sliding layers only what stands in the window before each row's cut."""
     count, chunks, window = len(cuts), cache.keys[0].shape[0], config.window - 1
-    near = cuts[:, None] + torch.arange(-window, 0)
-    first = torch.arange(chunks).repeat_interleave(count // chunks)[:, None] * cache.length
+    near = cuts[:, None] + torch.arange(-window, 0, device=cuts.device)
+    first = torch.arange(chunks, device=cuts.device).repeat_interleave(count // chunks)[:, None] * cache.length
     places = first + near.clamp_min(0)
 
     def cut(tensor: Tensor, layer: int) -> Tensor:

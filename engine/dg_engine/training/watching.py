@@ -13,13 +13,14 @@ from dg_engine.training import trainer
 Report = Callable[[trainer.Progress], None]
 
 
-def watched(run: Callable[[Report], None], seconds: float, elapsed: float) -> None:
+def watched(run: Callable[[Report], None], seconds: float, elapsed: float, matrix_rate: float | None = None) -> None:
     """Run with a view of it.
 
     Args:
         run: trains, and tells what it is given of every update.
         seconds: how long it will take altogether.
         elapsed: how much of that is spent already.
+        matrix_rate: FLOP/s of matrix products alone, to which the run's own are compared.
     """
     console = Console()
     columns = (
@@ -29,13 +30,14 @@ def watched(run: Callable[[Report], None], seconds: float, elapsed: float) -> No
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task("train", total=seconds, completed=elapsed, losses="")
+        task = bar.add_task("train", total=seconds, losses="")
+        bar.update(task, completed=elapsed)
         shown = elapsed
 
         def report(progress: trainer.Progress) -> None:
             nonlocal shown
             losses = " ".join(f"{name} {float(value):.3f}" for name, value in progress.losses._asdict().items())
-            line = f"{losses} {progress.tokens_per_second:,.0f} tokens/s"
+            line = f"{losses} {_speed(progress.speed, matrix_rate)}"
             bar.update(task, completed=progress.elapsed, description=progress.stage, losses=line)
             if not console.is_terminal and progress.elapsed - shown >= 60:
                 shown = progress.elapsed
@@ -43,3 +45,8 @@ def watched(run: Callable[[Report], None], seconds: float, elapsed: float) -> No
                 sys.stdout.flush()
 
         run(report)
+
+
+def _speed(speed: trainer.Speed, matrix_rate: float | None) -> str:
+    share = f" {speed.flops / matrix_rate:.0%} of matrix rate" if matrix_rate else ""
+    return f"{speed.tokens:,.0f} tokens/s{share}"
