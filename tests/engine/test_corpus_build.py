@@ -191,13 +191,14 @@ def test_only_the_fit_files_of_permissive_projects_are_kept(tmp_path: Path) -> N
         "tests/data/bad.py": "not python",
     }
     made = folder(tmp_path / "delta", files)
+    (made / "latin.py").write_bytes(module(9).encode() + "x = 'é'\n".encode("latin-1"))
     refused = folder(tmp_path / "gamma", {"a.py": module(8)}, "GNU GENERAL PUBLIC LICENSE Version 3")
     directory = tmp_path / "corpus"
     manifest = build(directory, recipe([str(made), str(refused)], [benchmark]))
     (record,) = manifest.projects
     (kept,) = documents(directory, "train")
     assert kept.path in ("good.py", "near.py")
-    reasons = ["benchmark", "licence", "long lines", "near duplicate", "secret", "test data", "vendored"]
+    reasons = ["benchmark", "licence", "long lines", "near duplicate", "secret", "test data", "unreadable", "vendored"]
     assert record.dropped == dict.fromkeys(reasons, 1)
     assert (record.licence, record.source, record.files) == ("MIT", "folder", 1)
     assert [(one.name, one.reason) for one in manifest.refused] == [("gamma", "licence GPL")]

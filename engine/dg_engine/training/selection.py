@@ -93,13 +93,20 @@ class Selection:
             self.dropped["unreadable"].append(path)
             return None
         language = language_of(path, self._headers)
-        fault = text_fault(text, language) or ("benchmark" if self._rules.benchmarks.leak_into(text) else "")
-        sketched = sketch(text)
-        if fault := fault or self._known.fault_of(sketched):
+        if fault := text_fault(text, language) or self._likeness(text):
             self.dropped[fault].append(path)
             return None
-        self.sketches.append(sketched)
         return Document(self._project, path, text, language)
+
+    def _likeness(self, text: str) -> str:
+        """What a text is too much like, if anything; if nothing, it is known from now on."""
+        if self._rules.benchmarks.leak_into(text):
+            return "benchmark"
+        sketched = sketch(text)
+        if fault := self._known.fault_of(sketched):
+            return fault
+        self.sketches.append(sketched)
+        return ""
 
 
 def is_test(path: str) -> bool:
