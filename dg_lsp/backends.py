@@ -86,6 +86,7 @@ async def launch_engine(settings: EngineSettings, report: Callable[[Health], Non
 
     spec = LaunchSpec(
         model=settings.model,
+        adapter=settings.adapter,
         address=settings.address,
         token=settings.token,
         autostart=settings.autostart,

@@ -46,6 +46,10 @@ def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[
     return host, int(port)
 
 
+_MODEL = click.option("--model", default="", help="Name or directory of a checkpoint; the shipped one by default.")
+_ADAPTER = click.option("--adapter", default="", help="Directory of an adapter for the model; none by default.")
+
+
 class BackendChoice(NamedTuple):
     """Which backend the command line asks for."""
 
@@ -163,7 +167,8 @@ def _stop_on_signals(server: Server) -> None:
 @click.option("--watch", is_flag=True, help="Show the drafts as they crystallise.")
 @click.option("--json", "as_json", is_flag=True, help="Print text, range, steps, milliseconds, score and stop reason.")
 @click.option("--steps", type=click.IntRange(min=1), help="Denoising steps at most.")
-@click.option("--model", default="", help="Name or directory of a checkpoint; the shipped one by default.")
+@_MODEL
+@_ADAPTER
 @click.pass_obj
 def complete(
     choice: BackendChoice,
@@ -172,6 +177,7 @@ def complete(
     as_json: bool,  # noqa: FBT001  (as above)
     steps: int | None,
     model: str,
+    adapter: str,
 ) -> None:
     """Print the completion at FILE:LINE:COL, line and column as editors show them.
 
@@ -183,13 +189,14 @@ def complete(
 
     if watch and as_json:
         raise click.UsageError("--watch and --json exclude each other.")
-    settings = Settings(max_denoising_steps=steps, engine=EngineSettings(model=model, answer_timeout_s=120.0))
+    engine = EngineSettings(model=model, adapter=adapter, answer_timeout_s=120.0)
+    settings = Settings(max_denoising_steps=steps, engine=engine)
     display = terminal.Watched() if watch else terminal.Json() if as_json else terminal.Plain()
     sys.exit(asyncio.run(terminal.complete(place, choice.factory()(settings), settings, display)))
 
 
 @main.command(short_help="Watch completions crystallise in a real file.")
-@click.option("--model", default="", help="Name or directory of a checkpoint; the shipped one by default.")
+@_MODEL
 @click.option("--picture", type=click.Path(path_type=Path, dir_okay=False), help="Write what is shown as SVG, too.")
 def demo(model: str, picture: Path | None) -> None:
     """Watch completions crystallise in a real file, over LSP. Exit status 1 if nothing at all was offered."""
@@ -219,11 +226,12 @@ def bench() -> None:
 
 
 @main.command(short_help="Say what is installed and running, and what to do about each problem.")
-@click.option("--model", default="", help="Name or directory of a checkpoint; the shipped one by default.")
-def doctor(model: str) -> None:
+@_MODEL
+@_ADAPTER
+def doctor(model: str, adapter: str) -> None:
     """Say what is installed and running, and what to do about each problem. Exit status 1 if something is broken."""
     from dg_lsp.doctor import examine, render
 
-    checks = asyncio.run(examine(model))
+    checks = asyncio.run(examine(model, adapter))
     render(checks)
     sys.exit(any(check.state == "broken" for check in checks))

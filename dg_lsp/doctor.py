@@ -44,11 +44,11 @@ class Check(NamedTuple):
     remedy: str = ""
 
 
-async def examine(model: str) -> list[Check]:
+async def examine(model: str, adapter: str = "") -> list[Check]:
     """Every check in the order in which it is shown. Starts no engine."""
     checks = [_server(), *(_package(name, "Reinstall it: pip install dg-lsp") for name in SERVER_PACKAGES), _grammars()]
     checks += [_package(name, INSTALL_ENGINE) for name in ENGINE_PACKAGES]
-    return [*checks, await _device(), _model(model), *await _engine(model)]
+    return [*checks, await _device(), _model(model), *_adapter(adapter), *await _engine(model, adapter)]
 
 
 def render(checks: list[Check]) -> None:
@@ -123,11 +123,20 @@ def _model(model: str) -> Check:
     return Check("model", "fine", model or "the shipped one")
 
 
-async def _engine(model: str) -> list[Check]:
+def _adapter(adapter: str) -> list[Check]:
+    if not adapter:
+        return []
+    if not (Path(adapter) / "adapter_config.json").is_file():
+        remedy = "Give --adapter (the setting dg.engine.adapter) the directory that `dg-engine finetune` wrote."
+        return [Check("adapter", "broken", f"{adapter} lacks adapter_config.json", remedy)]
+    return [Check("adapter", "fine", adapter)]
+
+
+async def _engine(model: str, adapter: str) -> list[Check]:
     try:
-        socket = paths.socket_path(model)
+        socket = paths.socket_path(model, adapter)
         async with aclosing(EngineClient(f"unix:{socket}")) as client:
-            return [_log(model), *await _running(client)]
+            return [_log(model, adapter), *await _running(client)]
     except EngineUnavailable as error:
         return [Check("engine", "broken", str(error), "Set XDG_RUNTIME_DIR to a private directory of yours.")]
 
@@ -159,9 +168,10 @@ async def _loaded(client: EngineClient, health: Health) -> list[Check]:
             Check("loaded model", "broken", str(error), f"End process {health.pid}; it is started again on demand.")
         ]
     size = f"{model.parameters / 1e6:.1f}M parameters, {model.active_parameters / 1e6:.1f}M active"
-    return [Check("loaded model", "fine", f"{model.name}: {size}, {model.dtype} on {model.device}")]
+    adapted = f" with the adapter {model.adapter}" if model.adapter else ""
+    return [Check("loaded model", "fine", f"{model.name}{adapted}: {size}, {model.dtype} on {model.device}")]
 
 
-def _log(model: str) -> Check:
-    path = paths.log_path(model)
+def _log(model: str, adapter: str) -> Check:
+    path = paths.log_path(model, adapter)
     return Check("engine log", "note" if not path.exists() else "fine", str(path))

@@ -38,6 +38,9 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Which engine answers, and how long to be patient with it."""
 
     model: Annotated[str, _about("Name or directory of a checkpoint; empty for the one that ships with dg-lsp.")] = ""
+    adapter: Annotated[
+        str, _about("Directory of an adapter that `dg-engine finetune` made for this model; empty for the model alone.")
+    ] = ""
     address: Annotated[
         str, _about("`unix:/PATH` or `http://127.0.0.1:PORT`; empty for your own engine, which is started on demand.")
     ] = ""

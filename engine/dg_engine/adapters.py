@@ -2,7 +2,7 @@
 
 An adapter says for some of the model's matrices W that W + scale B A is meant. Two files hold it: `adapter_config.json`
 and `adapter_model.safetensors`, under the names that PEFT gives them. The weights that encoder and decoder share appear
-once, under the decoder's names: whoever opens an adapter with PEFT must merge it before use, or the encoder goes without.
+once, under the decoder's names: whoever opens an adapter with PEFT must merge it before use, or the encoder lacks it.
 """
 
 from __future__ import annotations
@@ -214,10 +214,9 @@ def _factors(path: Path, tensors: dict[str, Tensor], rank: int, parameters: Mapp
 
 def _peft_names(name: str) -> tuple[str, str]:
     """The names of A and B. PEFT wraps a module once for each stacked parameter, the later around the earlier."""
-    module = name.removesuffix(".weight").removesuffix(".down_proj" if name.endswith("experts.down_proj") else "")
-    if name.endswith("experts.gate_up_proj"):
-        module = name.removesuffix("gate_up_proj") + "base_layer"
-    a, b = (_PREFIX + module + factor for factor in _FACTORS)
+    module, _, last = name.rpartition(".")
+    wrapped = module + ".base_layer" if last == "gate_up_proj" else module
+    a, b = (_PREFIX + wrapped + factor for factor in _FACTORS)
     return a, b
 
 
@@ -233,7 +232,7 @@ def _stacked(a: Tensor, b: Tensor, weight: Tensor) -> Factors:
     if weight.dim() == 2:
         return Factors(a, b)
     experts = weight.shape[0]
-    return Factors(a.unflatten(0, (experts, -1)), b.unflatten(1, (-1, experts)).permute(2, 0, 1))
+    return Factors(a.reshape(experts, -1, a.shape[1]), b.reshape(len(b), -1, experts).permute(2, 0, 1))
 
 
 def _flattened(factors: Factors) -> Iterator[Tensor]:

@@ -1,4 +1,4 @@
-"""`dg-engine`: serve, look at, measure, train and evaluate models. Imports torch only in the commands that need it."""
+"""`dg-engine`: serve, measure, train and evaluate models. Torch is imported by the commands that need it."""
 
 from __future__ import annotations
 
@@ -71,18 +71,25 @@ def main() -> None:
 @click.option("--socket", "socket_", type=click.Path(path_type=Path), help="Unix socket; default: the model's own.")
 @click.option("--listen", metavar="HOST:PORT", help="Loopback address instead; needs DG_ENGINE_TOKEN.")
 @click.option("--model", default="", help="Checkpoint directory; default: the model that comes with the package.")
+@click.option("--adapter", default="", help="Directory of an adapter for this model, as `dg-engine finetune` makes it.")
 @click.option("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; default: 1.")
 @click.option("--idle-timeout", type=click.FloatRange(0), default=900.0, show_default=True, help="Seconds.")
 def serve(
-    socket_: Path | None, listen: str | None, model: str, device: str | None, threads: int | None, idle_timeout: float
+    socket_: Path | None,
+    listen: str | None,
+    model: str,
+    adapter: str,
+    device: str | None,
+    threads: int | None,
+    idle_timeout: float,
 ) -> None:
     """Serve a model on a Unix socket, or on loopback, until it is idle."""
     from dg_engine import serving
     from dg_engine.service import Service
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
-    service = Service(lambda report: load_engine(model, device=device, threads=threads, report=report))
+    service = Service(lambda report: load_engine(model, adapter, device=device, threads=threads, report=report))
     if listen is not None:
         host, _, port = listen.rpartition(":")
         if not host or not port.isdigit():
@@ -90,18 +97,19 @@ def serve(
         token = os.environ.get("DG_ENGINE_TOKEN", "")
         serving.serve_loopback(service, host.strip("[]"), int(port), token, idle_timeout)
     else:
-        serving.serve_socket(service, socket_ or paths.socket_path(model), idle_timeout)
+        serving.serve_socket(service, socket_ or paths.socket_path(model, adapter), idle_timeout)
 
 
 def load_engine(
     model: str,
+    adapter: str = "",
     *,
     device: str | None = None,
     threads: int | None = None,
     dtype: str | None = None,
     report: Callable[[str, float], None] = lambda message, progress: None,
 ) -> Engine:
-    """The engine for a checkpoint directory; an empty name is the shipped one."""
+    """The engine for a checkpoint directory, with or without an adapter; an empty name is the shipped one."""
     # oneDNN keeps a compiled primitive for each shape it has met, 1,024 of them by default: after 240 infills the
     # process held 765 MB, with 64 of them 665, at the same speed. Read when torch first multiplies.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
@@ -111,4 +119,10 @@ def load_engine(
 
     torch.set_num_threads(threads or DEFAULT_THREADS)
     precision = None if dtype is None else getattr(torch, dtype)
-    return Engine.load(Path(model) if model else paths.shipped_model(), device=device, dtype=precision, report=report)
+    return Engine.load(
+        Path(model) if model else paths.shipped_model(),
+        adapter=Path(adapter) if adapter else None,
+        device=device,
+        dtype=precision,
+        report=report,
+    )

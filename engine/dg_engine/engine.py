@@ -17,7 +17,7 @@ from statistics import fmean
 import torch
 from torch import Tensor
 
-from dg_engine import checkpoint
+from dg_engine import adapters, checkpoint
 from dg_engine.api import Draft, Infill, InfillRequest, ModelInfo, Piece, Score, ScoreRequest, StopReason
 from dg_engine.canvas import SeededDraws
 from dg_engine.causal import Start, behind, write
@@ -51,10 +51,13 @@ class _Prefix:
 class Engine:
     """A loaded checkpoint and the prefix caches of the documents in use. Not thread-safe: one worker owns it."""
 
-    def __init__(self, model: DiffusionGemma, tokenizer: Tokenizer, directory: Path) -> None:
+    def __init__(
+        self, model: DiffusionGemma, tokenizer: Tokenizer, directory: Path, adapter: Path | None = None
+    ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.directory = directory
+        self.adapter = adapter
         self.config = read_infill_config(directory)
         self.denoising = read_denoising(directory)
         self._prefixes = PrefixStore(DOCUMENTS)
@@ -66,6 +69,7 @@ class Engine:
         cls,
         directory: Path,
         *,
+        adapter: Path | None = None,
         device: str | None = None,
         dtype: torch.dtype | None = None,
         report: Callable[[str, float], None] = lambda message, progress: None,
@@ -74,12 +78,13 @@ class Engine:
 
         Args:
             directory: Hugging Face layout.
+            adapter: directory of an adapter for it, which is merged into the weights.
             device: None takes a GPU if there is one.
             dtype: None takes what this machine multiplies fastest.
             report: told what is being loaded, and the fraction of the loading that is done.
 
         Raises:
-            CheckpointError: something in the directory is missing or malformed.
+            CheckpointError: something in a directory is missing or malformed, or the adapter is not for this model.
         """
         where = device or best_device()
         report("reading the tokenizer", 0.3)
@@ -90,9 +95,12 @@ class Engine:
             raise CheckpointError(
                 f"{directory}/tokenizer.json: expected {model.config.vocab_size} tokens, found {tokenizer.vocab_size}"
             )
+        if adapter is not None:
+            report("merging the adapter", 0.8)
+            adapters.merge(model, adapters.load(adapter, model, directory))
         if where == "cpu" and can_pack(model):
             model = PackedModel(model)
-        return cls(model, tokenizer, directory)
+        return cls(model, tokenizer, directory, adapter)
 
     @property
     def info(self) -> ModelInfo:
@@ -105,6 +113,7 @@ class Engine:
         return ModelInfo(
             name=self.config.name,
             path=str(self.directory),
+            adapter="" if self.adapter is None else str(self.adapter),
             parameters=parameters,
             active_parameters=parameters - idle,
             device=str(weight.device),

@@ -1,4 +1,4 @@
-"""Find the user's engine, or start it: one per model, shared by all windows, detached from whoever started it.
+"""Find the user's engine, or start it: one per model and adapter, shared by all windows, detached from its starter.
 
 Two clients may come at the same moment. Both start a process; the engine takes the file lock beside its socket, the one
 that loses exits with status 0 at once, and both clients go on asking the socket until the winner answers.
@@ -29,11 +29,12 @@ LOG_LIMIT_BYTES = 4 * 1024 * 1024
 class LaunchSpec:
     """Which engine is wanted and how patient to be with it.
 
-    `address` is empty for the user's own engine of `model`; an explicit one is only asked, never started, unless it is
-    a Unix socket.
+    `address` is empty for the user's own engine of `model` and `adapter`; an explicit one is only asked, never started,
+    unless it is a Unix socket.
     """
 
     model: str = ""
+    adapter: str = ""
     address: str = ""
     token: str = ""
     autostart: bool = True
@@ -60,12 +61,12 @@ class Engine:
 
 
 def resolve_address(spec: LaunchSpec) -> str:
-    """The address to ask: the explicit one, or the socket of the user's engine for the model.
+    """The address to ask: the explicit one, or the socket of the user's engine for model and adapter.
 
     Raises:
         EngineUnavailable: the socket's directory is unusable.
     """
-    return spec.address or f"unix:{paths.socket_path(spec.model)}"
+    return spec.address or f"unix:{paths.socket_path(spec.model, spec.adapter)}"
 
 
 async def ensure_engine(spec: LaunchSpec, report: Report = lambda health: None) -> Engine:
@@ -151,7 +152,7 @@ class _Waiting:
         # Status 0 without an answer: another engine holds the lock and still imports, or one was idle and has gone.
         self._silent_after_exit += 1
         if status != 0 or self._silent_after_exit * self._spec.poll_interval_s > GRACE_S:
-            tail = log_tail(paths.log_path(self._spec.model))
+            tail = log_tail(paths.log_path(self._spec.model, self._spec.adapter))
             raise EngineUnavailable(f"The engine stopped while it started (status {status}). Its log ends:\n{tail}")
         if self._silent_after_exit % SILENT_POLLS == 0:
             self.process = None
@@ -175,13 +176,14 @@ def log_tail(path: Path) -> str:
 
 
 def serve_command(spec: LaunchSpec, socket: Path) -> list[str]:
-    """The command line that serves `spec.model` on `socket`."""
+    """The command line that serves model and adapter on `socket`."""
     command = [*spec.command, "--socket", str(socket), "--idle-timeout", f"{spec.idle_timeout_s:g}"]
-    return [*command, "--model", paths.full_name(spec.model)] if spec.model else command
+    named = {"--model": spec.model, "--adapter": spec.adapter}
+    return [*command, *(part for option, name in named.items() if name for part in (option, paths.full_name(name)))]
 
 
 def _spawn(spec: LaunchSpec, socket: Path) -> subprocess.Popen[bytes]:
-    log = paths.log_path(spec.model)
+    log = paths.log_path(spec.model, spec.adapter)
     mode = "ab" if not log.exists() or log.stat().st_size < LOG_LIMIT_BYTES else "wb"
     try:
         with log.open(mode) as output:

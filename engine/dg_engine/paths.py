@@ -1,11 +1,11 @@
-"""Where one user's engines meet their clients: socket, lock and log, one of each per model.
+"""Where one user's engines meet their clients: socket, lock and log, one of each per model and adapter.
 
     <runtime directory>/dg-lsp/engine-<key>.sock         the service, readable by the user alone
     <runtime directory>/dg-lsp/engine-<key>.sock.lock    held by the one engine that serves it
     <log directory>/dg-lsp/engine-<key>.log              what that engine wrote
 
-The key is a digest of the model's name or path, so every editor window that asks for the same model finds the same
-engine.
+The key is a digest of the names or paths of model and adapter, so every editor window that asks for the same two finds
+the same engine.
 """
 
 from __future__ import annotations
@@ -48,13 +48,13 @@ def runtime_directory() -> Path:
     return directory
 
 
-def socket_path(model: str) -> Path:
-    """The Unix socket on which the engine of `model` listens; an empty name means the shipped model.
+def socket_path(model: str, adapter: str = "") -> Path:
+    """The Unix socket on which the engine of model and adapter listens; empty names mean the shipped model, and none.
 
     Raises:
         EngineUnavailable: the directory is unusable, or the path is longer than a socket address can hold.
     """
-    path = runtime_directory() / f"engine-{model_key(model)}.sock"
+    path = runtime_directory() / f"engine-{engine_key(model, adapter)}.sock"
     length = len(os.fsencode(path))
     if length > SOCKET_PATH_LIMIT:
         raise EngineUnavailable(
@@ -69,15 +69,22 @@ def lock_path(socket: Path) -> Path:
     return socket.with_name(socket.name + ".lock")
 
 
-def log_path(model: str) -> Path:
+def log_path(model: str, adapter: str = "") -> Path:
     """The engine's log file; its directory is created."""
     directory = platformdirs.user_log_path(APPLICATION, ensure_exists=True)
-    return directory / f"engine-{model_key(model)}.log"
+    return directory / f"engine-{engine_key(model, adapter)}.log"
 
 
 def shipped_model() -> Path:
     """The directory of the checkpoint that comes with the package."""
     return Path(__file__).parent / "checkpoints" / "small"
+
+
+def adapter_directory(repository: Path) -> Path:
+    """Where the adapter that was fine-tuned on a repository lies: with the user's data, not among the user's files."""
+    where = repository.resolve()
+    key = hashlib.sha256(os.fsencode(where)).hexdigest()[:8]
+    return platformdirs.user_data_path(APPLICATION) / "adapters" / f"{where.name}-{key}"
 
 
 def is_loopback(host: str) -> bool:
@@ -88,14 +95,15 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def full_name(model: str) -> str:
-    """The model's name; for a path on disk the same wherever it is said, as the engine runs in another directory."""
-    return str(Path(model).resolve()) if model and Path(model).exists() else model
+def full_name(name: str) -> str:
+    """The name of a model or adapter; for a path on disk the same wherever it is said: the engine runs elsewhere."""
+    return str(Path(name).resolve()) if name and Path(name).exists() else name
 
 
-def model_key(model: str) -> str:
-    """Twelve hex digits that stand for the model; a path on disk counts as the same however it is written."""
-    return hashlib.sha256(full_name(model).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+def engine_key(model: str, adapter: str = "") -> str:
+    """Twelve hex digits that stand for model and adapter; a path on disk counts as the same however it is written."""
+    names = [full_name(model), *([full_name(adapter)] if adapter else [])]
+    return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
 def _runtime_base() -> Path:

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import Callable, Coroutine
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 
-from dg_engine import checkpoint, paths
-from dg_engine.api import Health
+from dg_engine import adapters, checkpoint, paths
+from dg_engine.api import Health, ModelInfo
 from dg_engine.checkpoint import initialise
 from dg_engine.client import EngineClient
 from dg_engine.config import ModelConfig
 from dg_engine.model import DiffusionGemma
+
+_Answer = TypeVar("_Answer")
 
 TINY = ModelConfig(
     vocab_size=61,
@@ -112,16 +116,37 @@ def tiny_checkpoint(directory: Path, config: ModelConfig = TINY, *, seed: int = 
         "block_hole": 16,
         "pinned_signal": True,
         "file_header": True,
+        "causal_suffix_tokens": 16,
     }
     (directory / "infill_config.json").write_text(json.dumps(infill), encoding="utf-8")
     return directory
 
 
-def health_of(model: str) -> Health:
-    """The health of the user's engine for a model."""
+def tiny_adapter(base: Path, directory: Path) -> Path:
+    """An adapter on disk for a checkpoint: random factors for every matrix that can have some."""
+    generator = torch.Generator().manual_seed(0)
+    factors = {}
+    for name, weight in adapters.adaptable(checkpoint.load(base)).items():
+        *experts, out, inner = weight.shape
+        a = torch.randn(*experts, 2, inner, generator=generator) * 0.2
+        factors[name] = adapters.Factors(a, torch.randn(*experts, out, 2, generator=generator) * 0.2)
+    adapters.save(adapters.Adapter(rank=2, alpha=4.0, factors=factors), directory, base)
+    return directory
 
-    async def ask() -> Health:
-        async with aclosing(EngineClient(f"unix:{paths.socket_path(model)}")) as client:
-            return await client.health()
+
+def health_of(model: str, adapter: str = "") -> Health:
+    """The health of the user's engine for a model and an adapter."""
+    return _asked(model, adapter, EngineClient.health)
+
+
+def model_of(model: str, adapter: str = "") -> ModelInfo:
+    """What the user's engine for a model and an adapter has loaded."""
+    return _asked(model, adapter, EngineClient.model)
+
+
+def _asked(model: str, adapter: str, question: Callable[[EngineClient], Coroutine[Any, Any, _Answer]]) -> _Answer:
+    async def ask() -> _Answer:
+        async with aclosing(EngineClient(f"unix:{paths.socket_path(model, adapter)}")) as client:
+            return await question(client)
 
     return asyncio.run(ask())

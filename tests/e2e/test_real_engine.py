@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
-from dg_engine.testing import health_of
+from dg_engine.testing import health_of, model_of, tiny_adapter
 from dg_lsp.testing_client import INLINE, RawClient, inline_params
 
 ANSWERED = {"offered", "nothing"}
@@ -15,8 +16,8 @@ ANSWERED = {"offered", "nothing"}
 TEXT = "def add(first, second):\n    return "
 
 
-def introduce(client: RawClient, model: str) -> None:
-    options = {"engine": {"model": model, "answerTimeoutS": 60, "idleTimeoutS": 60}}
+def introduce(client: RawClient, model: str, adapter: str = "") -> None:
+    options = {"engine": {"model": model, "adapter": adapter, "answerTimeoutS": 60, "idleTimeoutS": 60}}
     client.initialize({**INLINE, "window": {"workDoneProgress": True}}, initializationOptions=options)
 
 
@@ -47,3 +48,20 @@ def test_one_engine_is_started_on_demand_shared_by_two_windows_and_replaced_when
         assert second.call("workspace/executeCommand", {"command": "dg.restartEngine"}) == "The engine runs."
         assert health_of(model).pid != reborn.pid
         assert not [m for m in first.received + second.received if m.get("method") == "window/showMessage"]
+
+
+def test_an_adapter_is_served_by_an_engine_of_its_own(model: str, tmp_path: Path) -> None:
+    adapter = str(tiny_adapter(Path(model), tmp_path / "adapter"))
+    with RawClient(replies=lambda message: None) as plain, RawClient(replies=lambda message: None) as adapted:
+        introduce(plain, model)
+        introduce(adapted, model, adapter)
+        assert state(plain) in ANSWERED
+        assert state(adapted) in ANSWERED
+    own = health_of(model, adapter)
+    try:
+        assert own.state == "ready"
+        assert own.pid != health_of(model).pid
+        assert model_of(model, adapter).adapter == adapter
+        assert model_of(model).adapter == ""
+    finally:
+        os.kill(own.pid, signal.SIGKILL)

@@ -19,7 +19,7 @@ import pytest
 from dg_engine import paths
 from dg_engine.api import Health
 from dg_engine.errors import EngineUnavailable
-from dg_engine.launcher import Engine, LaunchSpec, ensure_engine, serve_command
+from dg_engine.launcher import Engine, LaunchSpec, ensure_engine, resolve_address, serve_command
 
 ENGINE = """
 import json, os, sys
@@ -169,6 +169,21 @@ async def test_a_wrong_address_is_engine_unavailable(home: Path) -> None:
 def test_the_command_names_socket_idle_time_and_model(home: Path) -> None:
     command = serve_command(LaunchSpec(model="m", idle_timeout_s=60, command=("e",)), Path("/s"))
     assert command == ["e", "--socket", "/s", "--idle-timeout", "60", "--model", "m"]
+
+
+def test_the_command_names_the_adapter_by_its_full_path(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (home / "mine").mkdir()
+    monkeypatch.chdir(home)
+    command = serve_command(LaunchSpec(adapter="mine", command=("e",)), Path("/s"))
+    assert command[-2:] == ["--adapter", str((home / "mine").resolve())]
+    assert "--model" not in command
+
+
+def test_each_adapter_of_a_model_has_an_engine_and_a_log_of_its_own(home: Path) -> None:
+    pairs = [("", ""), ("", "a"), ("m", "a"), ("m", "b"), ("m", ""), ("a", "")]
+    for path in (paths.socket_path, paths.log_path):
+        assert len({path(*pair) for pair in pairs}) == len(pairs)
+    assert resolve_address(LaunchSpec(model="m", adapter="a")) == f"unix:{paths.socket_path('m', 'a')}"
 
 
 def test_the_socket_directory_is_closed_to_others_even_if_it_was_open(home: Path) -> None:

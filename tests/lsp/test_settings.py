@@ -56,7 +56,7 @@ def test_a_wrong_value_is_refused_by_name_with_what_is_allowed(values: dict[str,
 
 def test_an_unknown_key_is_refused_with_the_known_ones() -> None:
     (problem,) = problems({"engine": {"adress": "x"}})
-    assert problem.startswith("dg.engine.adress is not a setting; dg.engine has address, answerTimeoutS, autostart,")
+    assert problem.startswith("dg.engine.adress is not a setting; dg.engine has adapter, address, answerTimeoutS,")
 
 
 def test_every_problem_is_named_not_only_the_first() -> None:

@@ -11,6 +11,7 @@ interface Read {
     drafts: boolean;
     maxDenoisingSteps: number | null;
     "engine.model": string;
+    "engine.adapter": string;
     "server.path": string;
     "server.arguments": string[];
     "server.package": string;

@@ -34,8 +34,8 @@ const HEADS: Record<Explanation["state"], string> = {
 /** Run the server's check-up, and show what it says. */
 export async function doctor({ connection, report }: Services): Promise<void> {
     const { program, arguments: args } = connection.command();
-    const model = setting("engine.model");
-    const line = [...args, "doctor", ...(model === "" ? [] : ["--model", model])];
+    const chosen = (["model", "adapter"] as const).map((name) => [`--${name}`, setting(`engine.${name}`)]);
+    const line = [...args, "doctor", ...chosen.filter(([, value]) => value !== "").flat()];
     const title = "dg-lsp doctor";
     const location = vscode.ProgressLocation.Window;
     const said = await vscode.window.withProgress({ location, title }, () => output(program, line));
