@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import msgspec
@@ -10,7 +11,9 @@ import torch
 
 from dg_engine.api import Draft, Infill, InfillRequest, ScoreRequest
 from dg_engine.engine import PREFILL_CHUNK, Engine
+from dg_engine.errors import RequestError
 from dg_engine.prompt import CUT_STEP, encode_header, encode_prefix
+from dg_engine.settings import Calibration
 from dg_engine.testing import tiny_checkpoint
 from dg_engine.tokenizer import Tokenizer
 
@@ -82,6 +85,73 @@ def test_the_causal_baseline_decodes_greedily_what_the_score_ranks_first(engine:
     answer = run(engine, request)[1]
     assert answer.tokens <= 3
     assert answer.stop_reason in ("max_new_tokens", "end_of_sequence")
+
+
+@pytest.mark.parametrize("document", ["", "file:///c"])
+@torch.inference_mode()
+def test_causal_infill_writes_what_is_likeliest_behind_prefix_and_suffix(engine: Engine, document: str) -> None:
+    tokenizer, model = engine.tokenizer, engine.model
+    prefix, suffix = "def f(a, b):\n    ", "\n\ndef g():\n"
+    request = InfillRequest(prefix=prefix, suffix=suffix, document=document, decoding="causal_infill", max_new_tokens=6)
+    answer = [run(engine, request) for _ in range(2)][-1][1]
+
+    count = engine.config.causal_suffix_tokens
+    row = encode_prefix(tokenizer, "", prefix, 256)
+    row += [tokenizer.special_id("<|suffix|>"), *tokenizer.encode(suffix)[:count], tokenizer.special_id("<|middle|>")]
+    written, gains = list[int](), list[float]()
+    while len(written) < 6:
+        logs = model.logits(model.encode(torch.tensor([row + written])).hidden[0, -1]).log_softmax(dim=-1)
+        token = int(logs.argmax())
+        gains.append(float(logs[token]))
+        if tokenizer.special[token]:
+            break
+        written.append(token)
+    assert answer.text == tokenizer.decode(written).split("\ufffd")[0]
+    assert answer.tokens == len(written)
+    assert answer.score == pytest.approx(sum(gains[: len(written)]) / len(written), rel=1e-2)
+
+
+def test_the_checkpoint_says_how_a_request_is_decoded_that_does_not(engine: Engine) -> None:
+    asked = InfillRequest(prefix="import os\n", suffix="\n", max_new_tokens=4)
+    named = msgspec.structs.replace(asked, decoding="causal_infill")
+    default = engine.config
+    assert run(engine, asked)[1].text == run(engine, msgspec.structs.replace(asked, decoding="diffusion"))[1].text
+    try:
+        engine.config = msgspec.structs.replace(default, decoding="causal_infill")
+        assert run(engine, asked)[1].text == run(engine, named)[1].text
+    finally:
+        engine.config = default
+
+
+def test_a_checkpoint_that_did_not_learn_causal_infill_says_so(engine: Engine) -> None:
+    default = engine.config
+    try:
+        engine.config = msgspec.structs.replace(default, causal_suffix_tokens=0)
+        with pytest.raises(RequestError, match="did not learn"):
+            run(engine, InfillRequest(prefix="x", decoding="causal_infill"))
+    finally:
+        engine.config = default
+
+
+def test_writing_from_left_to_right_ends_when_the_time_is_over(engine: Engine) -> None:
+    answer = run(engine, InfillRequest(prefix="x = ", decoding="causal", max_new_tokens=64, time_budget_ms=0.0))[1]
+    assert answer.stop_reason in ("time_budget", "end_of_sequence")
+    assert answer.tokens <= 1
+
+
+def test_the_probability_is_the_calibrated_one_of_the_tokens_as_they_were_written(engine: Engine) -> None:
+    default = engine.config
+    request = InfillRequest(prefix="x = ", decoding="causal", max_new_tokens=3)
+    assert run(engine, request)[1].probability is None
+    try:
+        engine.config = msgspec.structs.replace(default, calibration=Calibration(bias=1.0, mean=2.0, total=0.5))
+        answer = run(engine, request)[1]
+    finally:
+        engine.config = default
+    assert answer.score is not None
+    assert answer.stop_reason == "max_new_tokens"
+    odds = 1.0 + 2.0 * answer.score + 0.5 * answer.score * answer.tokens
+    assert answer.probability == pytest.approx(1 / (1 + math.exp(-odds)))
 
 
 def test_score_adds_up_over_text_and_suffix(engine: Engine) -> None:
