@@ -39,7 +39,7 @@ def _values(part: Mapping[str, Any]) -> str:
     if "anyOf" in part:
         return " or ".join(_values(choice) for choice in part["anyOf"])
     kind = {"array": "list of strings", "number": "number", "integer": "whole number"}.get(part["type"], part["type"])
-    bounds = {"minimum": "from {} on", "exclusiveMinimum": "above {}"}
+    bounds = {"minimum": "from {} on", "exclusiveMinimum": "above {}", "maximum": "at most {}"}
     return ", ".join([kind, *(words.format(part[key]) for key, words in bounds.items() if key in part)])
 
 

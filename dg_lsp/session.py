@@ -172,7 +172,7 @@ class Session:
         infill = await self._infill(planned, services, watch)
         if isinstance(infill, Silence):
             return infill
-        if ask.automatic and (doubt := _doubt(infill, services.settings.min_score)) is not None:
+        if ask.automatic and (doubt := _doubt(infill, services.settings)) is not None:
             return doubt
         suggestion = suggest(planned, infill.text, self._syntax)
         if isinstance(suggestion, Silence):
@@ -255,10 +255,15 @@ class _Run:
             self.outcome.set_exception(error)
 
 
-def _doubt(infill: Infill, least: float) -> Silence | None:
-    if infill.score is None or infill.score >= least:
+def _doubt(infill: Infill, settings: Settings) -> Silence | None:
+    """Why an automatic answer is kept back; by its probability from a model that is calibrated, or else by its score."""
+    if infill.probability is not None:
+        found, least, kind = infill.probability, settings.min_probability, "probability"
+    else:
+        found, least, kind = infill.score, settings.min_score, "score"
+    if found is None or found >= least:
         return None
-    return Silence(f"The model was not sure enough: a score of {infill.score:.1f}, where {least:.1f} is asked for.")
+    return Silence(f"The model was not sure enough: a {kind} of {found:.2g}, where {least:.2g} is asked for.")
 
 
 def _request(planned: Plan, path: Path | None, settings: Settings) -> InfillRequest:

@@ -19,6 +19,7 @@ MultiLine = Literal["auto", "always", "never"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Count = Annotated[int, Meta(ge=1)]
 Amount = Annotated[float, Meta(ge=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class SettingsError(ValueError):
@@ -81,9 +82,17 @@ class CompletionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         Amount | None,
         _about("After so many milliseconds the confident left part of the draft is the answer. Empty: no limit."),
     ] = None
+    min_probability: Annotated[
+        Share,
+        _about(
+            "Automatic completions with a smaller chance of being exactly right are not shown, if the model knows it."
+        ),
+    ] = 0.05
     min_score: Annotated[
         float,
-        _about("Automatic completions that the model finds less likely than this, in nats per token, are not shown."),
+        _about(
+            "From a model that does not, those that it finds less likely than this, in nats per token, are not shown."
+        ),
     ] = -2.5
 
 

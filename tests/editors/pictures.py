@@ -26,7 +26,9 @@ def main() -> None:
     pictures_vscode.main(PICTURES)
     with tempfile.TemporaryDirectory(prefix="dg", ignore_cleanup_errors=True) as base:
         os.environ["XDG_RUNTIME_DIR"] = f"{base}/run"
-        editor = launch("Neovim 0.12", Path(base), SERVER, minScore=pictures_vscode.UNSURE, multiLine="never")
+        editor = launch(
+            "Neovim 0.12", Path(base), SERVER, minProbability=0, minScore=pictures_vscode.UNSURE, multiLine="never"
+        )
         assert isinstance(editor, Neovim)
         try:
             terminal(editor, PICTURES / "neovim.svg")

@@ -95,7 +95,7 @@ def main(directory: Path) -> None:
             home=home,
             workspace=workspace,
             environment={"XDG_RUNTIME_DIR": str(run), "OMP_NUM_THREADS": "1"},
-            settings={"minScore": UNSURE, "multiLine": "never", "engine": {"answerTimeoutS": 60}},
+            settings={"minProbability": 0, "minScore": UNSURE, "multiLine": "never", "engine": {"answerTimeoutS": 60}},
         )
         host = vscode.Host(SETTINGS)
         try:

@@ -94,7 +94,7 @@ def test_key_press_to_ghost_text(
         )
     )
     command = [*SERVER, *(str(script) if word == "SCRIPT" else word for word in engine)]
-    window = launch(VSCode.name, base, command, minScore=UNSURE)
+    window = launch(VSCode.name, base, command, minProbability=0, minScore=UNSURE)
     assert isinstance(window, VSCode)
     try:
         taken = measure(window)

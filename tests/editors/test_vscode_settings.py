@@ -45,7 +45,7 @@ def test_a_setting_is_what_the_server_takes(name: str) -> None:
     alternatives = wanted.get("anyOf", [wanted])
     types = [alternative["type"] for alternative in alternatives if "type" in alternative]
     assert shown.get("type") in ([None] if not types else [types, types[0]])
-    for bound in ("minimum", "exclusiveMinimum", "enum", "items"):
+    for bound in ("minimum", "maximum", "exclusiveMinimum", "enum", "items"):
         values = [alternative[bound] for alternative in alternatives if bound in alternative]
         assert shown.get(bound) == (values[0] if values else None), bound
     assert shown["default"] == OTHER_DEFAULTS.get(name, wanted["default"])

@@ -47,7 +47,7 @@ def window(home: Path, editor_name: str) -> Iterator[Editor]:
     """The editor, set up to show whatever the model writes."""
     if (reason := EDITORS[editor_name].cannot.get("one_line")) is not None:
         pytest.skip(f"impossible in {editor_name}: {reason}")
-    editor = launch(editor_name, home, SERVER, minScore=UNSURE, engine={"answerTimeoutS": 60})
+    editor = launch(editor_name, home, SERVER, minProbability=0, minScore=UNSURE, engine={"answerTimeoutS": 60})
     try:
         yield editor
     finally:
@@ -127,7 +127,7 @@ def test_a_server_that_is_killed_comes_back(desk: Desk) -> None:
 def test_two_windows_share_one_engine(desk: Desk, home: Path, editor_name: str) -> None:
     offered(desk)
     pid = health_of("").pid
-    other = launch(editor_name, home, SERVER, minScore=UNSURE, engine={"answerTimeoutS": 60})
+    other = launch(editor_name, home, SERVER, minProbability=0, minScore=UNSURE, engine={"answerTimeoutS": 60})
     try:
         offered(Desk(other, "second_window"))
         assert other.server_pid() != desk.editor.server_pid()

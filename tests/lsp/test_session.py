@@ -33,6 +33,7 @@ class Gate:
         self.asked = asyncio.Event()
         self.stop_reason: Any = "converged"
         self.score: float | None = None
+        self.probability: float | None = None
         self.failure: Exception | None = None
         if is_open:
             self.opened.set()
@@ -52,6 +53,7 @@ class Gate:
                 steps=2,
                 milliseconds=1,
                 score=self.score,
+                probability=self.probability,
                 stop_reason=self.stop_reason,
                 prefix_tokens=9,
                 cached_tokens=0,
@@ -352,7 +354,22 @@ async def test_an_automatic_answer_that_the_model_doubts_is_not_shown_and_the_re
     settings = Settings(min_score=-2.0, debounce_ms=0)
     outcome = await case.complete(settings, case.ask._replace(automatic=automatic))
     assert isinstance(outcome, Offer) == is_shown
-    assert is_shown or f"{score:.1f}" in outcome.reason  # type: ignore[union-attr]
+    assert is_shown or f"{score:.2g}" in outcome.reason  # type: ignore[union-attr]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("probability", "automatic", "is_shown"), [(0.21, True, True), (0.19, True, False), (0.01, False, True)]
+)
+async def test_a_calibrated_model_is_taken_at_its_probability_whatever_its_score(
+    probability: float, automatic: bool, is_shown: bool
+) -> None:
+    case = Case()
+    case.gate.score, case.gate.probability = -9.0, probability
+    settings = Settings(min_probability=0.2, min_score=-2.0, debounce_ms=0)
+    outcome = await case.complete(settings, case.ask._replace(automatic=automatic))
+    assert isinstance(outcome, Offer) == is_shown
+    assert is_shown or f"{probability:.2g}" in outcome.reason  # type: ignore[union-attr]
 
 
 TYPING = "def add(a, b):\n    return|"
