@@ -256,7 +256,7 @@ class _Run:
 
 
 def _doubt(infill: Infill, settings: Settings) -> Silence | None:
-    """Why an automatic answer is kept back; by its probability from a model that is calibrated, or else by its score."""
+    """Why an automatic answer is kept back: its probability from a model that is calibrated, its score from any other."""
     if infill.probability is not None:
         found, least, kind = infill.probability, settings.min_probability, "probability"
     else:
