@@ -1,0 +1,103 @@
+"""The user's own repository as data: which of its files a model may learn from, and which are held out to judge it.
+
+Only files that the user's tools would show are read: what git ignores, what `.dglspignore` names and what looks like a
+secret stays unread, and nothing vendored or generated is learnt.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dg_engine.errors import EngineError
+from dg_engine.exclusion import Exclusions
+from dg_engine.training.duplicates import Duplicates
+from dg_engine.training.hygiene import path_fault, text_fault
+from dg_engine.training.languages import language_of
+from dg_engine.training.sources import Document, unit_digest
+from dg_engine.training.trees import FolderTree, own_files
+
+HELD_OUT_SHARE = 0.1
+LEAST_HELD_OUT = 3
+LEAST_FILES = 8
+"""With fewer there is little to learn and nothing to judge it by."""
+
+
+class Repository(NamedTuple):
+    """The documents of a repository in two parts, and how many files were left out for which reason."""
+
+    train: list[Document]
+    held_out: list[Document]
+    dropped: Counter[str]
+
+
+def read_repository(root: Path, globs: Sequence[str] = ()) -> Repository:
+    """Read and split the source files below a folder.
+
+    A file is held out by a digest of its path within the folder, so that the same files are held out tomorrow. A file
+    that resembles a held-out one is left out of training. Paths in the documents are absolute, as editors send them.
+
+    Args:
+        root: the folder.
+        globs: more files to leave unread, as in the setting `exclude`.
+
+    Raises:
+        EngineError: the folder has too few files to learn from.
+    """
+    root = root.resolve()
+    dropped: Counter[str] = Counter()
+    exclusions = Exclusions((root,), globs)
+    fit: dict[str, Document] = {}
+    files = _listed(root)
+    for name in filter(language_of, files.sizes()):
+        document, fault = _read(root, name, files, exclusions)
+        if document is None:
+            dropped[fault] += 1
+        else:
+            fit[name] = document
+    if len(fit) < LEAST_FILES:
+        left_out = ", ".join(f"{count} {fault}" for fault, count in sorted(dropped.items())) or "none"
+        raise EngineError(
+            f"{root}: has {len(fit)} files to learn from, and at least {LEAST_FILES} are needed (left out: {left_out})"
+        )
+    held_out = _held_out(list(fit))
+    known = Duplicates()
+    parts: tuple[list[Document], list[Document]] = [], []
+    for name in sorted(fit, key=lambda name: (name not in held_out, name)):
+        if fault := known.fault(fit[name].text):
+            dropped[fault] += 1
+        else:
+            parts[name in held_out].append(fit[name])
+    return Repository(*parts, dropped)
+
+
+def _read(root: Path, name: str, files: FolderTree, exclusions: Exclusions) -> tuple[Document | None, str]:
+    """The document, or None and why there is none."""
+    path, language = root / name, language_of(name)
+    if exclusions.reason(path, path.as_uri()) is not None:
+        return None, "excluded"
+    if fault := path_fault(name):
+        return None, fault
+    try:
+        text = files.read(name).decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n")
+    except (OSError, UnicodeDecodeError):
+        return None, "unreadable"
+    if fault := text_fault(text, language, own=True):
+        return None, fault
+    return Document(root.name, path.as_posix(), text, language), ""
+
+
+def _held_out(names: list[str]) -> set[str]:
+    """A tenth by digest, and at least a few: those whose digests are the smallest."""
+    few = sorted(names, key=unit_digest)[:LEAST_HELD_OUT]
+    return {*few, *(name for name in names if unit_digest(name) < HELD_OUT_SHARE)}
+
+
+def _listed(root: Path) -> FolderTree:
+    """The user's files below a folder. It may lie within a repository, whose ignore files then hold for it too."""
+    top = next((place for place in (root, *root.parents) if (place / ".git").exists()), root)
+    within = [path for name in own_files(top) if (path := top / name).is_relative_to(root)]
+    # A folder that its repository ignores altogether was still asked for by name.
+    return FolderTree(root, [path.relative_to(root).as_posix() for path in within] if within else None)
