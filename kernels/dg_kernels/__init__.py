@@ -7,6 +7,14 @@ shapes and chooses the implementation.
 
 from dg_kernels.canvas_attention import canvas_attention
 from dg_kernels.expert_mlp import expert_mlp, gated_mlp
+from dg_kernels.quantised import (
+    dequantise_e2m1,
+    dequantise_e4m3,
+    dequantise_int4,
+    quantise_e2m1,
+    quantise_e4m3,
+    quantise_int4,
+)
 from dg_kernels.rms_norm import rms_norm
 from dg_kernels.rotary import rotary, rotary_angles
 from dg_kernels.sampling import SamplingStatistics, sampling_statistics, soft_cap
@@ -14,8 +22,14 @@ from dg_kernels.sampling import SamplingStatistics, sampling_statistics, soft_ca
 __all__ = [
     "SamplingStatistics",
     "canvas_attention",
+    "dequantise_e2m1",
+    "dequantise_e4m3",
+    "dequantise_int4",
     "expert_mlp",
     "gated_mlp",
+    "quantise_e2m1",
+    "quantise_e4m3",
+    "quantise_int4",
     "rms_norm",
     "rotary",
     "rotary_angles",
