@@ -21,7 +21,8 @@ from dg_engine.evaluation.copying import copied
 from dg_engine.evaluation.harness import count, run
 from dg_engine.evaluation.humaneval import read_tasks
 from dg_engine.evaluation.metrics import score
-from dg_engine.evaluation.systems import LADDER_STEPS, RANKING_CHARACTERS, SYSTEMS, System, answer, chosen
+from dg_engine.evaluation.systems import LADDER_STEPS, RANKING_CHARACTERS, SYSTEMS, System, answer, available, chosen
+from dg_engine.settings import InfillConfig
 from dg_engine.testing import tiny_checkpoint
 from dg_engine.training.sources import Document
 
@@ -89,6 +90,15 @@ CASE = Case(
 )
 
 
+def test_no_expression_is_cut_out_of_a_formatted_string() -> None:
+    """Before Python 3.12 the parser puts what stands in one at places where it does not stand."""
+    text = "".join(f'value_{n} = f"{{count_{n}:>{{width}}}} of {{len(names)}} in {{where}}"\n' for n in range(20))
+    cases = draw_cases([Document("p", "p.py", text)], 30)
+    answers = [case.answer for case in cases if case.kind == "expression"]
+    assert answers
+    assert all(answer.startswith(("value_", 'f"')) for answer in answers)
+
+
 def test_the_truth_scores_full_marks_and_trailing_blanks_do_not_matter() -> None:
     for found in (CASE.answer, CASE.answer + "  "):
         scores = score(CASE, found, 9, 9)
@@ -126,12 +136,22 @@ def test_a_given_length_is_the_only_thing_that_a_system_is_told() -> None:
 
 
 def test_systems_are_chosen_by_name_and_a_wrong_name_is_told_the_right_ones() -> None:
-    assert chosen([]) == SYSTEMS
-    assert [one.name for one in chosen(["copy", "diffusion"])] == ["copy", "diffusion"]
-    steps = [one.max_denoising_steps for one in chosen(["copy"], ladder=True)]
+    plain = InfillConfig()
+    assert [one.name for one in chosen(["copy", "diffusion"], plain)] == ["copy", "diffusion"]
+    steps = [one.max_denoising_steps for one in chosen(["copy"], plain, ladder=True)]
     assert steps == [None, *LADDER_STEPS]
-    with pytest.raises(EngineError, match=r"^guess: is no system; there are .*causal.*diffusion"):
-        chosen(["guess"])
+    with pytest.raises(EngineError, match=r"^guess: is no system of this checkpoint; there are .*causal.*diffusion"):
+        chosen(["guess"], plain)
+
+
+def test_what_a_checkpoint_does_by_itself_is_measured_first_and_what_it_did_not_learn_is_not() -> None:
+    plain = InfillConfig()
+    assert chosen([], plain) == tuple(one for one in SYSTEMS if one.name != "causal-infill")
+    with pytest.raises(EngineError, match="causal-infill: is no system of this checkpoint"):
+        chosen(["causal-infill"], plain)
+    able = InfillConfig(decoding="causal_infill", causal_suffix_tokens=32)
+    assert chosen([], able)[0].decoding == "causal_infill"
+    assert set(chosen([], able)) == set(SYSTEMS)
 
 
 def test_ranking_takes_the_candidate_that_the_causal_twin_finds_likeliest_before_the_suffix(
@@ -165,10 +185,11 @@ def test_copying_goes_on_as_the_longest_match_did() -> None:
 
 def test_every_system_answers_every_case_and_only_sampling_is_repeated(engine: Engine, cases: list[Case]) -> None:
     some = [next(case for case in cases if case.kind == kind) for kind in ("line", "random")]
-    outcomes = list(run(engine, some, SYSTEMS, seeds=2))
-    assert len(outcomes) == len({one.key for one in outcomes}) == count(some, SYSTEMS, 2)
+    systems = available(engine.config)
+    outcomes = list(run(engine, some, systems, seeds=2))
+    assert len(outcomes) == len({one.key for one in outcomes}) == count(some, systems, 2)
     answers = Counter(one.key.system for one in outcomes)
-    assert answers == {one.name: len(some) * (2 if one.is_sampled else 1) for one in SYSTEMS}
+    assert answers == {one.name: len(some) * (2 if one.is_sampled else 1) for one in systems}
     assert answers["causal"] == answers["copy"] == len(some)
     assert {one.steps for one in outcomes if one.key.system == "diffusion-1"} == {1}
     assert {one.truth for one in outcomes} == {case.answer for case in some}

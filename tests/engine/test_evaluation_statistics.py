@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dg_engine.evaluation.bootstrap import Resamples, mean_interval
-from dg_engine.evaluation.calibration import BINS, Evidence, evidence, fit, judge, reliability
+from dg_engine.evaluation.calibration import BINS, Evidence, evidence, fit, judge, probabilities, reliability
 from dg_engine.evaluation.cases import CaseKind
 from dg_engine.evaluation.harness import Key, Outcome
 from dg_engine.evaluation.metrics import Scores
@@ -116,9 +116,10 @@ def test_the_fit_finds_the_probabilities_that_the_data_were_drawn_with() -> None
     found = fit(drawn(20_000, 1.5, 2.0, 0.1))
     assert found is not None
     assert found.bias == pytest.approx(1.5, abs=0.15)
-    assert found.mean_log_probability == pytest.approx(2.0, abs=0.2)
-    assert found.total_log_probability == pytest.approx(0.1, abs=0.02)
-    inside = found.probability(np.array([(0.0, 0.0), (-5.0, -50.0)]))
+    assert found.mean == pytest.approx(2.0, abs=0.2)
+    assert found.total == pytest.approx(0.1, abs=0.02)
+    assert found.probability([-0.5, -1.5]) == pytest.approx(probabilities(found, np.array([(-1.0, -2.0)]))[0])
+    inside = probabilities(found, np.array([(0.0, 0.0), (-5.0, -50.0)]))
     assert 0.75 < inside[0] < 0.9
     assert inside[1] < 1e-4
 
@@ -139,7 +140,7 @@ def test_data_that_a_line_separates_have_a_finite_fit() -> None:
     features = np.array([(-0.1, -0.2), (-0.2, -0.4), (-3.0, -9.0), (-4.0, -16.0)])
     found = fit(Evidence(features, np.array([True, True, False, False]), ("a", "b", "a", "b")))
     assert found is not None
-    probability = found.probability(features)
+    probability = probabilities(found, features)
     assert (probability[:2] > 0.9).all()
     assert (probability[2:] < 0.1).all()
 

@@ -12,27 +12,13 @@ from numpy.typing import NDArray
 
 from dg_engine.evaluation.bootstrap import Array
 from dg_engine.evaluation.harness import Outcome
+from dg_engine.settings import Calibration
 
 BINS = 10
 
 # A weak Gaussian prior on the standardised weights: without it, data that a line separates have no finite fit.
 _PRIOR = 1e-2
 _ITERATIONS = 50
-
-
-class Calibration(msgspec.Struct, frozen=True, kw_only=True):
-    """A logistic regression of exact match on what the causal twin thinks of an answer."""
-
-    bias: float
-    mean_log_probability: float
-    """Weight of the answer's log-probability per token, in nats."""
-    total_log_probability: float
-    """Weight of the answer's whole log-probability, in nats: long answers are seldom right to the end."""
-
-    def probability(self, features: Array) -> Array:
-        """[N] probabilities of being right for [N, 2] mean and total log-probabilities."""
-        weights = np.array((self.mean_log_probability, self.total_log_probability))
-        return _sigmoid(self.bias + features @ weights)
 
 
 class Evidence(NamedTuple):
@@ -100,9 +86,14 @@ def fit(found: Evidence) -> Calibration | None:
     mean, total = weights[1:] / scale
     return Calibration(
         bias=float(weights[0] - centre @ (mean, total)),
-        mean_log_probability=float(mean),
-        total_log_probability=float(total),
+        mean=float(mean),
+        total=float(total),
     )
+
+
+def probabilities(calibration: Calibration, features: Array) -> Array:
+    """[N] probabilities of being right for [N, 2] mean and total log-probabilities."""
+    return _sigmoid(calibration.bias + features @ (calibration.mean, calibration.total))
 
 
 def reliability(found: Evidence) -> Reliability | None:
@@ -114,7 +105,7 @@ def reliability(found: Evidence) -> Reliability | None:
     for calibration, judged in halves:
         if calibration is None:
             return None
-        predicted[judged] = calibration.probability(found.features[judged])
+        predicted[judged] = probabilities(calibration, found.features[judged])
     return judge(predicted, found.correct)
 
 

@@ -6,7 +6,7 @@ import ast
 import random
 import re
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 from hashlib import sha256
 from typing import Literal, get_args
@@ -190,9 +190,19 @@ def _expressions(text: str) -> tuple[tuple[int, int], ...]:
     starts = [0, *(match.end() for match in re.finditer("\n", text))]
     return tuple(
         (_offset(text, starts, node.lineno, node.col_offset), _offset(text, starts, node.lineno, node.end_col_offset))
-        for node in ast.walk(tree)
+        for node in _nodes(tree)
         if isinstance(node, ast.expr) and node.lineno == node.end_lineno and node.end_col_offset is not None
     )
+
+
+def _nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """A tree's nodes, formatted strings as wholes: before Python 3.12 what stands in them has false places."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if not isinstance(node, ast.JoinedStr):
+            waiting.extend(ast.iter_child_nodes(node))
 
 
 def _offset(text: str, starts: list[int], line: int, column: int) -> int:

@@ -26,6 +26,8 @@ from dg_engine.evaluation.plots import plot
 from dg_engine.evaluation.report import Findings, to_markdown
 from dg_engine.evaluation.summary import summarise
 from dg_engine.evaluation.systems import System, chosen
+from dg_engine.paths import shipped_model
+from dg_engine.settings import read_infill_config
 from dg_engine.training.card import REPORT_FILE
 from dg_engine.training.corpus import documents, write_json
 from dg_engine.training.projects import SPLITS, Split
@@ -36,6 +38,7 @@ _MINUTE = 60.0
 
 @click.command()
 @click.option("--model", default="", help="Checkpoint directory; default: the model that comes with the package.")
+@click.option("--adapter", default="", help="Directory of an adapter for the model, as `dg-engine finetune` makes it.")
 @click.option("--corpus", "corpus_", type=click.Path(path_type=Path), default=Path(".work/corpus"), show_default=True)
 @click.option("--split", type=click.Choice(SPLITS), default="held_out", show_default=True)
 @click.option("--cases", type=click.IntRange(0), default=200, show_default=True, help="Of each kind of hole.")
@@ -62,6 +65,7 @@ _MINUTE = 60.0
 @click.option("--update", is_flag=True, help="With --gate: take what is measured now as what must not become worse.")
 def evaluate(
     model: str,
+    adapter: str,
     corpus_: Path,
     split: Split,
     cases: int,
@@ -83,14 +87,15 @@ def evaluate(
     if update and not gate:
         raise click.UsageError("--update belongs to --gate")
     if gate:
-        _gate(load_engine(model, threads=threads), update=update)
+        _gate(load_engine(model, adapter, threads=threads), update=update)
         return
-    selected = chosen(systems.split(",") if systems else [], ladder=ladder)
+    config = read_infill_config(Path(model) if model else shipped_model())
+    selected = chosen(systems.split(",") if systems else [], config, ladder=ladder)
     wanted = _cases(corpus_, split, cases) if cases else []
     wanted += [case for file in humaneval for case in read_tasks(file, humaneval_cases)]
     if not wanted:
         raise click.UsageError("there is nothing to measure: --cases is 0 and there is no --humaneval")
-    engine = load_engine(model, threads=threads)
+    engine = load_engine(model, adapter, threads=threads)
     try:
         with Ledger(ledger, run_name(engine)) as kept:
             measured = run(engine, wanted, selected, seeds=seeds, known=kept.known)
@@ -133,8 +138,10 @@ def _findings(
     calibrated = systems[0].name
     scored = evidence([one for one in outcomes if one.key.system == calibrated])
     return Findings(
-        # The directory's name alone: a published report is no place for somebody's paths.
-        model=msgspec.structs.replace(engine.info, path=engine.directory.name),
+        # The directories' names alone: a published report is no place for somebody's paths.
+        model=msgspec.structs.replace(
+            engine.info, path=engine.directory.name, adapter=engine.adapter.name if engine.adapter else ""
+        ),
         machine=machine(),
         split=split,
         seeds=seeds,

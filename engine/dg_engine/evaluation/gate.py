@@ -19,7 +19,7 @@ from dg_engine.errors import EngineError
 from dg_engine.evaluation.bootstrap import mean_interval
 from dg_engine.evaluation.cases import DRAWN_KINDS, Case, CaseKind, draw_cases
 from dg_engine.evaluation.harness import run
-from dg_engine.evaluation.systems import SYSTEMS
+from dg_engine.evaluation.systems import available
 from dg_engine.training.corpus import write_json
 from dg_engine.training.sources import Document
 
@@ -155,8 +155,8 @@ def _digest(text: str) -> str:
 
 
 def _similarities(engine: Engine, cases: Sequence[Case]) -> list[float]:
-    """Of the shipped way to decode."""
-    return [one.scores.similarity for one in run(engine, cases, SYSTEMS[:1])]
+    """Of what the checkpoint does when it is not told."""
+    return [one.scores.similarity for one in run(engine, cases, available(engine.config)[:1])]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -9,7 +9,7 @@ import msgspec
 from dg_engine.engine import Engine
 from dg_engine.evaluation.cases import Case, CaseKind
 from dg_engine.evaluation.metrics import Scores, score
-from dg_engine.evaluation.systems import SYSTEMS, System, answer, warm_up
+from dg_engine.evaluation.systems import System, answer, warm_up
 
 
 class Key(msgspec.Struct, frozen=True):
@@ -61,7 +61,7 @@ def count(cases: Sequence[Case], systems: Sequence[System], seeds: int) -> int:
 def run(
     engine: Engine,
     cases: Sequence[Case],
-    systems: Sequence[System] = SYSTEMS,
+    systems: Sequence[System],
     *,
     seeds: int = 1,
     known: Known | None = None,

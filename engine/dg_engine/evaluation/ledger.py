@@ -34,11 +34,12 @@ class _Line(msgspec.Struct, frozen=True):
 def run_name(engine: Engine) -> str:
     """A digest of all that an outcome depends on besides case, system and seed: weights, settings, device, version."""
     digest = sha256()
-    for path in sorted([*engine.directory.glob("*.safetensors"), engine.directory / "tokenizer.json"]):
+    adapter = sorted(engine.adapter.iterdir()) if engine.adapter else []
+    for path in [*sorted(engine.directory.glob("*.safetensors")), engine.directory / "tokenizer.json", *adapter]:
         with path.open("rb") as file:
             digest.update(file_digest(file, "sha256").digest())
     config = msgspec.to_builtins(engine.config)
-    info = msgspec.structs.replace(engine.info, name="", path="")
+    info = msgspec.structs.replace(engine.info, name="", path="", adapter="")
     decoding = {key: value for key, value in config.items() if key not in _NOT_DECODING}
     about = decoding, repr(engine.denoising), repr(engine.model.config), info, torch.get_num_threads(), __version__
     digest.update(msgspec.json.encode(about))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
@@ -43,7 +44,7 @@ def _steps(group: Group, target: Path) -> str:
         if one.name in group.systems
     ]
     for name, label in _SHOWN.items():
-        _points(axes, [float(steps) for steps, _ in ladder], [figures[name] for _, figures in ladder], label, line="-")
+        _points(axes, [float(steps) for steps, _ in ladder], [figures[name] for _, figures in ladder], label)
     axes.set(xlabel="max_denoising_steps", ylabel="%", title="Quality against steps", ylim=(0, None))
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
@@ -53,18 +54,22 @@ def _steps(group: Group, target: Path) -> str:
 
 def _times(group: Group, target: Path) -> str:
     """Quality of every system against its median time; the ladder as a line."""
-    figure, all_axes = plt.subplots(1, len(_SHOWN), figsize=(14, 6))
+    figure, all_axes = plt.subplots(1, len(_SHOWN), figsize=(13, 5))
     ladder = [one.name for one in LADDER if one.name in group.systems]
+    series = {"1 to 12 steps": ladder} if len(ladder) > 1 else {}
+    series |= {name: [name] for name in group.systems if not series or name not in ladder}
+    times = {name: figures["p50_ms"].value for name, figures in group.systems.items()}
+    # Whole decades: between two of them a logarithmic axis has no readable tick.
+    edges = np.log10((min(times.values()), max(times.values())))
+    limits = 10 ** np.floor(edges[0]), 10 ** np.ceil(edges[1])
     for axes, (metric, label) in zip(all_axes, _SHOWN.items(), strict=True):
-        places = {name: (figures["p50_ms"].value, figures[metric]) for name, figures in group.systems.items()}
-        axes.plot([places[name][0] for name in ladder], [100 * places[name][1].value for name in ladder], color="grey")
-        for name, (time, quality) in places.items():
-            _points(axes, [time], [quality], name)
-            axes.annotate(
-                name, (time, 100 * quality.value), xytext=(5, 5), textcoords="offset points", fontsize="small"
-            )
-        axes.set(xlabel="milliseconds, p50", ylabel=label, ylim=(0, None), xscale="log")
+        for name, members in series.items():
+            quality = [group.systems[one][metric] for one in members]
+            _points(axes, [times[one] for one in members], quality, name)
+        axes.set(xlabel="milliseconds, p50", ylabel=label, ylim=(0, None), xscale="log", xlim=limits)
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.grid(alpha=0.3)
+    all_axes[-1].legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
     figure.suptitle("Quality against time")
     save(figure, target)
     return target.name
@@ -85,10 +90,10 @@ def _reliability(found: Reliability, target: Path) -> str:
     return target.name
 
 
-def _points(axes: Axes, x: Sequence[float], y: Sequence[Figure], label: str, line: str = "") -> None:
+def _points(axes: Axes, x: Sequence[float], y: Sequence[Figure], label: str) -> None:
     """Percentages with their intervals."""
     values = [100 * one.value for one in y]
     # A mean may lie outside the middle of its resamples when there are few cases.
     below = [max(0.0, 100 * (one.value - one.low)) for one in y]
     above = [max(0.0, 100 * (one.high - one.value)) for one in y]
-    axes.errorbar(x, values, yerr=(below, above), marker="o", markersize=4, capsize=3, linestyle=line, label=label)
+    axes.errorbar(x, values, yerr=(below, above), marker="o", markersize=4, capsize=3, label=label)

@@ -8,11 +8,12 @@ from typing import NamedTuple
 import msgspec
 
 from dg_engine.api import ModelInfo
-from dg_engine.evaluation.calibration import Calibration, Reliability
+from dg_engine.evaluation.calibration import Reliability
 from dg_engine.evaluation.cases import MEANINGS
 from dg_engine.evaluation.harness import Outcome
 from dg_engine.evaluation.summary import COMPARED, Figure, Figures, Group
 from dg_engine.evaluation.systems import System
+from dg_engine.settings import Calibration
 from dg_engine.training.card import table
 
 # Characters of an answer that is shown as an example.
@@ -55,7 +56,7 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     calibrated: str
     """The system whose answers the calibration is of."""
     calibration: Calibration | None
-    """Fitted to all cases of the split; None where too few answers were right."""
+    """Fitted to all cases of the split, for `infill_config.json`; None where too few answers were right."""
     reliability: Reliability | None
     """Of calibrations that were fitted to one half of the projects, on the other half."""
 
@@ -92,8 +93,9 @@ def to_markdown(
 def _about(found: Findings) -> str:
     info = found.model
     seeds = f"{found.seeds} sampling seeds, averaged by case" if found.seeds > 1 else "one sampling seed"
+    adapted = f" with the adapter {info.adapter}" if info.adapter else ""
     return (
-        f"{info.name}, {info.parameters:,} parameters, {info.dtype} on {info.device} ({found.machine}); split "
+        f"{info.name}{adapted}, {info.parameters:,} parameters, {info.dtype} on {info.device} ({found.machine}); split "
         f"`{found.split}`, {seeds}; at most {info.max_denoising_steps} steps, entropy bound {info.entropy_bound}, "
         "unless a system says otherwise. The length of the answer is unknown unless a system is told. In brackets 95 % "
         "intervals by two-stage bootstrap: projects, then cases within them. Times are of whole answers with an "
@@ -140,7 +142,7 @@ def _calibration(found: Findings) -> list[str]:
     fitted = found.calibration
     about = (
         f"Probability that an answer of `{found.calibrated}` is exactly right, fitted to this split: logistic of "
-        f"{fitted.bias:.3f} {fitted.mean_log_probability:+.3f} x mean {fitted.total_log_probability:+.3f} x total "
+        f"{fitted.bias:.3f} {fitted.mean:+.3f} x mean {fitted.total:+.3f} x total "
         "log-probability (nats, by the causal twin)."
     )
     return [*heading, about, "", *_reliability(found.reliability)]

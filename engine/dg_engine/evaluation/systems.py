@@ -15,6 +15,7 @@ from dg_engine.engine import Engine
 from dg_engine.errors import EngineError
 from dg_engine.evaluation.cases import Case
 from dg_engine.evaluation.copying import copied
+from dg_engine.settings import InfillConfig
 
 Length = Literal["unknown", "given"]
 
@@ -90,6 +91,11 @@ SYSTEMS = (
     System(name="diffusion-given", about="the same, told the number of tokens", length="given"),
     System(name="diffusion-1", about="one step of diffusion", max_denoising_steps=1),
     System(name="causal", about="the same weights from left to right, which do not see the suffix", decoding="causal"),
+    System(
+        name="causal-infill",
+        about="from left to right behind the suffix, as the checkpoint learnt it",
+        decoding="causal_infill",
+    ),
     System(name="causal-given", about="the same, told the number of tokens", decoding="causal", length="given"),
     System(
         name="rerank",
@@ -110,17 +116,25 @@ LADDER = tuple(
 )
 
 
-def chosen(names: Iterable[str], *, ladder: bool = False) -> tuple[System, ...]:
+def available(config: InfillConfig) -> tuple[System, ...]:
+    """The systems that a checkpoint can do; the first is what it does when it is not told."""
+    able = [one for one in SYSTEMS if one.decoding != "causal_infill" or config.causal_suffix_tokens]
+    own = next(one for one in able if one.decoding == config.decoding)
+    return (own, *(one for one in able if one is not own))
+
+
+def chosen(names: Iterable[str], config: InfillConfig, *, ladder: bool = False) -> tuple[System, ...]:
     """The systems of these names in this order, or all where there are none, and the ladder's.
 
     Raises:
-        EngineError: there is no system of a name; the message has those that there are.
+        EngineError: the checkpoint has no system of a name; the message has those that there are.
     """
-    known = {system.name: system for system in (*LADDER, *SYSTEMS)}
-    wanted = list(names) or [system.name for system in SYSTEMS]
+    able = available(config)
+    known = {system.name: system for system in (*LADDER, *able)}
+    wanted = list(names) or [system.name for system in able]
     for name in wanted:
         if name not in known:
-            raise EngineError(f"{name}: is no system; there are {', '.join(sorted(known))}")
+            raise EngineError(f"{name}: is no system of this checkpoint; there are {', '.join(sorted(known))}")
     return tuple(known[name] for name in dict.fromkeys([*wanted, *(step.name for step in LADDER if ladder)]))
 
 
