@@ -1,4 +1,4 @@
-"""`dg-engine`: serve, measure, train and evaluate models. Torch is imported by the commands that need it."""
+"""`dg-engine`: serve, measure, train, fine-tune and evaluate models. Torch is imported by the commands that need it."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ _ELSEWHERE = {
     "bench": "dg_engine.bench:bench",
     "corpus": "dg_engine.training.corpus_command:corpus",
     "evaluate": "dg_engine.evaluation.commands:evaluate",
+    "finetune": "dg_engine.training.finetune_command:finetune",
     "train": "dg_engine.training.commands:train",
 }
 

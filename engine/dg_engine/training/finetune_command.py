@@ -1,0 +1,184 @@
+"""`dg-engine finetune`."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+import torch
+from rich.console import Console
+
+from dg_engine import adapters, checkpoint, paths
+from dg_engine.engine import Engine
+from dg_engine.hardware import best_device, fastest_dtype
+from dg_engine.model import DiffusionGemma
+from dg_engine.settings import read_infill_config
+from dg_engine.tokenizer import Tokenizer
+from dg_engine.training import finetune_run
+from dg_engine.training.corpus import write_json
+from dg_engine.training.finetune import FineTuning, Learner, Plan
+from dg_engine.training.finetune_report import Result, show, summary
+from dg_engine.training.low_rank import LowRank, LowRankOptimiser
+from dg_engine.training.optimiser import Optimiser, Rates
+from dg_engine.training.plan import Layouts, layouts
+from dg_engine.training.repository import Repository, read_repository
+from dg_engine.training.spans import Vocabulary
+from dg_engine.training.watching import watched
+
+RESULT_FILE = "finetune.json"
+ALL_WEIGHTS = Rates(matrices=0.003, embedding=0.002, vectors=0.001)
+"""A tenth of what a model is trained with from scratch."""
+COMPILED_FROM_MINUTES = 5.0
+"""Compilation takes a minute or two and then makes training three times as fast."""
+
+_COMPILERS = ("c++", "g++", "clang++")
+_COPIED = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "infill_config.json")
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+@click.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.option(
+    "--minutes", type=click.FloatRange(min=0, min_open=True), default=15.0, show_default=True, help="To train."
+)
+@click.option("--model", default="", help="Checkpoint directory; default: the model that comes with the package.")
+@click.option("--out", type=_FOLDER, help="Where the adapter goes; default: with your data, one for each repository.")
+@click.option("--rank", type=click.IntRange(1), default=LowRank().rank, show_default=True, help="Of the adapter.")
+@click.option("--alpha", type=float, help="The adapter counts alpha / rank times; default: twice the rank.")
+@click.option("--full", is_flag=True, help="Learn all weights; the result is a whole checkpoint, not an adapter.")
+@click.option("--exclude", multiple=True, metavar="GLOB", help="Files to leave unread. May be repeated.")
+@click.option(
+    "--cases", type=click.IntRange(1), default=200, show_default=True, help="To measure on, before and after."
+)
+@click.option("--chunks", type=click.IntRange(1), default=4, show_default=True, help="Chunks of 512 tokens in a batch.")
+@click.option("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
+@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
+@click.option("--seed", type=int, default=0, show_default=True)
+def finetune(
+    directory: Path,
+    minutes: float,
+    model: str,
+    out: Path | None,
+    rank: int,
+    alpha: float | None,
+    full: bool,  # noqa: FBT001  (click passes options by their names)
+    exclude: tuple[str, ...],
+    cases: int,
+    chunks: int,
+    device: str | None,
+    threads: int,
+    seed: int,
+) -> None:
+    """Teach a model the code in DIRECTORY, and measure on files of it that are held out what that is worth.
+
+    Stopped at any moment, the same command continues. What git ignores, what .dglspignore names and what looks like a
+    secret is not read; nothing leaves this machine.
+    """
+    torch.set_num_threads(threads)
+    base = Path(model).resolve() if model else paths.shipped_model()
+    tuning = _Tuning(
+        base=base,
+        target=(out or paths.adapter_directory(directory)).resolve(),
+        device=device or best_device(),
+        cases=cases,
+        options=finetune_run.Options(
+            repository=str(directory.resolve()),
+            model=str(base),
+            weights=adapters.fingerprint(base),
+            rank=0 if full else rank,
+            alpha=2.0 * rank if alpha is None else alpha,
+            seed=seed,
+        ),
+    )
+    material = tuning.material(lambda: read_repository(directory, exclude))
+    train, held_out = material.train, material.held_out
+    click.echo(f"{len(train)} files with {train.total_tokens:,} tokens to learn from, {len(held_out)} held out")
+    before = finetune_run.measured_before(tuning.run_directory, lambda: tuning.measure(material, tuned=False))
+    loop = tuning.loop(material, Plan(seconds=minutes * 60, layouts=tuning.layouts(chunks), seed=seed))
+    if minutes >= COMPILED_FROM_MINUTES and any(map(shutil.which, _COMPILERS)):
+        # Compiled code is kept with the run, so that a run that was stopped goes on at once.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(tuning.run_directory / "compiled"))
+        torch._dynamo.config.recompile_limit = 64
+        loop.loss.compile()
+        click.echo("the first updates take a minute or two: they are compiled")
+    try:
+        watched(loop.run, loop.plan.seconds, loop.elapsed)
+    except KeyboardInterrupt:
+        click.echo(f"stopped after {loop.elapsed / 60:.1f} minutes; the same command continues")
+        sys.exit(130)
+    tuning.finish(Result(loop.checks, loop.best, before, tuning.measure(material, tuned=True) if loop.kept else None))
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Tuning:
+    """One fine-tuning: from what, to where, and how."""
+
+    base: Path
+    target: Path
+    device: str
+    cases: int
+    options: finetune_run.Options
+
+    @property
+    def run_directory(self) -> Path:
+        return self.target / finetune_run.DIRECTORY
+
+    @property
+    def is_full(self) -> bool:
+        return not self.options.rank
+
+    def material(self, read: Callable[[], Repository]) -> finetune_run.Material:
+        header = read_infill_config(self.base).file_header
+        return finetune_run.open_run(self.run_directory, self.options, read, Tokenizer.load(self.base), header=header)
+
+    def layouts(self, chunks: int) -> Layouts:
+        """Those of training, without rows for causal infill where the checkpoint has not learnt it."""
+        all_ = layouts(chunks)
+        if read_infill_config(self.base).causal_suffix_tokens:
+            return all_
+        return replace(all_, usual=replace(all_.usual, middles=0), wide=replace(all_.wide, middles=0))
+
+    def measure(self, material: finetune_run.Material, *, tuned: bool) -> finetune_run.Measured:
+        """By what is on disk, as it will be used."""
+        model = self.target if tuned and self.is_full else self.base
+        adapter = self.target if tuned and not self.is_full else None
+        engine = Engine.load(model, adapter=adapter, device=self.device)
+        return finetune_run.measure(engine, material.documents, self.cases)
+
+    def loop(self, material: finetune_run.Material, plan: Plan) -> FineTuning:
+        model = checkpoint.load(self.base, dtype=fastest_dtype(self.device), device=self.device)
+        learner, keep = self._all_weights(model) if self.is_full else self._low_rank(model)
+        vocabulary = Vocabulary.of(Tokenizer.load(self.base))
+        train, held_out = material.train, material.held_out
+        return FineTuning(model, learner, train, held_out, vocabulary, plan, self.run_directory, keep)
+
+    def finish(self, result: Result) -> None:
+        """Say what it was worth, and remove what only a run that goes on needs."""
+        if result.after is not None:
+            write_json(self.target / RESULT_FILE, summary(result))
+        shutil.rmtree(self.run_directory)
+        show(result, self.target, Console(), full=self.is_full)
+
+    def _low_rank(self, model: DiffusionGemma) -> tuple[Learner, Callable[[], None]]:
+        plan = replace(LowRank(), rank=self.options.rank, alpha=self.options.alpha)
+        learner = LowRankOptimiser(model, plan, self.options.seed)
+        return learner, lambda: adapters.save(learner.adapter, self.target, self.base)
+
+    def _all_weights(self, model: DiffusionGemma) -> tuple[Learner, Callable[[], None]]:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_("router" not in name)
+        return Optimiser(model, ALL_WEIGHTS), lambda: _keep_whole(model, self.base, self.target)
+
+
+def _keep_whole(model: DiffusionGemma, base: Path, target: Path) -> None:
+    """A checkpoint directory that needs nothing of the one it came from."""
+    target.mkdir(parents=True, exist_ok=True)
+    for name in _COPIED:
+        if (base / name).exists():
+            shutil.copyfile(base / name, target / name)
+    checkpoint.save(model, target)
