@@ -175,6 +175,15 @@ def test_a_changed_source_and_all_that_depends_on_it_are_made_anew(sources: list
     assert contents(directory) == contents(tmp_path / "again")
 
 
+@pytest.mark.parametrize("lost", ["projects/train/gamma.jsonl", "projects/train/gamma.sketches", "tokenizer.json"])
+def test_a_file_that_was_lost_is_made_again(sources: list[str], tmp_path: Path, lost: str) -> None:
+    build(tmp_path / "corpus", recipe(sources))
+    expected = contents(tmp_path / "corpus")
+    (tmp_path / "corpus" / lost).unlink()
+    build(tmp_path / "corpus", recipe(sources))
+    assert contents(tmp_path / "corpus") == expected
+
+
 def test_only_the_fit_files_of_permissive_projects_are_kept(tmp_path: Path) -> None:
     benchmark = tmp_path / "tasks.jsonl"
     benchmark.write_bytes(msgspec.json.encode({"code": module(1, lines=2)}) + b"\n")

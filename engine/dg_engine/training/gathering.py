@@ -6,6 +6,7 @@ counts as a duplicate depends on all that came before. A build that was killed f
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -65,7 +66,8 @@ def gather(
     """
     known = Duplicates()
     gathered: list[Gathered] = []
-    key = digest([__version__, settings])
+    # What parses depends on the interpreter too.
+    key = digest([__version__, sys.version_info[:2], settings])
     for done, source in enumerate(sources, start=1):
         key = digest([key, source.name, source.kind, source.split, stamp(source)])
         place = project_file(directory, source.split, source.name, ".json")
@@ -79,12 +81,13 @@ def gather(
 
 
 def _finished(place: Path, key: str, known: Duplicates) -> Gathered | None:
-    """The record of a project that was gathered before, its documents known again."""
+    """The record of a project that was gathered before, its documents known again; None if anything of it is gone."""
     try:
         record = msgspec.json.decode(place.read_bytes(), type=Gathered)
         if record.key != key:
             return None
         if record.project is not None:
+            _beside(place, ".jsonl").stat()
             for sketched in msgspec.msgpack.decode(_beside(place, ".sketches").read_bytes(), type=list[Sketch]):
                 known.remember(sketched)
     except (OSError, msgspec.DecodeError):
