@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -60,13 +61,16 @@ def folder(place: Path, files: Mapping[str, str], licence: str = MIT) -> Path:
 
 @pytest.fixture
 def sources(tmp_path: Path) -> list[str]:
-    """Four projects: `alpha` is held out, `beta` is for validation."""
-    seeds = {"alpha": 10, "beta": 20, "gamma": 30, "delta": 40}
-    made = [
+    """Four projects: `alpha` is held out, `beta`, a wheel, is for validation; `delta` is an archive."""
+    alpha, beta, gamma, delta = (
         folder(tmp_path / name, {f"{name}/{part}.py": module(seed + part) for part in range(3)})
-        for name, seed in seeds.items()
-    ]
-    return [str(one) for one in made]
+        for name, seed in {"alpha": 10, "beta": 20, "gamma": 30, "delta": 40}.items()
+    )
+    folder(beta, {"beta-1.5.dist-info/METADATA": "Name: beta\nVersion: 1.5\nLicense-Expression: ISC\n"})
+    zipped = Path(shutil.make_archive(str(tmp_path / "beta-1.5-py3-none-any"), "zip", beta))
+    wheel = zipped.rename(zipped.with_suffix(".whl"))
+    archive = shutil.make_archive(str(tmp_path / "delta-2.0"), "gztar", tmp_path, delta.name)
+    return [str(alpha), str(wheel), str(gamma), archive]
 
 
 def recipe(sources: list[str], benchmarks: list[Path] | None = None, **shares: float) -> Recipe:
@@ -95,11 +99,11 @@ def test_a_corpus_gives_back_its_documents_as_tokens_with_their_paths_and_spans(
     sources: list[str], tmp_path: Path
 ) -> None:
     manifest = build(tmp_path / "corpus", recipe(sources))
-    assert [(one.name, one.split, one.files) for one in manifest.projects] == [
-        ("alpha", "held_out", 3),
-        ("beta", "validation", 3),
-        ("delta", "train", 3),
-        ("gamma", "train", 3),
+    assert [(one.name, one.split, one.files, one.source, one.licence, one.version) for one in manifest.projects] == [
+        ("alpha", "held_out", 3, "folder", "MIT", ""),
+        ("beta", "validation", 3, "archive", "ISC", "1.5"),
+        ("delta", "train", 3, "archive", "MIT", ""),
+        ("gamma", "train", 3, "folder", "MIT", ""),
     ]
     prepared = load_prepared(tmp_path / "corpus")
     assert (len(prepared.train), len(prepared.validation)) == (6, 3)
@@ -194,7 +198,9 @@ def test_only_the_fit_files_of_permissive_projects_are_kept(tmp_path: Path) -> N
         "secret.py": module(3) + "password = 'ghp_abcdefghijklmnopqrstuvwxyz0123456789'\n",
         "leak.py": module(4) + module(1, lines=2),
         "long.py": module(5) + "data = '" + "ab " * 500 + "'\n",
-        "static/app.min.js": "function f(a){return a+1}" * 50,
+        "src/app.js": go(10).replace("package a\n\n", "").replace("func", "function").replace("a int) string", "a)"),
+        "static/app.min.js": "function f(a){return a+1}\n" * 20,
+        "static/small.js": "function f(a){return a+1}" * 50,
         "_vendor/other.py": module(6),
         "copied.py": "# SPDX-License-Identifier: GPL-3.0-or-later\n" + module(7),
         "tests/data/bad.py": "not python",
@@ -203,13 +209,14 @@ def test_only_the_fit_files_of_permissive_projects_are_kept(tmp_path: Path) -> N
     (made / "latin.py").write_bytes(module(9).encode() + "x = 'é'\n".encode("latin-1"))
     refused = folder(tmp_path / "gamma", {"a.py": module(8)}, "GNU GENERAL PUBLIC LICENSE Version 3")
     directory = tmp_path / "corpus"
-    manifest = build(directory, recipe([str(made), str(refused)], [benchmark]))
+    manifest = build(directory, recipe([str(made), str(refused)], [benchmark], python=1.0, javascript=1.0))
     (record,) = manifest.projects
-    (kept,) = documents(directory, "train")
-    assert kept.path in ("good.py", "near.py")
-    reasons = ["benchmark", "licence", "long lines", "near duplicate", "secret", "test data", "unreadable", "vendored"]
-    assert record.dropped == dict.fromkeys(reasons, 1)
-    assert (record.licence, record.source, record.files) == ("MIT", "folder", 1)
+    kept = {one.language: one.path for one in documents(directory, "train")}
+    assert kept["javascript"] == "src/app.js"
+    assert kept["python"] in ("good.py", "near.py")
+    reasons = ["benchmark", "licence", "minified", "secret", "unreadable", "vendored"]
+    assert record.dropped == dict.fromkeys([*reasons, "near duplicate", "test data"], 1) | {"long lines": 2}
+    assert (record.licence, record.source, record.files) == ("MIT", "folder", 2)
     assert [(one.name, one.reason) for one in manifest.refused] == [("gamma", "licence GPL")]
     assert manifest.settings["benchmarks"] == ["tasks.jsonl"]
     shown = CliRunner().invoke(corpus, ["show", str(directory), "--project", "delta"], catch_exceptions=False)

@@ -22,8 +22,21 @@ MAX_BROKEN = 0.01
 """Share of a file's bytes that its grammar may not make sense of: macros of C are no syntax."""
 
 _VENDORED = frozenset(
-    """_distutils _vendor _vendored bower_components extern externals jspm_packages node_modules third-party third_party
-    thirdparty vendor vendored""".split()  # noqa: SIM905  (a table, not a list of arguments)
+    (
+        "_distutils",
+        "_vendor",
+        "_vendored",
+        "bower_components",
+        "extern",
+        "externals",
+        "jspm_packages",
+        "node_modules",
+        "third-party",
+        "third_party",
+        "thirdparty",
+        "vendor",
+        "vendored",
+    )
 )
 _GENERATED_NAME = re.compile(
     r"(?:(?:_pb2|_pb2_grpc|_generated|_version|versioneer|parsetab|lextab)\.pyi?"
