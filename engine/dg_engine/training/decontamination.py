@@ -69,9 +69,9 @@ def windows(text: str) -> NDArray[np.int64]:
     return np.array([hash(joined[first:last]) for first, last in places], dtype=np.int64)
 
 
-def digest(paths: Iterable[Path]) -> dict[str, str]:
-    """The SHA-256 of each benchmark file, by its name."""
-    return {path.name: sha256(path.read_bytes()).hexdigest() for path in paths}
+def digests(paths: Iterable[Path]) -> list[str]:
+    """The SHA-256 of each benchmark file, in their own order."""
+    return sorted(sha256(path.read_bytes()).hexdigest() for path in paths)
 
 
 def _solutions(path: Path) -> list[str]:

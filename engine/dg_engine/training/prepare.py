@@ -19,7 +19,6 @@ import msgspec
 from dg_engine import __version__
 from dg_engine.errors import EngineError
 from dg_engine.tokenizer import Tokenizer
-from dg_engine.training import decontamination
 from dg_engine.training.corpus import (
     Manifest,
     ProjectRecord,
@@ -31,7 +30,7 @@ from dg_engine.training.corpus import (
     shard_file,
     write_json,
 )
-from dg_engine.training.decontamination import Benchmarks
+from dg_engine.training.decontamination import Benchmarks, digests
 from dg_engine.training.downloads import fetch_wheels
 from dg_engine.training.encoded import EncodedSplit, Shard, encode_split, save_split
 from dg_engine.training.gathering import Progress, Report, gather
@@ -87,7 +86,7 @@ def prepare(directory: Path, recipe: Recipe, report: Report) -> Manifest:
     fetched, missing = _fetch(recipe.sources, directory / "wheels", report)
     benchmarks = Benchmarks.read(recipe.benchmarks)
     rules = Rules(languages=frozenset(recipe.shares), max_bytes=recipe.max_project_bytes, benchmarks=benchmarks)
-    ruled = [recipe.max_project_bytes, sorted(recipe.shares), decontamination.digest(recipe.benchmarks)]
+    ruled = [recipe.max_project_bytes, sorted(recipe.shares), digests(recipe.benchmarks)]
     gathered = gather(directory, fetched, rules, ruled, report)
     projects = [one.project for one in gathered if one.project is not None]
     sizes = sum(
