@@ -9,7 +9,7 @@ from dg_engine.testing import tiny_tokenizer
 from dg_engine.training import syntax
 from dg_engine.training.hygiene import text_fault
 from dg_engine.training.languages import LANGUAGE_NAMES, grammar, language_of, language_of_headers
-from dg_engine.training.selection import is_test
+from dg_engine.training.selection import is_test, is_test_data
 from dg_engine.training.syntax import KINDS, find_nodes
 
 SOURCES = {
@@ -122,3 +122,10 @@ def test_headers_are_of_the_language_of_most_sources_beside_them() -> None:
 def test_tests_are_known_by_their_place_and_name(path: str) -> None:
     assert is_test(path)
     assert not is_test("src/contest.py")
+
+
+def test_data_is_test_data_below_tests_alone() -> None:
+    assert is_test_data("tests/data/bad.py")
+    assert is_test_data("parser/testdata/input.go")
+    assert not is_test_data("torch/utils/data/sampler.py")
+    assert not is_test_data("tests/test_data.py")

@@ -23,8 +23,7 @@ MAX_TEST_SHARE = 0.25
 BEYOND = "beyond the project's share"
 """Why a file is left out, read or unread, once its project has enough."""
 
-# Files that are input of tests, not code: deliberately broken, or huge.
-_TEST_DATA = frozenset(("data", "testdata", "test_data", "fixtures", "snapshots", "bad_coding", "cjkencodings"))
+_TEST_DATA = frozenset(("bad_coding", "cjkencodings", "fixtures", "snapshots", "test_data", "testdata"))
 _TEST_FOLDERS = frozenset(("__tests__", "spec", "test", "testing", "tests"))
 _TEST_NAME = re.compile(r"test_.*|.*(?:_test|[.-](?:test|spec))\.\w+|.*Tests?\.java|conftest\.py")
 
@@ -115,8 +114,14 @@ def is_test(path: str) -> bool:
     return bool(_TEST_FOLDERS.intersection(pure.parts[:-1])) or _TEST_NAME.fullmatch(pure.name) is not None
 
 
+def is_test_data(path: str) -> bool:
+    """Whether a file is what tests read, deliberately broken or huge. A folder `data` is that below tests alone."""
+    folders = set(PurePosixPath(path).parts[:-1])
+    return bool(_TEST_DATA & folders) or ("data" in folders and bool(_TEST_FOLDERS & folders))
+
+
 def _place_fault(path: str, size: int) -> str:
-    if _TEST_DATA.intersection(PurePosixPath(path).parts[:-1]):
+    if is_test_data(path):
         return "test data"
     return "too long" if size > MAX_BYTES else ""
 
