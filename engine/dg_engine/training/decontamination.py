@@ -32,9 +32,6 @@ class Benchmarks:
         parts = [np.unique(windows(solution)) for solution in solutions]
         self._known = np.unique(np.concatenate(parts)) if parts else np.empty(0, np.int64)
 
-    def __len__(self) -> int:
-        return len(self._known)
-
     def leak_into(self, text: str) -> bool:
         """Whether a text has any window of a solution."""
         if not len(self._known):
