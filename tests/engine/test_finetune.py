@@ -221,7 +221,7 @@ def make(base: Path, tokenizer: Tokenizer, splits: tuple[EncodedSplit, EncodedSp
         plan = Plan(
             seconds=UPDATES / 2 + 2.0,
             layouts=Layouts(causal=USUAL, usual=USUAL, wide=WIDE),
-            check_every=2.0,
+            checks=3,
             checked_batches=1,
         )
         half_seconds = count(0.5, 0.5).__next__  # at every look: an update or a check takes so long

@@ -60,9 +60,12 @@ class Plan:
         )
     )
     seed: int = 0
-    check_every: float = 45.0
-    """Seconds between two looks at the held-out files, at each of which the state is saved."""
-    checked_batches: int = 4
+    checks: int = 8
+    """Looks at the held-out files, besides the one before the first update."""
+    checked_batches: int = 2
+    """Each goes through the model once for every noise level: a look costs as much as three or four updates."""
+    save_every: float = 30.0
+    """Seconds between two states on disk, of which there is one after each look too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -120,6 +123,7 @@ class FineTuning:
         self.update, self.elapsed = 0, 0.0
         self.checks: list[Check] = []
         self._restore()
+        self._saved = self.elapsed
 
     @property
     def best(self) -> Check:
@@ -143,10 +147,12 @@ class FineTuning:
                 report(self._step())
             if self._is_due():
                 checked(self._check())
+            if self.checks[-1].update == self.update or self.elapsed - self._saved >= self.plan.save_every:
+                self._save()
 
     def _is_due(self) -> bool:
         last = self.checks[-1].elapsed if self.checks else float("-inf")
-        return self.elapsed - last >= self.plan.check_every or self.elapsed >= self.plan.seconds
+        return self.elapsed - last >= self.plan.seconds / self.plan.checks or self.elapsed >= self.plan.seconds
 
     def _check(self) -> Check:
         started = self._clock()
@@ -157,7 +163,6 @@ class FineTuning:
         self.checks.append(check)
         if self.update and self.best is check:
             self._keep()
-        self._save()
         return check
 
     def _step(self) -> Progress:
@@ -188,6 +193,7 @@ class FineTuning:
             "checks": checks,
         }
         save_state(self._directory, tensors, counters)
+        self._saved = self.elapsed
 
     def _restore(self) -> None:
         loaded = load_state(self._directory)
