@@ -256,11 +256,10 @@ class _Run:
 
 
 def _doubt(infill: Infill, settings: Settings) -> Silence | None:
-    """Why an automatic answer is kept back: its probability from a model that is calibrated, its score from any other."""
+    """Why an automatic answer is kept back: its probability from a calibrated model, its score from any other."""
+    found, least, kind = infill.score, settings.min_score, "score"
     if infill.probability is not None:
         found, least, kind = infill.probability, settings.min_probability, "probability"
-    else:
-        found, least, kind = infill.score, settings.min_score, "score"
     if found is None or found >= least:
         return None
     return Silence(f"The model was not sure enough: a {kind} of {found:.2g}, where {least:.2g} is asked for.")

@@ -12,8 +12,9 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from dg_engine.model import DiffusionGemma, PrefixCache
+from dg_engine.model import DiffusionGemma
 from dg_engine.policies import EntropyBound
+from dg_engine.prefix_cache import PrefixCache
 from dg_kernels import sampling_statistics
 
 # Far below every capped logit, and finite: minus infinity times a probability of zero would be no number.

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from dg_engine.api import StopReason
 from dg_engine.canvas import BANNED
-from dg_engine.model import DiffusionGemma, PrefixCache
+from dg_engine.model import DiffusionGemma
+from dg_engine.prefix_cache import PrefixCache
 
 
 class Written(NamedTuple):

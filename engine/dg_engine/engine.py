@@ -24,9 +24,10 @@ from dg_engine.causal import Start, behind, write
 from dg_engine.errors import CheckpointError, RequestError
 from dg_engine.hardware import best_device, fastest_dtype
 from dg_engine.infill import Filling, Hole, fill
-from dg_engine.model import DiffusionGemma, PrefixCache
+from dg_engine.model import DiffusionGemma
 from dg_engine.packed import PackedModel, can_pack
 from dg_engine.policies import Denoising, EntropyBound
+from dg_engine.prefix_cache import PrefixCache
 from dg_engine.prefix_store import PrefixStore
 from dg_engine.prompt import encode_prefix
 from dg_engine.settings import read_denoising, read_infill_config

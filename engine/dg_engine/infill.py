@@ -17,8 +17,9 @@ from torch import Tensor
 
 from dg_engine.api import StopReason
 from dg_engine.canvas import Belief, Canvas, Draws, TokenBias, denoise_step, new_canvas
-from dg_engine.model import DiffusionGemma, PrefixCache
+from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising
+from dg_engine.prefix_cache import PrefixCache
 
 HOLE_LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
 

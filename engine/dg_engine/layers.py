@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dg_engine.config import ModelConfig
+from dg_engine.prefix_cache import Seen
 from dg_kernels import canvas_attention, expert_mlp, gated_mlp, rms_norm, rotary
 
 Angles = tuple[Tensor, Tensor]
@@ -72,14 +73,13 @@ class Attention(nn.Module):
         self,
         x: Tensor,
         angles: Angles,
-        key: Tensor,
-        value: Tensor,
-        prefix: tuple[Tensor, Tensor],
+        keys: Tensor,
+        values: Tensor,
         mask: Tensor | None,
     ) -> Tensor:
-        """Attend from [B, C, H] to the prefix and to the given keys and values; returns [B, C, H]."""
+        """Attend from [B, C, H] to keys and values [B, key heads, K, width]; returns [B, C, H]."""
         query = rotary(self.q_norm(self.q_proj(x).unflatten(-1, (-1, self.width))), *angles)
-        return self.o_proj(canvas_attention(query.transpose(1, 2), key, value, *prefix, mask))  # type: ignore[no-any-return]
+        return self.o_proj(canvas_attention(query.transpose(1, 2), keys, values, mask))  # type: ignore[no-any-return]
 
 
 class Router(nn.Module):
@@ -138,7 +138,7 @@ class Layer(nn.Module):
         self,
         x: Tensor,
         angles: Angles,
-        prefix: tuple[Tensor, Tensor],
+        seen: Seen,
         mask: Tensor | None,
         scalar: Tensor,
         read: Rows | None = None,
@@ -151,7 +151,7 @@ class Layer(nn.Module):
         key, value = self.self_attn.keys_and_values(normed, angles)
         if read is not None:
             x, normed, angles, mask = rows_of(read, x, normed, angles, mask)
-        attended = self.self_attn(normed, angles, key, value, prefix, mask)
+        attended = self.self_attn(normed, angles, *seen.joined(key, value), mask)
         x = x + self.post_attention_layernorm(attended)
         return (x + self.feed_forward(x)) * scalar, key, value
 

@@ -19,23 +19,8 @@ from torch.nn import functional
 
 from dg_engine.config import LayerType, ModelConfig
 from dg_engine.layers import Angles, Layer, RMSNorm, Rows, SelfConditioning
+from dg_engine.prefix_cache import PrefixCache, Seen
 from dg_kernels import rotary_angles, soft_cap
-
-
-class PrefixCache(NamedTuple):
-    """Keys and values of an encoded prefix, one [B, key heads, length, head width] tensor per layer."""
-
-    keys: tuple[Tensor, ...]
-    values: tuple[Tensor, ...]
-
-    @property
-    def length(self) -> int:
-        """Encoded tokens."""
-        return self.keys[0].shape[2]
-
-    def truncated(self, length: int) -> PrefixCache:
-        """The cache of the first `length` tokens; a view, nothing is copied."""
-        return PrefixCache(tuple(k[:, :, :length] for k in self.keys), tuple(v[:, :, :length] for v in self.values))
 
 
 class Encoded(NamedTuple):
@@ -122,14 +107,20 @@ class DiffusionGemma(nn.Module):
             extended by the S tokens.
         """
         cache = cache or self.empty_cache(tokens.shape[0])
-        positions = torch.arange(cache.length, cache.length + tokens.shape[1], device=tokens.device)
-        seen, masks = self._seen_by_encoder(cache, tokens.shape[1], tokens.device)
-        hidden, keys, values = self._run(self.embed(tokens), positions, seen, masks, self._encoder_scalars, read)
-        extended = PrefixCache(
-            tuple(torch.cat(pair, dim=2) for pair in zip(cache.keys, keys, strict=True)),
-            tuple(torch.cat(pair, dim=2) for pair in zip(cache.values, values, strict=True)),
-        )
-        return Encoded(hidden, extended)
+        count = tokens.shape[1]
+        positions = torch.arange(cache.length, cache.length + count, device=tokens.device)
+        if torch.is_grad_enabled():
+            masks = self._encoder_masks(cache.length, count, tokens.device)
+            shown = [Seen(*pair) for pair in zip(cache.keys, cache.values, strict=True)]
+            hidden, keys, values = self._run(self.embed(tokens), positions, shown, masks, self._encoder_scalars, read)
+            return Encoded(hidden, PrefixCache(_extended(cache.keys, keys), _extended(cache.values, values)))
+        # One more token sees all that is before it, in sliding layers all that is in the window: that needs no mask.
+        one = count == 1 and self.config.use_bidirectional_attention != "all"
+        masks = Masks(None, None) if one else self._encoder_masks(cache.length, count, tokens.device)
+        cache = cache.with_room(count)
+        seen = self._seen(cache, count, windowed=one)
+        hidden, _, _ = self._run(self.embed(tokens), positions, seen, masks, self._encoder_scalars, read)
+        return Encoded(hidden, cache.grown(count))
 
     def encode_rows(self, tokens: Tensor, cache: PrefixCache, masks: Masks, positions: Tensor) -> Tensor:
         """Run the causal encoder over rows [B, S] that see a cache through masks of their own, and do not extend it.
@@ -137,7 +128,8 @@ class DiffusionGemma(nn.Module):
         Returns:
             Hidden states [B, S, H] after the final norm.
         """
-        return self._run(self.embed(tokens), positions, cache, masks, self._encoder_scalars)[0]
+        seen = [Seen(*pair) for pair in zip(cache.keys, cache.values, strict=True)]
+        return self._run(self.embed(tokens), positions, seen, masks, self._encoder_scalars)[0]
 
     def decode(
         self,
@@ -152,7 +144,7 @@ class DiffusionGemma(nn.Module):
 
         Args:
             canvas: token ids; unknown slots hold noise.
-            cache: the encoded prefix; read, never changed.
+            cache: the encoded prefix; never changed, but the places behind it hold the canvas's keys meanwhile.
             signal: self-conditioning, [B, C, H]: per slot the mean embedding that the previous step predicted, the
                 token's own embedding where it is pinned, zeros where nothing is known; None is zeros everywhere.
             positions: [C] or [B, C]; None continues after the prefix.
@@ -165,10 +157,14 @@ class DiffusionGemma(nn.Module):
         """
         if positions is None:
             positions = torch.arange(cache.length, cache.length + canvas.shape[1], device=canvas.device)
-        windowed = cache if masks is not None else self._windowed(cache)
+        if torch.is_grad_enabled() or masks is not None:
+            shown = cache if masks is not None else self._windowed(cache)
+            seen = [Seen(*pair) for pair in zip(shown.keys, shown.values, strict=True)]
+        else:
+            seen = self._seen(cache.with_room(canvas.shape[1]), canvas.shape[1], windowed=True)
         embedded = self.decoder.self_conditioning(self.embed(canvas), signal)
         scalars = [layer.layer_scalar for layer in self.decoder.layers]
-        hidden, _, _ = self._run(embedded, positions, windowed, masks or Masks(None, None), scalars, read)  # type: ignore[arg-type]
+        hidden, _, _ = self._run(embedded, positions, seen, masks or Masks(None, None), scalars, read)  # type: ignore[arg-type]
         return hidden
 
     @property
@@ -191,7 +187,7 @@ class DiffusionGemma(nn.Module):
         self,
         x: Tensor,
         positions: Tensor,
-        cache: PrefixCache,
+        seen: Sequence[Seen],
         masks: Masks,
         scalars: list[Tensor],
         read: Rows | None = None,
@@ -200,9 +196,8 @@ class DiffusionGemma(nn.Module):
         keys, values = [], []
         for index, layer in enumerate(self.layers):
             kind = self.config.layer_types[index]
-            prefix = cache.keys[index], cache.values[index]
             wanted = read if index + 1 == len(scalars) else None
-            x, key, value = layer(x, angles[kind], prefix, masks.of(kind), scalars[index], wanted)
+            x, key, value = layer(x, angles[kind], seen[index], masks.of(kind), scalars[index], wanted)
             keys.append(key)
             values.append(value)
         return self.decoder.norm(x), keys, values
@@ -219,11 +214,14 @@ class DiffusionGemma(nn.Module):
                 angles[kind] = cosines.to(dtype), sines.to(dtype)
         return angles
 
-    def _seen_by_encoder(self, cache: PrefixCache, new: int, device: torch.device) -> tuple[PrefixCache, Masks]:
-        """One more token sees whatever is before it, in sliding layers what is in its window: that needs no mask."""
-        if new == 1 and self.config.use_bidirectional_attention != "all":
-            return self._windowed(cache), Masks(None, None)
-        return cache, self._encoder_masks(cache.length, new, device)
+    def _seen(self, cache: PrefixCache, places: int, *, windowed: bool) -> list[Seen]:
+        """What each layer sees of a cache that has so many free places; sliding layers only the window, if told so."""
+        start = self._window_start(cache) if windowed else 0
+        layers = range(self.config.num_hidden_layers)
+        return [cache.seen(layer, places, start if self.config.is_sliding(layer) else 0) for layer in layers]
+
+    def _window_start(self, cache: PrefixCache) -> int:
+        return max(0, cache.length - (self.config.window - 1))
 
     def _encoder_masks(self, cached: int, new: int, device: torch.device) -> Masks:
         """Causal, within the window for sliding layers; both ways when the configuration says so."""
@@ -237,7 +235,7 @@ class DiffusionGemma(nn.Module):
 
     def _windowed(self, cache: PrefixCache) -> PrefixCache:
         """The last window - 1 tokens for sliding layers: the same for every slot of the canvas."""
-        start = max(0, cache.length - (self.config.window - 1))
+        start = self._window_start(cache)
         sliding = [self.config.is_sliding(layer) for layer in range(self.config.num_hidden_layers)]
         return PrefixCache(
             tuple(k[:, :, start:] if cut else k for k, cut in zip(cache.keys, sliding, strict=True)),
@@ -248,3 +246,7 @@ class DiffusionGemma(nn.Module):
         # Rounded to the weights' type first, as the checkpoint was trained: 2816 ** 0.5 is 53.0 in bf16, not 53.07.
         weight = self.decoder.embed_tokens.weight
         return torch.tensor(self.config.hidden_size**0.5, dtype=weight.dtype, device=weight.device)
+
+
+def _extended(cached: Sequence[Tensor], new: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return tuple(torch.cat(pair, dim=2) for pair in zip(cached, new, strict=True))

@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from dg_engine.layers import Angles, Layer, Rows, rows_of
 from dg_engine.model import DiffusionGemma
+from dg_engine.prefix_cache import Seen
 from dg_kernels import canvas_attention, rms_norm, rotary
 
 Packed = tuple[Tensor, Tensor, Tensor]
@@ -68,7 +69,7 @@ class PackedLayer:
         self,
         x: Tensor,
         angles: Angles,
-        prefix: tuple[Tensor, Tensor],
+        seen: Seen,
         mask: Tensor | None,
         scalar: Tensor,
         read: Rows | None = None,
@@ -83,7 +84,7 @@ class PackedLayer:
         value = normed[:, :, -key_heads:].transpose(1, 2)
         if read is not None:
             x, query, _, mask = rows_of(read, x, query, angles, mask)
-        attended = functional.linear(canvas_attention(query.transpose(1, 2), key, value, *prefix, mask), self._out)
+        attended = functional.linear(canvas_attention(query.transpose(1, 2), *seen.joined(key, value), mask), self._out)
         x = x + rms_norm(attended, self._after_attention, self._eps)
         return (x + self._feed_forward(x)) * scalar, key, value
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
-from dg_engine.model import PrefixCache
+from dg_engine.prefix_cache import PrefixCache
 
 
 class PrefixStore:

@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from dg_engine.canvas import BANNED, Draws, TokenBias
-from dg_engine.model import DiffusionGemma, PrefixCache
+from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising
+from dg_engine.prefix_cache import PrefixCache
 
 
 def denoise_reference(

@@ -11,15 +11,12 @@ from dg_kernels.canvas_attention.reference import canvas_attention_reference
 from dg_kernels.testing import assert_agrees, random
 
 
-def tensors(
-    batch: int, heads: int, groups: int, prefix: int, canvas: int, width: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+def tensors(batch: int, heads: int, groups: int, prefix: int, canvas: int, width: int) -> tuple[Tensor, Tensor, Tensor]:
+    keys = prefix + canvas
     return (
         0.3 * random(batch, heads, canvas, width),
-        0.3 * random(batch, groups, canvas, width, seed=1),
-        random(batch, groups, canvas, width, seed=2),
-        0.3 * random(batch, groups, prefix, width, seed=3),
-        random(batch, groups, prefix, width, seed=4),
+        0.3 * random(batch, groups, keys, width, seed=1),
+        random(batch, groups, keys, width, seed=2),
     )
 
 
@@ -36,31 +33,32 @@ def test_agrees_with_the_reference(heads: int, groups: int, prefix: int, canvas:
     assert_agrees(canvas_attention(*given, mask), canvas_attention_reference(*given, mask), terms=prefix + canvas)
 
 
+def test_keys_may_be_part_of_a_longer_buffer() -> None:
+    query, keys, values = tensors(1, 4, 2, 9, 4, 16)
+    long_keys, long_values = (torch.cat((one, random(1, 2, 20, 16)), dim=2)[:, :, :13] for one in (keys, values))
+    assert_agrees(canvas_attention(query, long_keys, long_values), canvas_attention(query, keys, values), terms=13)
+
+
 @pytest.mark.parametrize(("heads", "groups"), [(1, 1), (4, 2), (6, 1)])
 @pytest.mark.parametrize("prefix", [0, 5])
 @pytest.mark.parametrize("masked", [False, True])
 def test_the_gradient_is_that_of_the_reference(heads: int, groups: int, prefix: int, masked: bool) -> None:
-    given = [tensor.double().requires_grad_() for tensor in tensors(2, heads, groups, prefix, 7, 16)]
+    query, keys, values = (one.double().requires_grad_() for one in tensors(2, heads, groups, prefix, 7, 16))
     mask = None
     if masked:
         mask = random(2, 7, prefix + 7, seed=5) > 0
         mask[..., -1] = True
     weight = random(2, 7, heads * 16, seed=6).double()
-    query, key, value, prefix_key, prefix_value = given
-    mixed = canvas_attention(query, key, value, prefix_key, prefix_value, mask)
-    found = torch.autograd.grad((mixed * weight).sum(), given)
-    wanted = torch.autograd.grad((_in_double(given, mask) * weight).sum(), given)
+    given = query, keys, values
+    found = torch.autograd.grad((canvas_attention(*given, mask) * weight).sum(), given)
+    wanted = torch.autograd.grad((_in_double(*given, mask) * weight).sum(), given)
     for ours, theirs in zip(found, wanted, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
 
-def _in_double(given: list[Tensor], mask: Tensor | None) -> Tensor:
+def _in_double(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None) -> Tensor:
     """The reference's sum in one expression that keeps fp64 and its gradient."""
-    query, key, value, prefix_key, prefix_value = given
-    group = query.shape[1] // key.shape[1]
-    keys, values = (
-        torch.cat(pair, dim=2).repeat_interleave(group, 1) for pair in ((prefix_key, key), (prefix_value, value))
-    )
+    keys, values = (one.repeat_interleave(query.shape[1] // one.shape[1], 1) for one in (keys, values))
     scores = query @ keys.mT
     if mask is not None:
         scores = scores.masked_fill(~mask[:, None], float("-inf"))
@@ -74,22 +72,21 @@ def test_training_and_inference_agree() -> None:
 
 
 def test_a_row_that_sees_nothing_has_a_finite_gradient() -> None:
-    query, *others = (tensor.requires_grad_() for tensor in tensors(1, 2, 1, 0, 3, 8))
+    query, keys, values = (tensor.requires_grad_() for tensor in tensors(1, 2, 1, 0, 3, 8))
     mask = torch.ones(1, 3, 3, dtype=torch.bool)
     mask[:, 2] = False
-    key, value, prefix_key, prefix_value = others
-    mixed = canvas_attention(query, key, value, prefix_key, prefix_value, mask)
-    gradients = torch.autograd.grad(mixed[:, :2].sum(), (query, key, value))
+    mixed = canvas_attention(query, keys, values, mask)
+    gradients = torch.autograd.grad(mixed[:, :2].sum(), (query, keys, values))
     assert all(bool(gradient.isfinite().all()) for gradient in gradients)
 
 
 def test_a_masked_key_has_no_influence() -> None:
-    query, key, value, prefix_key, prefix_value = tensors(1, 2, 1, 5, 3, 8)
+    query, keys, values = tensors(1, 2, 1, 5, 3, 8)
     mask = torch.ones(1, 3, 8, dtype=torch.bool)
     mask[..., 2] = False
-    before = canvas_attention(query, key, value, prefix_key, prefix_value, mask)
-    prefix_value[:, :, 2] = 1e6
-    assert torch.equal(canvas_attention(query, key, value, prefix_key, prefix_value, mask), before)
+    before = canvas_attention(query, keys, values, mask)
+    values[:, :, 2] = 1e6
+    assert torch.equal(canvas_attention(query, keys, values, mask), before)
 
 
 def test_heads_that_do_not_divide_and_a_mask_of_another_width_are_refused() -> None:

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from dg_engine.model import DiffusionGemma, PrefixCache
+from dg_engine.model import DiffusionGemma
+from dg_engine.prefix_cache import PrefixCache
 from dg_engine.training.batches import Batch, Canvases, Chunks, Middles, noised
 from dg_engine.training.spans import longest_hole
 from dg_engine.training.views import View, canvas_view, middle_view

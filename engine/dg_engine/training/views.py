@@ -12,7 +12,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from dg_engine.config import ModelConfig
-from dg_engine.model import Masks, PrefixCache
+from dg_engine.model import Masks
+from dg_engine.prefix_cache import PrefixCache
 from dg_engine.training.batches import Canvases, Middles
 
 
