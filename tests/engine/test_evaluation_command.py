@@ -126,6 +126,7 @@ WRONG = {
     "nothing": (["--cases", "0"], "nothing to measure"),
     "no system": (["--systems", "guess"], "guess: is no system"),
     "no gate": (["--update"], "--update belongs to --gate"),
+    "not the model that ships": (["--gate", "--update", "--model", "absent"], "the gate is of the model that ships"),
 }
 
 

@@ -41,13 +41,14 @@ class Resamples:
         drawn = total > 0  # a resample may have missed all projects in which anything is known
         return _middle((weights[drawn] @ values[known]) / total[drawn])
 
-    def quantile(self, values: Array, share: float) -> Interval:
-        """The 95 % interval of a quantile of [N, K] values, K of each case."""
-        weights = np.repeat(self._weights, values.shape[1], axis=1)
+    def quantiles(self, values: Array, shares: Sequence[float]) -> list[Interval]:
+        """The 95 % intervals of quantiles of [N, K] values, K of each case."""
         order = values.ravel().argsort()
-        running = weights[:, order].cumsum(axis=1)
-        first = (running >= share * running[:, -1:]).argmax(axis=1)
-        return _middle(values.ravel()[order][first])
+        ordered, found = values.ravel()[order], np.empty((_RESAMPLES, len(shares)))
+        for number, weights in enumerate(self._weights):  # one at a time: all together are gigabytes
+            running = np.repeat(weights, values.shape[1])[order].cumsum()
+            found[number] = ordered[np.searchsorted(running, running[-1] * np.asarray(shares))]
+        return [_middle(column) for column in found.T]
 
 
 def mean_interval(values: Sequence[float], projects: Sequence[str], seed: int = 0) -> Interval:

@@ -86,6 +86,8 @@ def evaluate(
     """
     if update and not gate:
         raise click.UsageError("--update belongs to --gate")
+    if update and (model or adapter):
+        raise click.UsageError("the gate is of the model that ships: --update takes no other")
     if gate:
         _gate(load_engine(model, adapter, threads=threads), update=update)
         return

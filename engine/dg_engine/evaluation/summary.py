@@ -88,9 +88,10 @@ def _group(outcomes: list[Outcome]) -> Group:
 def _figures(cases: list[list[Outcome]], resamples: Resamples) -> Figures:
     figures = _means({name: _values(of, cases) for name, of in METRICS.items()}, resamples)
     times = np.array([[one.milliseconds for one in seeds] for seeds in cases])
-    for name, share in QUANTILES.items():
-        value = float(np.quantile(times, share, method="inverted_cdf"))
-        figures[name] = Figure(value, *resamples.quantile(times, share))
+    values = np.quantile(times, list(QUANTILES.values()), method="inverted_cdf")
+    intervals = resamples.quantiles(times, list(QUANTILES.values()))
+    for name, value, interval in zip(QUANTILES, values, intervals, strict=True):
+        figures[name] = Figure(float(value), *interval)
     return figures
 
 
