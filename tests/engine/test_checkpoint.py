@@ -65,7 +65,7 @@ def test_an_unknown_tensor_is_refused(directory: Path) -> None:
 
 def test_integer_weights_are_refused(directory: Path) -> None:
     edit_tensors(directory, lambda tensors: tensors.update({NAME: torch.zeros(40, 32, dtype=torch.int8)}))
-    assert "expected floating-point weights, found torch.int8" in refusal(directory)
+    assert "expected floating-point weights, found I8" in refusal(directory)
 
 
 def test_vision_weights_and_a_head_are_skipped(directory: Path) -> None:

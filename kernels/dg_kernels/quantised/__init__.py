@@ -75,7 +75,7 @@ def _nibbles(packed: Tensor) -> Tensor:
 
 
 def _packed(codes: Tensor) -> Tensor:
-    even, odd = codes.to(torch.uint8).unflatten(-1, (-1, 2)).unbind(-1)
+    even, odd = codes.to(torch.uint8).reshape(*codes.shape[:-1], -1, 2).unbind(-1)
     return even | odd << 4
 
 
@@ -93,4 +93,4 @@ def _grouped(matrix: Tensor, scale: Tensor) -> Tensor:
         raise ValueError(
             f"scale must be [..., N or 1, groups of equal width] for {list(matrix.shape)}, not {list(scale.shape)}"
         )
-    return matrix.unflatten(-1, (groups, -1))
+    return matrix.reshape(*matrix.shape[:-1], groups, -1)

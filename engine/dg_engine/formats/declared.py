@@ -1,0 +1,75 @@
+"""What a checkpoint says of its own quantisation, in `config.json` or in ModelOpt's `hf_quant_config.json`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from dg_engine.errors import CheckpointError
+
+_MODELOPT = {"FP8": "fp8", "NVFP4": "nvfp4"}
+
+
+def declared_formats(directory: Path) -> frozenset[str] | None:
+    """The formats that the checkpoint says it uses, of fp8, nvfp4 and int4; None if it says nothing.
+
+    Raises:
+        CheckpointError: a format that cannot be read, or a description that cannot be understood.
+    """
+    path = directory / "config.json"
+    stated = _json(path).get("quantization_config")
+    if stated is None and (path := directory / "hf_quant_config.json").exists():
+        stated = _json(path).get("quantization", {}) | {"quant_method": "modelopt"}
+    if stated is None:
+        return None
+    try:
+        method = stated["quant_method"]
+        if method == "modelopt":
+            return frozenset(_modelopt(path, stated))
+        if method == "compressed-tensors":
+            return frozenset(_group(path, group["weights"]) for group in stated["config_groups"].values())
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: quantization_config: cannot be understood ({error!r})") from error
+    raise CheckpointError(f"{path}: quant_method: expected compressed-tensors or modelopt, found {method!r}")
+
+
+def _modelopt(path: Path, stated: Mapping[str, Any]) -> Iterator[str]:
+    algorithm = stated["quant_algo"]
+    if algorithm == "MIXED_PRECISION":
+        algorithms = {layer["quant_algo"] for layer in stated["quantized_layers"].values()}
+    else:
+        algorithms = {algorithm}
+    for each in sorted(algorithms):
+        if each not in _MODELOPT:
+            raise CheckpointError(f"{path}: quant_algo: expected {' or '.join(_MODELOPT)}, found {each!r}")
+        yield _MODELOPT[each]
+
+
+def _group(path: Path, weights: Mapping[str, Any]) -> str:
+    """The format of one of compressed-tensors' groups of layers."""
+    strategy = weights["strategy"]
+    match weights["type"], weights["num_bits"], weights.get("symmetric", True):
+        case "float", 4, True if weights["group_size"] == 16:
+            return "nvfp4"
+        case "float", 8, True if strategy in ("tensor", "channel"):
+            return "fp8"
+        case "int", 4, True if strategy in ("group", "channel"):
+            return "int4"
+    described = ", ".join(
+        f"{key} {weights.get(key)!r}" for key in ("type", "num_bits", "strategy", "group_size", "symmetric")
+    )
+    raise CheckpointError(
+        f"{path}: weights: expected NVFP4, FP8 with a scale for a tensor or a row, or symmetric INT4, found {described}"
+    )
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: is not readable JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {type(value).__name__}")
+    return value

@@ -1,0 +1,133 @@
+"""Where each of the parameters comes from: decided from headers alone, so a bad checkpoint is refused unread."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dg_engine.config import ModelConfig, read_config
+from dg_engine.errors import CheckpointError
+from dg_engine.formats.declared import declared_formats
+from dg_engine.formats.encodings import Encoded, recognise
+from dg_engine.formats.headers import Stored, read_headers
+from dg_engine.formats.places import DECODER, ENCODER, Place, Role, is_skipped, meaning
+from dg_engine.model import DiffusionGemma
+
+_DTYPES = {"F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
+
+
+class Source(NamedTuple):
+    """A parameter, or a part of one, and how it is stored."""
+
+    place: Place
+    encoded: Encoded
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """A checkpoint that has been found whole."""
+
+    config: ModelConfig
+    model: DiffusionGemma
+    """Without data: every parameter is on the meta device."""
+    parameters: Mapping[str, Tensor]
+    """The model's state, without data."""
+    sources: Mapping[str, tuple[Source, ...]]
+    """For every parameter."""
+    unread: tuple[Stored, ...]
+    """What the text model has no use for: vision, a head beside the embedding, scales of activations."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the embedding as it is stored; bf16 if that is quantised."""
+        (embedding,) = self.sources[DECODER + "embed_tokens.weight"]
+        return _DTYPES.get(embedding.encoded.values.dtype, torch.bfloat16)
+
+
+def read_plan(directory: Path) -> Plan:
+    """Find out how a checkpoint is stored, from `config.json` and the headers of its files.
+
+    Raises:
+        CheckpointError: something is missing, malformed, truncated, stored twice or in an unknown way; names file and
+            tensor.
+    """
+    config = read_config(directory)
+    with torch.device("meta"):
+        model = DiffusionGemma(config)
+    parameters = model.state_dict()
+    parts, unread = _parts(read_headers(directory), parameters)
+    sources = [Source(place, recognise(tensors, place.shape(parameters[place.parameter]))) for place, tensors in parts]
+    _check_declared(directory, sources)
+    return Plan(
+        config=config,
+        model=model,
+        parameters=parameters,
+        sources=_by_parameter(directory, sources, parameters),
+        unread=tuple(unread),
+    )
+
+
+def _parts(
+    headers: Mapping[str, Stored], parameters: Mapping[str, Tensor]
+) -> tuple[list[tuple[Place, dict[Role, Stored]]], list[Stored]]:
+    """What is stored for each place, and what for none."""
+    parts: defaultdict[Place, dict[Role, Stored]] = defaultdict(dict)
+    unread = []
+    for name, stored in headers.items():
+        if is_skipped(name):
+            unread.append(stored)
+            continue
+        meant = meaning(name, parameters)
+        if meant is None:
+            raise stored.refused(f"config.json has no place for it, found {list(stored.shape)}")
+        if meant.role == "activation":
+            unread.append(stored)
+        else:
+            # The encoder's copy of a weight that it shares comes second.
+            parts[meant.place].setdefault(meant.role, stored)
+    return list(parts.items()), unread
+
+
+def _check_declared(directory: Path, sources: list[Source]) -> None:
+    declared = declared_formats(directory)
+    if declared is None:
+        return
+    for _, encoded in sources:
+        if encoded.format not in declared | {"plain"}:
+            said = " and ".join(sorted(declared))
+            raise encoded.values.refused(f"config.json says {said}, found {encoded.format}")
+
+
+def _by_parameter(
+    directory: Path, sources: list[Source], parameters: Mapping[str, Tensor]
+) -> dict[str, tuple[Source, ...]]:
+    """The sources of every parameter, which must cover it exactly once."""
+    grouped: defaultdict[str, list[Source]] = defaultdict(list)
+    covered: dict[Place, Stored] = {}
+    for source in sources:
+        grouped[source.place.parameter].append(source)
+        for cell in source.place.cells(parameters[source.place.parameter]):
+            if cell in covered:
+                raise source.encoded.values.refused(f"is stored twice, also as {covered[cell].name}")
+            covered[cell] = source.encoded.values
+    found, missing = {}, []
+    for name, parameter in parameters.items():
+        # A checkpoint without the encoder's own scalars means the decoder's.
+        owner = name if name in grouped else DECODER + name.removeprefix(ENCODER)
+        if owner not in grouped:
+            missing.append(Place(name))
+            continue
+        missing += [cell for cell in Place(owner).cells(parameter) if cell not in covered]
+        found[name] = tuple(grouped[owner])
+    if missing:
+        expected = list(missing[0].shape(parameters[missing[0].parameter]))
+        raise CheckpointError(
+            f"{directory}: {missing[0]}: expected {expected}, found none ({len(missing)} tensors are missing)"
+        )
+    return found
