@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from pathlib import Path
@@ -84,7 +84,7 @@ SHAPES: dict[str, ModelConfig] = {
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<|file|>", "<|suffix|>", "<|middle|>")
 
 
-def tiny_tokenizer(vocab_size: int = 320) -> Tokenizer:
+def tiny_tokenizer(vocab_size: int = 320, special_tokens: Sequence[str] = SPECIAL_TOKENS) -> Tokenizer:
     """A byte-level tokenizer with a few merges, learnt from this file."""
     backend = Tokenizer(models.BPE())
     words = Regex(r"\r?\n[ \t]*|[ _]?\p{L}+|\s+|.")
@@ -94,7 +94,7 @@ def tiny_tokenizer(vocab_size: int = 320) -> Tokenizer:
     backend.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size,
-        special_tokens=list(SPECIAL_TOKENS),
+        special_tokens=list(special_tokens),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -16,7 +17,6 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from rich.console import Console
-from safetensors.numpy import save_file
 
 from dg_engine.errors import EngineError
 from dg_engine.testing import tiny_tokenizer
@@ -29,7 +29,7 @@ from dg_engine.training.gathering import Progress
 from dg_engine.training.mixture import kept_shares, read_shares
 from dg_engine.training.prepare import Recipe, load_prepared, prepare
 from dg_engine.training.sources import Document, Splits, read_sources
-from dg_engine.training.tokenizer_training import save_tokenizer
+from dg_engine.training.tokenizer_training import SPECIAL_TOKENS, save_tokenizer, with_special_tokens
 
 MIT = "Permission is hereby granted, free of charge, to any person obtaining a copy of this software"
 VOCABULARY = 600
@@ -296,30 +296,20 @@ def test_shares_are_read_as_weights_and_wrong_ones_are_refused_by_name() -> None
             read_shares([wrong])
 
 
-def test_a_corpus_of_the_first_format_is_read_as_it_is(tmp_path: Path) -> None:
-    backend = tiny_tokenizer(VOCABULARY)
-    save_tokenizer(backend, tmp_path)
-    tokenizer = Tokenizer(backend)
-    for split, seed in (("train", 1), ("validation", 2)):
-        texts = [["own", f"{split}/{number}.py", module(seed * 10 + number)] for number in range(3)]
-        (tmp_path / f"documents-{split}.jsonl").write_bytes(b"".join(msgspec.json.encode(one) + b"\n" for one in texts))
-        arrays = encode_split((Document(*one) for one in texts), tokenizer)
-        save_file(
-            {name: array for name, array in arrays.items() if name != "language"}, tmp_path / f"{split}.safetensors"
-        )
-    record = {"name": "own", "version": "1", "licence": "MIT", "split": "train", "files": 3, "bytes": 1}
-    manifest = {"settings": {"benchmarks": []}, "projects": [{**record, "dropped": {}, "sha256": ""}], "refused": []}
-    (tmp_path / "manifest.json").write_bytes(msgspec.json.encode(manifest))
-    prepared = load_prepared(tmp_path)
-    assert tokenizer.decode(prepared.train.tokens(1).tolist()) == module(11)
-    assert [one.path for one in documents(tmp_path, "validation")] == [f"validation/{number}.py" for number in range(3)]
-    shown = CliRunner().invoke(corpus, ["show", str(tmp_path)], catch_exceptions=False)
-    assert "own" in shown.output
-    before = contents(tmp_path)
-    with pytest.raises(EngineError, match="first format"):
-        build(tmp_path, recipe([str(folder(tmp_path.with_name("sources"), {"a.py": module(1)}))]))
-    assert contents(tmp_path) == before
-    assert CliRunner().invoke(corpus, ["show", str(tmp_path), "--project", "own"]).exit_code == 1
+def test_a_corpus_takes_the_vocabulary_of_a_checkpoint_and_adds_the_marks_that_it_lacks(
+    sources: list[str], tmp_path: Path
+) -> None:
+    older = tmp_path / "older"
+    trained = tiny_tokenizer(VOCABULARY, special_tokens=SPECIAL_TOKENS[:4])
+    save_tokenizer(trained, older)
+    build(tmp_path / "corpus", replace(recipe(sources), tokenizer=older))
+    adopted = load_prepared(tmp_path / "corpus").tokenizer
+    assert adopted.vocab_size == VOCABULARY
+    before = {token: place for token, place in trained.get_vocab().items() if place < VOCABULARY - 2}
+    assert before.items() <= adopted.backend.get_vocab().items()
+    assert [adopted.special_id(token) for token in SPECIAL_TOKENS[4:]] == [VOCABULARY - 2, VOCABULARY - 1]
+    assert adopted.decode(adopted.encode("def f(a):\n    return a\n")) == "def f(a):\n    return a\n"
+    assert with_special_tokens(adopted.backend).get_vocab() == adopted.backend.get_vocab()
 
 
 def test_the_split_is_the_same_in_one_shard_and_in_several(tmp_path: Path) -> None:

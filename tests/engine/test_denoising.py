@@ -15,8 +15,8 @@ from dg_engine import checkpoint
 from dg_engine.canvas import Canvas, SeededDraws, TokenBias, denoise_step, new_canvas
 from dg_engine.infill import Filling, Hole, fill
 from dg_engine.model import DiffusionGemma
-from dg_engine.prefix_cache import PrefixCache
 from dg_engine.policies import Denoising, EntropyBound, LinearTemperature, NeverStop, StableAndConfident
+from dg_engine.prefix_cache import PrefixCache
 from dg_engine.reference import denoise_reference
 from dg_engine.testing import SHAPES, TINY, tiny_model
 from dg_kernels.sampling.reference import sampling_statistics_reference

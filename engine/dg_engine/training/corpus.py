@@ -1,13 +1,10 @@
 """What a corpus directory holds, and the manifest that says where each document came from.
 
-    manifest.json            written last, so that what it names is whole
-    tokenizer.json           with its `tokenizer_config.json`
-    wheels/                  what the package index gave
-    projects/SPLIT/NAME.*    the chosen documents of a project, their sketches, and `.json` once it is finished
-    shards/SPLIT/NAME.safetensors   the same as tokens
-
-A directory of the first format has one `documents-SPLIT.jsonl` and one `SPLIT.safetensors` instead. It is read alike,
-and never written to.
+manifest.json            written last, so that what it names is whole
+tokenizer.json           with its `tokenizer_config.json`
+wheels/                  what the package index gave
+projects/SPLIT/NAME.*    the chosen documents of a project, their sketches, and `.json` once it is finished
+shards/SPLIT/NAME.safetensors   the same as tokens
 """
 
 from __future__ import annotations
@@ -22,7 +19,7 @@ from dg_engine.errors import EngineError
 from dg_engine.training.projects import Split
 from dg_engine.training.sources import Document, SourceKind
 
-Settings = dict[str, int | float | list[str] | dict[str, float]]
+Settings = dict[str, int | float | str | list[str] | dict[str, float]]
 
 
 class ProjectRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,14 +34,14 @@ class ProjectRecord(msgspec.Struct, frozen=True, kw_only=True):
     dropped: dict[str, int]
     """How many files were left out for each reason; their names are in the project's own record."""
     sha256: str
-    """Of the file of its documents; in the first format, of their texts."""
+    """Of the file of its documents."""
     tokens: int = 0
     """Of the documents that are long enough to learn from."""
     source: SourceKind = "index"
     languages: dict[str, int] = {}
     """Tokens in each language."""
     shard: str = ""
-    """What its shard was made from, as a digest; empty in the first format."""
+    """What its shard was made from, as a digest."""
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +58,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     projects: list[ProjectRecord]
     refused: list[Refused]
     tokenizer: str = ""
-    """SHA-256 of `tokenizer.json`; empty in the first format."""
+    """SHA-256 of `tokenizer.json`."""
     kept: dict[str, float] = {}
     """The share of each language's training documents that is in the shards; below 1 where there was too much of it."""
 
@@ -82,21 +79,12 @@ def read_manifest(directory: Path) -> Manifest:
         raise EngineError(f"{directory}/manifest.json: {error}; run `dg-engine corpus build` first") from error
 
 
-def is_of_first_format(directory: Path) -> bool:
-    """Whether a directory was made before there were shards."""
-    return (directory / "train.safetensors").exists()
-
-
 def documents(directory: Path, split: Split) -> Iterator[Document]:
     """The documents of a split, in the order of the manifest.
 
     Raises:
         EngineError: there is no corpus.
     """
-    whole = directory / f"documents-{split}.jsonl"
-    if whole.exists():
-        yield from read_documents(whole)
-        return
     for record in read_manifest(directory).of(split):
         yield from read_documents(project_file(directory, split, record.name, ".jsonl"))
 

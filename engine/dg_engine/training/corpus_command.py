@@ -39,6 +39,7 @@ def corpus() -> None:
 @click.option(
     "--vocabulary", type=click.IntRange(512, 65_536), default=SHAPES["small"].config.vocab_size, show_default=True
 )
+@click.option("--tokenizer", type=_FOLDER, help="Take the vocabulary of this checkpoint, to train it further.")
 @click.option(
     "--share",
     "shares",
@@ -61,6 +62,7 @@ def build(
     sources: tuple[str, ...],
     directory: Path,
     vocabulary: int,
+    tokenizer: Path | None,
     shares: tuple[str, ...],
     held_out: tuple[str, ...],
     validation: tuple[str, ...],
@@ -75,6 +77,7 @@ def build(
     recipe = Recipe(
         sources=read_sources(sources or (DEFAULT,), Splits(validation=validation, held_out=held_out)),
         vocabulary=vocabulary,
+        tokenizer=tokenizer,
         shares=read_shares(shares),
         benchmarks=benchmarks,
         max_project_bytes=project_bytes,
@@ -104,8 +107,6 @@ def show(directory: Path, project: str | None) -> None:
     if found is None:
         raise click.ClickException(f"{directory}: has no project {project}")
     record = project_file(directory, found.split, found.name, ".json")
-    if not record.exists():
-        raise click.ClickException(f"{directory}: is of the first format, which does not name the files left out")
     console.print(dropped_table(msgspec.json.decode(record.read_bytes(), type=Gathered).dropped))
 
 

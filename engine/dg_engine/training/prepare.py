@@ -25,7 +25,6 @@ from dg_engine.training.corpus import (
     Refused,
     Settings,
     digest,
-    is_of_first_format,
     read_manifest,
     shard_file,
     write_json,
@@ -38,7 +37,7 @@ from dg_engine.training.mixture import PYTHON_ALONE, Mixture, kept_shares
 from dg_engine.training.projects import Split
 from dg_engine.training.selection import MAX_PROJECT_BYTES, MAX_TEST_SHARE, Rules
 from dg_engine.training.sources import Source
-from dg_engine.training.tokenizer_training import save_tokenizer, train_tokenizer
+from dg_engine.training.tokenizer_training import save_tokenizer, train_tokenizer, with_special_tokens
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,6 +46,9 @@ class Recipe:
 
     sources: Sequence[Source]
     vocabulary: int
+    """Tokens to learn."""
+    tokenizer: Path | None = None
+    """A checkpoint whose vocabulary is taken instead: what is to be trained further must keep its own."""
     shares: Mapping[str, float] = field(default_factory=lambda: PYTHON_ALONE)
     """Of each language in the training split's bytes; files in others are not looked at."""
     benchmarks: Sequence[Path] = ()
@@ -61,6 +63,7 @@ class Recipe:
             "benchmarks": sorted(path.name for path in self.benchmarks),
             "shares": dict(self.shares),
             "vocabulary": self.vocabulary,
+            "tokenizer": "" if self.tokenizer is None else self.tokenizer.name,
         }
 
 
@@ -72,17 +75,16 @@ class Prepared(NamedTuple):
     validation: EncodedSplit
 
 
+# What the vocabulary was learnt from, as a digest.
+_VOCABULARY = "vocabulary.json"
+
+
 def prepare(directory: Path, recipe: Recipe, report: Report) -> Manifest:
     """Make whatever of a corpus is missing.
 
     Raises:
-        EngineError: there is nothing to learn from, a source or a benchmark cannot be read, or the directory holds a
-            corpus of the first format.
+        EngineError: there is nothing to learn from, or a source, a benchmark or a vocabulary cannot be read.
     """
-    if is_of_first_format(directory):
-        raise EngineError(
-            f"{directory}: holds a corpus of the first format; choose another directory (move its wheels there)"
-        )
     fetched, missing = _fetch(recipe.sources, directory / "wheels", report)
     benchmarks = Benchmarks.read(recipe.benchmarks)
     rules = Rules(languages=frozenset(recipe.shares), max_bytes=recipe.max_project_bytes, benchmarks=benchmarks)
@@ -93,7 +95,11 @@ def prepare(directory: Path, recipe: Recipe, report: Report) -> Manifest:
         (Counter(one.bytes) for one in gathered if one.project and one.project.split == "train"), Counter[str]()
     )
     mixture = Mixture(kept_shares(sizes, recipe.shares))
-    _learn_vocabulary(directory, projects, mixture, recipe.vocabulary, report)
+    if recipe.tokenizer is None:
+        _learn_vocabulary(directory, projects, mixture, recipe.vocabulary, report)
+    else:
+        (directory / _VOCABULARY).unlink(missing_ok=True)
+        save_tokenizer(with_special_tokens(Tokenizer.load(recipe.tokenizer).backend), directory)
     manifest = Manifest(
         settings=recipe.settings(),
         projects=_encode(directory, projects, mixture, report),
@@ -106,15 +112,12 @@ def prepare(directory: Path, recipe: Recipe, report: Report) -> Manifest:
 
 
 def load_prepared(directory: Path) -> Prepared:
-    """Open what `prepare` made, or what the first format holds.
+    """Open what `prepare` made.
 
     Raises:
         EngineError: something is missing, malformed, or of another build than the manifest.
     """
     tokenizer = Tokenizer.load(directory)
-    if is_of_first_format(directory):
-        train, validation = (EncodedSplit.load(directory / f"{split}.safetensors") for split in ("train", "validation"))
-        return Prepared(tokenizer, train, validation)
     manifest = read_manifest(directory)
     if manifest.tokenizer != _tokenizer_digest(directory):
         raise EngineError(
@@ -149,7 +152,7 @@ def _learn_vocabulary(
 ) -> None:
     """Have the vocabulary of the training split in `tokenizer.json`."""
     training = [one for one in projects if one.split == "train"]
-    made_from = directory / "vocabulary.json"
+    made_from = directory / _VOCABULARY
     key = digest([__version__, size, mixture.kept, [[one.name, one.sha256] for one in training]])
     if (directory / "tokenizer.json").exists() and made_from.exists() and json.loads(made_from.read_bytes()) == key:
         report(Progress("vocabulary", 1, 1, f"{size:,} tokens, there already"))
