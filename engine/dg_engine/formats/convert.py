@@ -1,0 +1,228 @@
+"""A checkpoint written anew with fewer bits, one matrix at a time, in the layout of compressed-tensors.
+
+The experts alone, or with them the dense MLPs and attention. Embedding, router and self-conditioning stay as they are:
+in eight bits the embedding, which is also the head, flattens the tail of the distribution, and denoising stalls.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from dg_engine.errors import CheckpointError
+from dg_engine.formats.encodings import Fetch
+from dg_engine.formats.headers import INDEX, Stored, reading
+from dg_engine.formats.places import Place
+from dg_engine.formats.plan import Plan, Source, read_plan
+from dg_engine.formats.schemes import SCHEMES, Scheme
+
+SHARD_BYTES = 4 * 2**30
+"""A file is closed when it holds this much; so much memory the conversion takes beside a few matrices."""
+
+_ALONE = ("self_conditioning", "router", "embed_tokens", "lm_head", "vision_tower", "embed_vision")
+_WITH_ALL = ("self_attn", "mlp")
+_TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
+"""Multiplied as one matrix by servers, which then want one scale over all of them."""
+
+
+def quantise(
+    source: Path,
+    target: Path,
+    format_: str,
+    *,
+    everything: bool = False,
+    report: Callable[[int, int], None] = lambda done, of: None,
+) -> None:
+    """Write a checkpoint that holds the matrices of another in fewer bits.
+
+    Args:
+        source: a checkpoint that is not quantised.
+        target: a directory that does not exist; it appears when it is whole.
+        format_: nvfp4, fp8 or int4.
+        everything: dense MLPs and attention too.
+        report: told how many of how many tensors are done.
+
+    Raises:
+        CheckpointError: the source is malformed or already quantised, a matrix's width does not suit the format, or the
+            target exists.
+    """
+    scheme = SCHEMES[format_]
+    if target.exists():
+        raise CheckpointError(f"{target}: exists; name a directory that does not")
+    plan = read_plan(source)
+    chosen = _chosen(plan, scheme, everything=everything)
+    count = _count(plan, chosen)
+    with _appearing(target) as partial, reading("cpu") as fetch:
+        shards = _Shards(partial)
+        for done, tensors in enumerate(_tensors(plan, chosen, scheme, fetch), 1):
+            shards.add(tensors)
+            report(done, count)
+        shards.close()
+        _write_rest(source, partial, scheme.described(_ignored(everything=everything)))
+
+
+@contextmanager
+def _appearing(target: Path) -> Iterator[Path]:
+    """A directory beside the target, which becomes the target if all goes well and goes if not."""
+    partial = target.with_name(target.name + ".partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.replace(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _chosen(plan: Plan, scheme: Scheme, *, everything: bool) -> set[str]:
+    """The parameters that are written anew."""
+    chosen = set()
+    for name, sources in plan.sources.items():
+        for place, encoded in sources:
+            if encoded.format != "plain":
+                raise encoded.values.refused(f"is {encoded.format} already; quantise the checkpoint that it came from")
+            if _is_wanted(name, everything=everything):
+                if encoded.shape[-1] % scheme.group:
+                    raise encoded.values.refused(f"{encoded.shape[-1]} columns are not groups of {scheme.group}")
+                chosen.add(place.parameter)
+    return chosen
+
+
+def _is_wanted(name: str, *, everything: bool) -> bool:
+    parts = name.split(".")
+    if "experts" in parts:
+        return True
+    return everything and name.endswith("_proj.weight") and not set(parts).isdisjoint(_WITH_ALL)
+
+
+def _ignored(*, everything: bool) -> list[str]:
+    return [f"re:.*{name}.*" for name in (_ALONE if everything else (*_ALONE, *_WITH_ALL))]
+
+
+def _count(plan: Plan, chosen: set[str]) -> int:
+    """Of the tensors and matrices that `_tensors` goes through."""
+    matrices = sum(len(list(Place(name).cells(plan.parameters[name]))) for name in chosen)
+    return matrices + len(list(_kept(plan, chosen)))
+
+
+def _tensors(plan: Plan, chosen: set[str], scheme: Scheme, fetch: Fetch) -> Iterator[dict[str, Tensor]]:
+    """What each matrix or other tensor becomes, in turn."""
+    for name in sorted(chosen):
+        largest: dict[str, Tensor] = {}
+        for source in plan.sources[name]:
+            stored = fetch(source.encoded.values)
+            for place in source.place.cells(plan.parameters[name]):
+                matrix = _part(stored, source, place)
+                group = _group(place)
+                if group not in largest:
+                    largest[group] = _largest_together(plan, place, fetch)
+                written = scheme.write(matrix, largest[group])
+                stem = str(place).removesuffix("weight")
+                yield {stem + end: tensor.contiguous() for end, tensor in written.items()}
+    for kept in _kept(plan, chosen):
+        yield {kept.name: fetch(kept)}
+
+
+def _kept(plan: Plan, chosen: set[str]) -> Iterator[Stored]:
+    """What is copied as it is; the encoder's scalars may be the decoder's, which are copied once."""
+    copied = {
+        source.encoded.values.name: source.encoded.values
+        for name, sources in plan.sources.items()
+        if name not in chosen
+        for source in sources
+    }
+    yield from copied.values()
+    yield from plan.unread
+
+
+def _part(stored: Tensor, source: Source, place: Place) -> Tensor:
+    """The matrix at `place` within a stored tensor that covers it."""
+    expert = place.expert if source.place.expert is None else None
+    half = place.half if source.place.half is None else None
+    return place._replace(expert=expert, half=half).of(stored)
+
+
+def _group(place: Place) -> str:
+    """The name that matrices share if they are multiplied together."""
+    name = str(place)
+    return name if place.half is None else name.replace("gate_proj", "up_proj")
+
+
+def _largest_together(plan: Plan, place: Place, fetch: Fetch) -> Tensor:
+    """The largest magnitude in a matrix and in those that are multiplied together with it."""
+    found = [
+        _part(fetch(source.encoded.values), source, cell).abs().max().float()
+        for name in _siblings(place.parameter)
+        for source in plan.sources.get(name, ())
+        for cell in source.place.cells(plan.parameters[name])
+        if cell == place._replace(parameter=name, half=cell.half)
+    ]
+    return torch.stack(found).max()
+
+
+def _siblings(parameter: str) -> list[str]:
+    module, _, end = parameter.removesuffix(".weight").rpartition(".")
+    if parameter.endswith(".weight"):
+        for group in _TOGETHER:
+            if end in group:
+                return [f"{module}.{each}.weight" for each in group]
+    return [parameter]
+
+
+class _Shards:
+    """Files of about `SHARD_BYTES`, and the index of what lies in which."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._written: list[list[str]] = []
+        self._pending: dict[str, Tensor] = {}
+        self._pending_bytes = self._total_bytes = 0
+
+    def add(self, tensors: Mapping[str, Tensor]) -> None:
+        """Keep some tensors until there are enough for a file."""
+        self._pending.update(tensors)
+        self._pending_bytes += sum(tensor.nbytes for tensor in tensors.values())
+        if self._pending_bytes >= SHARD_BYTES:
+            self._flush()
+
+    def close(self) -> None:
+        """Write the rest, name the files, write the index."""
+        self._flush()
+        weight_map = {}
+        for number, names in enumerate(self._written):
+            file = f"model-{number + 1:05}-of-{len(self._written):05}.safetensors"
+            self._partial(number).replace(self._directory / file)
+            weight_map.update(dict.fromkeys(names, file))
+        index = {"metadata": {"total_size": self._total_bytes}, "weight_map": weight_map}
+        _write_json(self._directory / INDEX, index)
+
+    def _flush(self) -> None:
+        if self._pending:
+            save_file(self._pending, self._partial(len(self._written)), metadata={"format": "pt"})
+            self._written.append(list(self._pending))
+            self._total_bytes += self._pending_bytes
+            self._pending, self._pending_bytes = {}, 0
+
+    def _partial(self, number: int) -> Path:
+        return self._directory / f"{number}.partial"
+
+
+def _write_rest(source: Path, directory: Path, described: Mapping[str, Any]) -> None:
+    """Tokenizer, templates and settings as they are, the configuration with what was done."""
+    for file in sorted(source.iterdir()):
+        if file.suffix in (".json", ".jinja") and file.name not in (INDEX, "config.json"):
+            shutil.copyfile(file, directory / file.name)
+    config = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    _write_json(directory / "config.json", config | {"quantization_config": dict(described)})
+
+
+def _write_json(path: Path, value: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
