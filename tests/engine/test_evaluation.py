@@ -146,11 +146,11 @@ def test_systems_are_chosen_by_name_and_a_wrong_name_is_told_the_right_ones() ->
 
 def test_what_a_checkpoint_does_by_itself_is_measured_first_and_what_it_did_not_learn_is_not() -> None:
     plain = InfillConfig()
-    assert chosen([], plain) == tuple(one for one in SYSTEMS if one.name != "causal-infill")
+    assert chosen([], plain) == tuple(one for one in SYSTEMS if one.decoding != "causal_infill")
     with pytest.raises(EngineError, match="causal-infill: is no system of this checkpoint"):
         chosen(["causal-infill"], plain)
     able = InfillConfig(decoding="causal_infill", causal_suffix_tokens=32)
-    assert chosen([], able)[0].decoding == "causal_infill"
+    assert chosen([], able)[0].name == "causal-infill"
     assert set(chosen([], able)) == set(SYSTEMS)
 
 

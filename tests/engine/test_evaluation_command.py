@@ -9,7 +9,9 @@ import re
 import sysconfig
 from collections import Counter
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -24,6 +26,7 @@ from dg_engine.evaluation.harness import Outcome
 from dg_engine.evaluation.ledger import Ledger, run_name
 from dg_engine.paths import shipped_model
 from dg_engine.testing import tiny_checkpoint
+from dg_engine.training.corpus import Manifest, ProjectRecord, project_file, write_json
 from dg_engine.training.sources import Document
 
 MODULES = ["calendar", "cmd", "copy", "heapq"]
@@ -31,11 +34,19 @@ MODULES = ["calendar", "cmd", "copy", "heapq"]
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four projects of one file each."""
     directory = tmp_path_factory.mktemp("corpus")
-    texts = {name: inspect.getsource(importlib.import_module(name)) for name in MODULES}
-    documents = [Document(f"project-{len(name) % 3}", f"{name}.py", text) for name, text in texts.items()]
-    lines = b"".join(msgspec.json.encode(document) + b"\n" for document in documents)
-    (directory / "documents-held_out.jsonl").write_bytes(lines)
+    records = []
+    for name in MODULES:
+        document = Document(name, f"{name}.py", inspect.getsource(importlib.import_module(name)))
+        line = msgspec.json.encode(document) + b"\n"
+        path = project_file(directory, "held_out", name, ".jsonl")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(line)
+        digest = sha256(line).hexdigest()
+        about: dict[str, Any] = {"name": name, "version": "3", "licence": "PSF-2.0", "dropped": {}, "sha256": digest}
+        records.append(ProjectRecord(split="held_out", files=1, bytes=len(document.text), **about))
+    write_json(directory / "manifest.json", Manifest(settings={}, projects=records, refused=[]))
     return directory
 
 
@@ -139,6 +150,16 @@ def test_what_is_missing_is_said_before_a_model_is_loaded(
     assert done.exit_code in {1, 2}
     assert message in done.output
     assert not (tmp_path / "ledger.jsonl").exists()
+
+
+def test_a_corpus_that_lacks_what_its_manifest_names_is_said_to(tmp_path: Path, corpus: Path) -> None:
+    (tmp_path / "manifest.json").write_bytes((corpus / "manifest.json").read_bytes())
+    done = evaluate(tmp_path, "--corpus", str(tmp_path))
+    assert done.exit_code == 1
+    assert "calendar.jsonl" in done.output
+    assert "run `dg-engine corpus build` again" in done.output
+    empty = evaluate(tmp_path, "--corpus", str(corpus), "--split", "validation")
+    assert "the split validation has no files" in empty.output
 
 
 def test_the_model_that_ships_is_as_good_as_when_the_gate_was_updated() -> None:

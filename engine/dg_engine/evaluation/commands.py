@@ -112,7 +112,10 @@ def evaluate(
 
 def _cases(corpus: Path, split: Split, per_kind: int) -> list[Case]:
     """Holes in a split of a corpus."""
-    drawn = draw_cases(documents(corpus, split), per_kind)
+    try:
+        drawn = draw_cases(documents(corpus, split), per_kind)
+    except OSError as error:
+        raise EngineError(f"{corpus}: is no whole corpus ({error}); run `dg-engine corpus build` again") from error
     if not drawn:
         raise EngineError(f"{corpus}: the split {split} has no files to cut holes in")
     return drawn

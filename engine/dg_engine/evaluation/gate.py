@@ -25,17 +25,18 @@ from dg_engine.training.sources import Document
 
 GATE_FILE = Path(__file__).with_name("gate.json")
 MODULES = (
-    "argparse",
-    "bisect",
-    "calendar",
-    "cmd",
-    "configparser",
-    "csv",
-    "fractions",
+    "difflib",
+    "fileinput",
+    "graphlib",
     "heapq",
-    "shlex",
+    "imaplib",
+    "mailbox",
+    "modulefinder",
+    "optparse",
     "textwrap",
+    "weakref",
 )
+"""Those with much code that changed least: Python 3.12 has all of the cases, 3.13 has 28 of 30."""
 CASES = 30
 LIBRARY = Path(sysconfig.get_path("stdlib"))
 

@@ -88,15 +88,26 @@ class System:
 
 SYSTEMS = (
     System(name="diffusion", about="with the checkpoint's own steps and entropy bound"),
-    System(name="diffusion-given", about="the same, told the number of tokens", length="given"),
+    System(name="diffusion-given", about="diffusion that is told the number of tokens", length="given"),
     System(name="diffusion-1", about="one step of diffusion", max_denoising_steps=1),
     System(name="causal", about="the same weights from left to right, which do not see the suffix", decoding="causal"),
+    System(
+        name="causal-given",
+        about="from left to right without the suffix, told the number of tokens",
+        decoding="causal",
+        length="given",
+    ),
     System(
         name="causal-infill",
         about="from left to right behind the suffix, as the checkpoint learnt it",
         decoding="causal_infill",
     ),
-    System(name="causal-given", about="the same, told the number of tokens", decoding="causal", length="given"),
+    System(
+        name="causal-infill-given",
+        about="causal infill that is told the number of tokens",
+        decoding="causal_infill",
+        length="given",
+    ),
     System(
         name="rerank",
         about="diffusion from two seeds in short and long holes, ranked by the causal score of answer and suffix",
@@ -104,7 +115,7 @@ SYSTEMS = (
     ),
     System(
         name="causal-rerank",
-        about="causal answers of several lengths, ranked in the same way",
+        about="causal answers of several lengths, ranked by the causal score of answer and suffix",
         decoding="causal",
         tries=tuple(Try(max_new_tokens=length) for length in (2, 4, 8, 16, 32, MAX_NEW_TOKENS)),
     ),
