@@ -30,7 +30,7 @@ from dg_engine.paths import shipped_model
 from dg_engine.settings import read_infill_config
 from dg_engine.training.card import REPORT_FILE
 from dg_engine.training.corpus import documents, write_json
-from dg_engine.training.projects import SPLITS, Split
+from dg_engine.training.projects import Split
 
 _EXAMPLES = 12
 _MINUTE = 60.0
@@ -40,7 +40,7 @@ _MINUTE = 60.0
 @click.option("--model", default="", help="Checkpoint directory; default: the model that comes with the package.")
 @click.option("--adapter", default="", help="Directory of an adapter for the model, as `dg-engine finetune` makes it.")
 @click.option("--corpus", "corpus_", type=click.Path(path_type=Path), default=Path(".work/corpus"), show_default=True)
-@click.option("--split", type=click.Choice(SPLITS), default="held_out", show_default=True)
+@click.option("--split", type=click.Choice(["validation", "held_out"]), default="held_out", show_default=True)
 @click.option("--cases", type=click.IntRange(0), default=200, show_default=True, help="Of each kind of hole.")
 @click.option(
     "--humaneval",
@@ -60,6 +60,7 @@ _MINUTE = 60.0
     show_default=True,
     help="What was measured; it is not measured again.",
 )
+@click.option("--device", help="cpu, cuda; default: a GPU if there is one.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--gate", is_flag=True, help="Only check the few cases that must not become worse.")
 @click.option("--update", is_flag=True, help="With --gate: take what is measured now as what must not become worse.")
@@ -73,12 +74,14 @@ def evaluate(
     humaneval_cases: int,
     systems: str,
     seeds: int,
-    ladder: bool,  # noqa: FBT001  (click passes by name)
     output: Path | None,
     ledger: Path,
+    device: str | None,
     threads: int,
-    gate: bool,  # noqa: FBT001
-    update: bool,  # noqa: FBT001
+    *,
+    ladder: bool,
+    gate: bool,
+    update: bool,
 ) -> None:
     """Fill holes in projects that were not trained on, in every way; write a report in Markdown and JSON, and plots.
 
@@ -89,7 +92,7 @@ def evaluate(
     if update and (model or adapter):
         raise click.UsageError("the gate is of the model that ships: --update takes no other")
     if gate:
-        _gate(load_engine(model, adapter, threads=threads), update=update)
+        _gate(load_engine(model, adapter, device=device, threads=threads), update=update)
         return
     config = read_infill_config(Path(model) if model else shipped_model())
     selected = chosen(systems.split(",") if systems else [], config, ladder=ladder)
@@ -97,7 +100,7 @@ def evaluate(
     wanted += [case for file in humaneval for case in read_tasks(file, humaneval_cases)]
     if not wanted:
         raise click.UsageError("there is nothing to measure: --cases is 0 and there is no --humaneval")
-    engine = load_engine(model, adapter, threads=threads)
+    engine = load_engine(model, adapter, device=device, threads=threads)
     try:
         with Ledger(ledger, run_name(engine)) as kept:
             measured = run(engine, wanted, selected, seeds=seeds, known=kept.known)
