@@ -276,8 +276,9 @@ def test_a_fine_tuning_that_was_killed_ends_with_the_same_factors(make: Make, tm
 
 
 def command(root: Path, base: Path, out: Path, *more: str) -> Result:
-    arguments = [str(root), "--model", str(base), "--out", str(out), "--cases", "4", "--chunks", "1", "--device", "cpu"]
-    return CliRunner().invoke(main, ["finetune", *arguments, *more])
+    small = ["--cases", "4", "--chunks", "1", "--device", "cpu", "--threads", "1"]
+    arguments = [str(root), "--model", str(base), "--out", str(out), *small, *more]
+    return CliRunner().invoke(main, ["finetune", *arguments])
 
 
 @pytest.mark.usefixtures("small")

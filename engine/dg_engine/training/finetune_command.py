@@ -57,7 +57,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 )
 @click.option("--chunks", type=click.IntRange(1), default=4, show_default=True, help="Chunks of 512 tokens in a batch.")
 @click.option("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True, help="CPU threads.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: one less than there are cores.")
 @click.option("--seed", type=int, default=0, show_default=True)
 def finetune(
     directory: Path,
@@ -71,7 +71,7 @@ def finetune(
     cases: int,
     chunks: int,
     device: str | None,
-    threads: int,
+    threads: int | None,
     seed: int,
 ) -> None:
     """Teach a model the code in DIRECTORY, and measure on files of it that are held out what that is worth.
@@ -79,7 +79,7 @@ def finetune(
     Stopped at any moment, the same command continues. What git ignores, what .dglspignore names and what looks like a
     secret is not read; nothing leaves this machine.
     """
-    torch.set_num_threads(threads)
+    torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) - 1))
     base = Path(model).resolve() if model else paths.shipped_model()
     tuning = _Tuning(
         base=base,
@@ -101,8 +101,6 @@ def finetune(
     before = finetune_run.measured_before(tuning.run_directory, lambda: tuning.measure(material, tuned=False))
     loop = tuning.loop(material, Plan(seconds=minutes * 60, layouts=tuning.layouts(chunks), seed=seed))
     if minutes >= COMPILED_FROM_MINUTES and any(map(shutil.which, _COMPILERS)):
-        # Compiled code is kept with the run, so that a run that was stopped goes on at once.
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(tuning.run_directory / "compiled"))
         torch._dynamo.config.recompile_limit = 64
         loop.loss.compile()
         click.echo("the first updates take a minute or two: they are compiled")
