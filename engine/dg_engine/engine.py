@@ -265,17 +265,17 @@ class Engine:
         started: float,
     ) -> Infill:
         text, whole = _without(healed.cut, _sound(self.tokenizer.decode(chosen)))
-        calibration = self.config.calibration
+        calibration, found = self.config.calibration, gains[: len(chosen)]
         return Infill(
             text=text if whole else "",
             tokens=len(chosen),
             steps=steps,
             milliseconds=_since(started),
-            score=fmean(gains[: len(chosen)]) if chosen else None,
+            score=fmean(found) if found else None,
             stop_reason=reason,
             prefix_tokens=prefix.tokens,
             cached_tokens=prefix.cached,
-            probability=calibration.probability(gains) if calibration and gains else None,
+            probability=calibration.probability(found) if calibration and found else None,
         )
 
     def _pieces(self, state: Filling, healed: Healed) -> tuple[Piece, ...]:

@@ -3,8 +3,8 @@
 Between two norms a layer makes one product where `Layer` makes two or three: queries, keys and values come from one
 matrix, the gates and ups of the dense MLP and of an expert that every row uses from another. The weight of a norm
 before a product is multiplied into the matrix, so that equal norms are taken once. For the model that ships, in fp32 on
-one core without AMX, a step of 48 slots takes 13.9 ms for 18.2, one more token 5.6 for 9.1. `layers.Layer` is the readable
-twin, to which tests hold this within the rounding of the type.
+one core without AMX, a step of 48 slots takes 13.9 ms for 18.2, one more token 5.6 for 9.1. `layers.Layer` is the
+readable twin, to which tests hold this within the rounding of the type.
 """
 
 from __future__ import annotations
