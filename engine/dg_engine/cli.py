@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dg_engine import __version__, paths
+from dg_engine import __version__, hub, paths
 from dg_engine.errors import EngineError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 _ELSEWHERE = {
     "bench": "dg_engine.bench:bench",
     "corpus": "dg_engine.training.corpus_command:corpus",
+    "download": "dg_engine.format_commands:download",
     "evaluate": "dg_engine.evaluation.commands:evaluate",
     "finetune": "dg_engine.training.finetune_command:finetune",
     "train": "dg_engine.training.commands:train",
@@ -71,7 +72,11 @@ def main() -> None:
 @main.command()
 @click.option("--socket", "socket_", type=click.Path(path_type=Path), help="Unix socket; default: the model's own.")
 @click.option("--listen", metavar="HOST:PORT", help="Loopback address instead; needs DG_ENGINE_TOKEN.")
-@click.option("--model", default="", help="Checkpoint directory; default: the model that comes with the package.")
+@click.option(
+    "--model",
+    default="",
+    help="Checkpoint directory, or OWNER/NAME in the hub's cache; default: the model that comes with the package.",
+)
 @click.option("--adapter", default="", help="Directory of an adapter for this model, as `dg-engine finetune` makes it.")
 @click.option("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; default: 1.")
@@ -110,7 +115,10 @@ def load_engine(
     dtype: str | None = None,
     report: Callable[[str, float], None] = lambda message, progress: None,
 ) -> Engine:
-    """The engine for a checkpoint directory, with or without an adapter; an empty name is the shipped one."""
+    """The engine for a checkpoint directory or a model in the hub's cache, with or without an adapter.
+
+    An empty name is the shipped model.
+    """
     # oneDNN keeps a compiled primitive for each shape it has met, 1,024 of them by default: after 240 infills the
     # process held 765 MB, with 64 of them 665, at the same speed. Read when torch first multiplies.
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "64")
@@ -121,7 +129,7 @@ def load_engine(
     torch.set_num_threads(threads or DEFAULT_THREADS)
     precision = None if dtype is None else getattr(torch, dtype)
     return Engine.load(
-        Path(model) if model else paths.shipped_model(),
+        hub.resolve(model),
         adapter=Path(adapter) if adapter else None,
         device=device,
         dtype=precision,
