@@ -80,11 +80,11 @@ def shipped_model() -> Path:
     return Path(__file__).parent / "checkpoints" / "small"
 
 
-def adapter_directory(repository: Path) -> Path:
-    """Where the adapter that was fine-tuned on a repository lies: with the user's data, not among the user's files."""
+def adapter_directory(repository: Path, *, full: bool = False) -> Path:
+    """Where the adapter (or whole model) that learnt a repository lies: with the user's data, not the user's files."""
     where = repository.resolve()
     key = hashlib.sha256(os.fsencode(where)).hexdigest()[:8]
-    return platformdirs.user_data_path(APPLICATION) / "adapters" / f"{where.name}-{key}"
+    return platformdirs.user_data_path(APPLICATION) / ("models" if full else "adapters") / f"{where.name}-{key}"
 
 
 def is_loopback(host: str) -> bool:

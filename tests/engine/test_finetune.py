@@ -355,7 +355,11 @@ def test_all_weights_make_a_whole_checkpoint_with_the_router_as_it_was(root: Pat
 
 def test_each_repository_has_a_place_for_its_adapter_outside_of_it(tmp_path: Path) -> None:
     first, second = tmp_path / "a" / "project", tmp_path / "b" / "project"
-    places = {paths.adapter_directory(first), paths.adapter_directory(second)}
-    assert len(places) == 2
+    places = {
+        paths.adapter_directory(first),
+        paths.adapter_directory(second),
+        paths.adapter_directory(first, full=True),
+    }
+    assert len(places) == 3
     assert all(place.name.startswith("project-") and not place.is_relative_to(tmp_path) for place in places)
     assert paths.adapter_directory(first.parent / "." / "project") in places

@@ -47,9 +47,15 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     "--minutes", type=click.FloatRange(min=0, min_open=True), default=15.0, show_default=True, help="To train."
 )
 @click.option("--model", default="", help="Checkpoint directory; default: the model that comes with the package.")
-@click.option("--out", type=_FOLDER, help="Where the adapter goes; default: with your data, one for each repository.")
+@click.option(
+    "--out", type=_FOLDER, help="Where the adapter goes; default: with your data, a place for each repository."
+)
 @click.option("--rank", type=click.IntRange(1), default=LowRank().rank, show_default=True, help="Of the adapter.")
-@click.option("--alpha", type=float, help="The adapter counts alpha / rank times; default: twice the rank.")
+@click.option(
+    "--alpha",
+    type=click.FloatRange(min=0, min_open=True),
+    help="The adapter counts alpha / rank times; default: twice the rank.",
+)
 @click.option("--full", is_flag=True, help="Learn all weights; the result is a whole checkpoint, not an adapter.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Files to leave unread. May be repeated.")
 @click.option(
@@ -83,7 +89,7 @@ def finetune(
     base = Path(model).resolve() if model else paths.shipped_model()
     tuning = _Tuning(
         base=base,
-        target=(out or paths.adapter_directory(directory)).resolve(),
+        target=(out or paths.adapter_directory(directory, full=full)).resolve(),
         device=device or best_device(),
         cases=cases,
         options=finetune_run.Options(
