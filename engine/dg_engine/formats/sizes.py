@@ -1,0 +1,122 @@
+"""What a checkpoint consists of and what memory a run of it takes, from its plan alone: nothing is loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from dg_engine.formats.places import DECODER
+from dg_engine.formats.plan import Plan, Source
+from dg_engine.packed import can_pack
+
+PARTS = ("experts", "attention", "dense", "router", "self-conditioning", "embedding", "norms")
+"""In the order in which they are shown. `dense` are the MLPs beside the experts; `norms` has the scalars too."""
+
+LOGITS_COPIES = 5
+"""fp32 copies of a canvas's logits that a step holds at its peak, while it draws from their distribution."""
+
+_MARKS = {"experts": "experts", "self_attn": "attention", "mlp": "dense", "router": "router"}
+_MARKS |= {"self_conditioning": "self-conditioning", "embed_tokens": "embedding"}
+
+_COPIED_WHEN_PACKED = tuple(f"{name}_proj.weight" for name in ("q", "k", "v", "gate", "up"))
+
+
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """Parameters that serve one purpose."""
+
+    name: str
+    formats: list[str]
+    parameters: int
+    active: int
+    """Used for one token: of the experts those that the router chooses."""
+    stored_bytes: int
+
+
+class Memory(msgspec.Struct, frozen=True, kw_only=True):
+    """Bytes that a run takes."""
+
+    weights: int
+    sliding_cache: int
+    """Keys and values of one prefix in sliding layers."""
+    full_cache: int
+    """Keys and values of one prefix in full layers."""
+    canvas: int
+    """Activations at the peak of a step: its logits. All others are gone by then, or small beside them."""
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.sliding_cache + self.full_cache + self.canvas
+
+
+def parts(plan: Plan) -> list[Part]:
+    """The parameters of a checkpoint by their purpose. The encoder's scalars count only if they are stored."""
+    found = []
+    for name in PARTS:
+        members = [parameter for parameter in plan.parameters if _part(parameter) == name]
+        sources = {id(source.encoded): source for each in members for source in plan.sources[each]}.values()
+        parameters = sum(plan.parameters[each].numel() for each in members)
+        share = (plan.config.top_k_experts, plan.config.num_experts) if name == "experts" else (1, 1)
+        found.append(
+            Part(
+                name=name,
+                formats=_formats(sources),
+                parameters=parameters,
+                active=parameters * share[0] // share[1],
+                stored_bytes=sum(source.encoded.bytes for source in sources),
+            )
+        )
+    return found
+
+
+def memory_as_loaded(plan: Plan, context: int, canvas: int, item_bytes: int, *, on_cpu: bool) -> Memory:
+    """What this engine takes: numbers of `item_bytes` bytes, and every layer keeps all of the prefix."""
+    numbers = sum(parameter.numel() for parameter in plan.parameters.values())
+    if on_cpu and can_pack(plan.model):
+        numbers += sum(parameter.numel() for name, parameter in plan.parameters.items() if _is_packed(name))
+    weights = numbers * item_bytes
+    return Memory(
+        weights=weights,
+        sliding_cache=_cache(plan, context, item_bytes, sliding=True),
+        full_cache=_cache(plan, context, item_bytes, sliding=False),
+        canvas=canvas * plan.config.vocab_size * 4 * LOGITS_COPIES,
+    )
+
+
+def memory_as_packed(plan: Plan, context: int, canvas: int) -> Memory:
+    """What the format allows, all else in bf16: weights as stored, the window of sliding layers, logits once."""
+    kept = min(context, plan.config.window - 1)
+    return Memory(
+        weights=sum(part.stored_bytes for part in parts(plan)),
+        sliding_cache=_cache(plan, kept, 2, sliding=True),
+        full_cache=_cache(plan, context, 2, sliding=False),
+        canvas=canvas * plan.config.vocab_size * 2,
+    )
+
+
+def _is_packed(parameter: str) -> bool:
+    """Whether `PackedModel` has a second copy of it."""
+    return "experts" in parameter or (
+        parameter.startswith(DECODER + "layers.") and parameter.endswith(_COPIED_WHEN_PACKED)
+    )
+
+
+def _cache(plan: Plan, tokens: int, item_bytes: int, *, sliding: bool) -> int:
+    config = plan.config
+    widths = [heads * width for heads, width in map(config.head_shape, range(config.num_hidden_layers))]
+    chosen = [width for layer, width in enumerate(widths) if config.is_sliding(layer) == sliding]
+    return 2 * sum(chosen) * tokens * item_bytes
+
+
+def _formats(sources: Iterable[Source]) -> list[str]:
+    """Each format with its kind: `bf16`, `nvfp4 (ModelOpt)`."""
+    named = (source.encoded for source in sources)
+    return sorted({one.note if one.format == "plain" else f"{one.format} ({one.note})" for one in named})
+
+
+def _part(parameter: str) -> str:
+    inner = parameter.removeprefix(DECODER).split(".")
+    if inner[-2].endswith("norm"):
+        return "norms"
+    return next((part for mark, part in _MARKS.items() if mark in inner), "norms")

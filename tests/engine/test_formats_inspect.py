@@ -1,0 +1,196 @@
+"""What a checkpoint consists of and what a run takes is known before it is loaded, and is what a run then takes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+from dg_engine import checkpoint
+from dg_engine.canvas import SeededDraws, denoise_step, new_canvas
+from dg_engine.cli import main
+from dg_engine.config import ModelConfig, config_to_dict
+from dg_engine.engine import Engine
+from dg_engine.formats import convert
+from dg_engine.formats.inspection import Inspection, inspect_checkpoint
+from dg_engine.formats.plan import read_plan
+from dg_engine.formats.sizes import LOGITS_COPIES, memory_as_loaded
+from dg_engine.model import DiffusionGemma
+from dg_engine.packed import PackedModel
+from dg_engine.policies import EntropyBound
+from dg_engine.testing import TINY, tiny_checkpoint, tiny_model
+
+PUBLISHED = ModelConfig(
+    vocab_size=262_144,
+    hidden_size=2816,
+    intermediate_size=2112,
+    num_hidden_layers=30,
+    num_attention_heads=16,
+    num_key_value_heads=8,
+    head_dim=256,
+    num_experts=128,
+    top_k_experts=8,
+    moe_intermediate_size=704,
+    sliding_window=1024,
+    layer_types=(*(["sliding_attention"] * 5), "full_attention") * 5,  # type: ignore[arg-type]
+    global_head_dim=512,
+    num_global_key_value_heads=2,
+    max_position_embeddings=262_144,
+    use_bidirectional_attention="vision",
+)
+"""DiffusionGemma-26B-A4B."""
+
+Header = dict[str, tuple[str, tuple[int, ...]]]
+
+
+def modelopt_header(parameters: Mapping[str, Tensor]) -> Header:
+    """Types and shapes of a checkpoint whose experts are NVFP4 by ModelOpt's convention."""
+    header: Header = {}
+    for name, parameter in parameters.items():
+        if ".experts." not in name:
+            header[name] = ("BF16", tuple(parameter.shape))
+            continue
+        for stem, (rows, columns) in single_experts(name, parameter):
+            header[stem + "weight"] = ("U8", (rows, columns // 2))
+            header[stem + "weight_scale"] = ("F8_E4M3", (rows, columns // 16))
+            header[stem + "weight_scale_2"] = ("F32", ())
+            header[stem + "input_scale"] = ("F32", ())
+    return header
+
+
+def single_experts(name: str, parameter: Tensor) -> Iterator[tuple[str, tuple[int, int]]]:
+    experts, rows, columns = parameter.shape
+    module = name.rpartition(".")[0]
+    for expert in range(experts):
+        if name.endswith("down_proj"):
+            yield f"{module}.{expert}.down_proj.", (rows, columns)
+        else:
+            yield f"{module}.{expert}.gate_proj.", (rows // 2, columns)
+            yield f"{module}.{expert}.up_proj.", (rows // 2, columns)
+
+
+def write_header(path: Path, header: Header) -> None:
+    """A safetensors file of the right length whose data was never written: a hole, which takes no room on the disk."""
+    widths = {"BF16": 2, "U8": 1, "F8_E4M3": 1, "F32": 4}
+    entries, offset = {}, 0
+    for name, (dtype, shape) in header.items():
+        size = widths[dtype] * int(torch.Size(shape).numel())
+        entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(entries).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + offset)
+
+
+@pytest.fixture(scope="module")
+def flagship(tmp_path_factory: pytest.TempPathFactory) -> Inspection:
+    directory = tmp_path_factory.mktemp("flagship")
+    with torch.device("meta"):
+        parameters = DiffusionGemma(PUBLISHED).state_dict()
+    vision = {"model.encoder.vision_tower.patch.weight": ("BF16", (1152, 768))}
+    write_header(directory / "model.safetensors", modelopt_header(parameters) | vision)
+    (directory / "config.json").write_text(json.dumps(config_to_dict(PUBLISHED, "bfloat16")))
+    return inspect_checkpoint(directory, "cpu", context=16_384, canvas=None)
+
+
+def test_the_flagship_has_the_published_numbers_of_parameters(flagship: Inspection) -> None:
+    assert flagship.parameters == pytest.approx(25.2e9, rel=0.003)
+    assert flagship.active_parameters == pytest.approx(3.8e9, rel=0.02)
+    experts = flagship.parts[0]
+    assert experts.formats == ["nvfp4 (ModelOpt)"]
+    assert experts.parameters == 30 * 128 * 3 * 704 * 2816
+    assert experts.stored_bytes == experts.parameters * 9 // 16 + 30 * 128 * 3 * 4
+    assert {part.name: part.formats for part in flagship.parts[1:]} == {
+        name: ["bf16"] for name in ("attention", "dense", "router", "self-conditioning", "embedding", "norms")
+    }
+    assert flagship.unread_bytes == 1152 * 768 * 2 + 30 * 128 * 3 * 4
+
+
+def test_the_flagship_in_nvfp4_with_16k_tokens_fits_into_18_gib(flagship: Inspection) -> None:
+    """In GiB, as devices are labelled; the weights alone are 17.7 of the smaller GB."""
+    packed = flagship.as_packed
+    assert packed.sliding_cache == 25 * 2 * 8 * 256 * 2 * 1023
+    assert packed.full_cache == 5 * 2 * 2 * 512 * 2 * 16_384
+    assert 17 * 2**30 < packed.total < 17.5 * 2**30
+
+
+def test_numbers_in_bf16_take_what_they_take(flagship: Inspection) -> None:
+    item = getattr(torch, flagship.dtype).itemsize
+    assert flagship.as_loaded.weights == pytest.approx(flagship.parameters * item)
+    assert flagship.as_loaded.sliding_cache == 25 * 2 * 8 * 256 * item * 16_384
+    assert flagship.as_loaded.canvas == 256 * 262_144 * 4 * LOGITS_COPIES
+
+
+@pytest.mark.parametrize("experts", [4, 1])
+def test_weights_take_what_was_foretold(tmp_path: Path, experts: int) -> None:
+    tiny_checkpoint(tmp_path, replace(TINY, num_experts=experts, top_k_experts=1))
+    model = Engine.load(tmp_path, device="cpu", dtype=torch.float32).model
+    tensors = [*model.parameters(), *model.buffers()]
+    if isinstance(model, PackedModel):
+        tensors += [one for layer in model.layers for one in vars(layer).values() if isinstance(one, Tensor)]
+    taken = sum({one.data_ptr(): one.untyped_storage().nbytes() for one in tensors}.values())
+    assert isinstance(model, PackedModel) == (experts == 1)
+    assert memory_as_loaded(read_plan(tmp_path), 1, 1, 4, on_cpu=True).weights == pytest.approx(taken, rel=0.01)
+
+
+def test_a_step_takes_what_was_foretold(tmp_path: Path) -> None:
+    model = tiny_model(replace(TINY, vocab_size=4096, canvas_length=64)).bfloat16()
+    checkpoint.save(model, tmp_path)
+    expected = inspect_checkpoint(tmp_path, "cpu", context=20, canvas=None).as_loaded.canvas
+    with torch.inference_mode():
+        cache, draws = model.encode(torch.arange(20)[None]).cache, SeededDraws(4096, 0)
+        canvas = new_canvas(model, 64, torch.zeros(0, dtype=torch.long), draws, pinned_signal=False)
+        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+            denoise_step(model, cache, canvas, temperature=0.8, acceptance=EntropyBound(), draws=draws)
+    assert profiler.profiler is not None
+    assert profiler.profiler.kineto_results is not None
+    live = peak = 0
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        live += event.nbytes()
+        peak = max(peak, live)
+    assert expected == pytest.approx(peak, rel=0.05)
+
+
+def test_people_and_programs_are_told_the_same(tmp_path: Path) -> None:
+    sized = replace(TINY, moe_intermediate_size=32, vocab_size=16)
+    checkpoint.save(tiny_model(sized).bfloat16(), tmp_path / "parent")
+    convert.quantise(tmp_path / "parent", tmp_path / "small", "fp8")
+    command = ["inspect", str(tmp_path / "small"), "--context", "100", "--canvas", "7", "--device", "cpu"]
+    told = json.loads(CliRunner().invoke(main, [*command, "--json"], catch_exceptions=False).output)
+    assert told["context"] == 100
+    assert told["canvas"] == 7
+    experts = told["parts"][0]
+    assert experts["formats"] == ["fp8 (per channel)"]
+    assert experts["active"] == experts["parameters"] // 2
+    assert experts["stored_bytes"] == experts["parameters"] + 3 * 4 * (32 + 32 + 32) * 4
+    text = CliRunner().invoke(main, command, catch_exceptions=False).output
+    assert "2 sliding and 1 full layers of width 32, 2 of 4 experts, vocabulary 16" in text
+    assert "fp8 (per channel)" in text
+    assert "memory for 100 tokens of prefix and a canvas of 7 on cpu" in text
+
+
+def test_a_bad_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:
+    checkpoint.save(tiny_model(), tmp_path)
+    (tmp_path / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:-1])
+    result = CliRunner().invoke(main, ["inspect", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "model.safetensors: is not a readable safetensors file" in result.output
+
+
+def test_quantize_says_where_it_wrote(tmp_path: Path) -> None:
+    checkpoint.save(tiny_model(replace(TINY, moe_intermediate_size=32)).bfloat16(), tmp_path / "parent")
+    command = ["quantize", str(tmp_path / "parent"), str(tmp_path / "out"), "--format", "int4"]
+    assert CliRunner().invoke(main, command, catch_exceptions=False).stdout.strip() == str(tmp_path / "out")
+    checkpoint.load(tmp_path / "out")
+    again = CliRunner().invoke(main, command)
+    assert again.exit_code == 1
+    assert "exists; name a directory that does not" in again.output
