@@ -18,9 +18,11 @@ from dg_kernels.quantised import (
 from dg_kernels.rms_norm import rms_norm
 from dg_kernels.rotary import rotary, rotary_angles
 from dg_kernels.sampling import SamplingStatistics, sampling_statistics, soft_cap
+from dg_kernels.vocabulary_head import VocabularyStatistics, vocabulary_head
 
 __all__ = [
     "SamplingStatistics",
+    "VocabularyStatistics",
     "canvas_attention",
     "dequantise_e2m1",
     "dequantise_e4m3",
@@ -35,4 +37,5 @@ __all__ = [
     "rotary_angles",
     "sampling_statistics",
     "soft_cap",
+    "vocabulary_head",
 ]

@@ -1,0 +1,38 @@
+"""What an operation must read, write and compute at least: the floor that a measured time is compared with."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+__all__ = ["Cost", "canvas_attention_cost", "expert_mlp_cost", "vocabulary_head_cost"]
+
+
+class Cost(NamedTuple):
+    """Each operand read once and each result written once; a multiplication and an addition are two operations."""
+
+    bytes: int
+    flops: int
+
+    def seconds(self, bytes_per_second: float, flops_per_second: float) -> float:
+        """The least time on a device of these rates."""
+        return max(self.bytes / bytes_per_second, self.flops / flops_per_second)
+
+
+def vocabulary_head_cost(rows: int, vocabulary: int, width: int, *, size: int = 2, keep_logits: bool = False) -> Cost:
+    """Of `vocabulary_head`, with `size` bytes a number: the weight, the hidden states and, where kept, the logits."""
+    kept = rows * vocabulary if keep_logits else 0
+    return Cost(size * (vocabulary * width + rows * width + kept), 2 * rows * vocabulary * width)
+
+
+def canvas_attention_cost(
+    batch: int, heads: int, key_heads: int, canvas: int, keys: int, width: int, *, size: int = 2
+) -> Cost:
+    """Of `canvas_attention` without a mask: queries, keys, values, results; two products of C K D a head."""
+    numbers = 2 * batch * heads * canvas * width + 2 * batch * key_heads * keys * width
+    return Cost(size * numbers, 4 * batch * heads * canvas * keys * width)
+
+
+def expert_mlp_cost(rows: int, width: int, inner: int, chosen: int, distinct: int, *, weight_bits: float = 16) -> Cost:
+    """Of `expert_mlp` with `chosen` experts a row and `distinct` experts in all: weights, rows in bf16, results."""
+    weights = round(distinct * 3 * width * inner * weight_bits / 8)
+    return Cost(weights + 2 * 2 * rows * width, 2 * rows * chosen * 3 * width * inner)

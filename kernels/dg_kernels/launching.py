@@ -1,0 +1,77 @@
+"""How a kernel is started: what it is given and how it is tiled.
+
+An operation plans its launches before it runs them, so that the same plan is run on a device, timed, or compiled for a
+device that is not there. This module does not import triton; only the modules called `kernel` do.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dg_kernels.configurations import Tile
+
+Argument = Tensor | int | float
+"""What a kernel takes."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel over one grid, with everything that it is given."""
+
+    kernel: Any
+    """A function under `triton.jit`."""
+    grid: tuple[int, ...]
+    arguments: Mapping[str, Argument]
+    constants: Mapping[str, int | str]
+    """What is compiled into the kernel."""
+    warps: int
+    stages: int
+
+    def __call__(self) -> None:
+        """Start it on the current stream; an empty grid is nothing to do."""
+        if all(self.grid):
+            self.kernel[self.grid](**self.arguments, **self.constants, num_warps=self.warps, num_stages=self.stages)
+
+
+def launch(
+    kernel: Any, grid: tuple[int, ...], arguments: Mapping[str, Argument], tile: Tile, **constants: int
+) -> Launch:
+    """A launch with the warps and the stages of its tile."""
+    return Launch(kernel, grid, arguments, constants, tile.warps, tile.stages)
+
+
+def run(launches: Sequence[Launch]) -> None:
+    """Start launches one after the other, on one stream."""
+    for one in launches:
+        one()
+
+
+def served(*tensors: Tensor) -> bool:
+    """Whether kernels can take these: in bf16 on a CUDA device, with triton installed and no gradient wanted."""
+    return (
+        all(tensor.is_cuda and tensor.dtype is torch.bfloat16 for tensor in tensors)
+        and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
+        and _installed()
+    )
+
+
+@functools.cache
+def _installed() -> bool:
+    return importlib.util.find_spec("triton") is not None
+
+
+def device_name(tensor: Tensor) -> str:
+    """The name by which `configurations.json` knows the device of a tensor; empty for a CPU."""
+    return torch.cuda.get_device_name(tensor.device) if tensor.is_cuda else ""
+
+
+def blocks(length: int, size: int) -> int:
+    """How many runs of `size` cover `length`."""
+    return -(-length // size)
