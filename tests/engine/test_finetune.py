@@ -106,7 +106,8 @@ def test_only_files_that_the_user_would_show_are_read(root: Path) -> None:
     git(root, "add", "package")
     found = read_repository(root, ["given.*"])
     assert names(found, root) == before | {"untracked.py"}
-    assert found.dropped["excluded"] == 3
+    excluded = {fault: count for fault, count in found.dropped.items() if fault.endswith(".")}
+    assert len(excluded) == sum(excluded.values()) == 3, "a secret's name, an ignore file, a glob: each says so"
     assert found.dropped["vendored"] == 1
 
 
@@ -142,7 +143,9 @@ def test_what_resembles_a_held_out_file_is_not_learnt(root: Path) -> None:
 
 def test_a_folder_with_too_little_code_is_refused_with_what_was_left_out(tmp_path: Path) -> None:
     write(tmp_path, {"a.py": module(1), "b.py": "x = 1\n", "c.md": module(2)})
-    with pytest.raises(EngineError, match=r"has 1 files.*at least 8.*1 too short"):
+    with pytest.raises(EngineError, match=r"broken rule is mended: the setting `exclude`"):
+        read_repository(tmp_path, ["[abc"])
+    with pytest.raises(EngineError, match=r"has 1 files.*at least 8.*Left out: 1 for: too short"):
         read_repository(tmp_path)
 
 

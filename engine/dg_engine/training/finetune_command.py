@@ -33,8 +33,8 @@ from dg_engine.training.watching import watched
 RESULT_FILE = "finetune.json"
 ALL_WEIGHTS = Rates(matrices=0.003, embedding=0.002, vectors=0.001)
 """A tenth of what a model is trained with from scratch."""
-COMPILED_FROM_MINUTES = 5.0
-"""Compilation takes a minute or two and then makes training three times as fast."""
+COMPILED_FROM_MINUTES = 10.0
+"""Compilation takes two minutes and then makes training two to three times as fast."""
 
 _COMPILERS = ("c++", "g++", "clang++")
 _COPIED = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "infill_config.json")

@@ -58,9 +58,9 @@ def read_repository(root: Path, globs: Sequence[str] = ()) -> Repository:
         else:
             fit[name] = document
     if len(fit) < LEAST_FILES:
-        left_out = ", ".join(f"{count} {fault}" for fault, count in sorted(dropped.items())) or "none"
+        left_out = "; ".join(f"{count} for: {fault}" for fault, count in sorted(dropped.items())) or "none"
         raise EngineError(
-            f"{root}: has {len(fit)} files to learn from, and at least {LEAST_FILES} are needed (left out: {left_out})"
+            f"{root}: has {len(fit)} files to learn from, and at least {LEAST_FILES} are needed. Left out: {left_out}"
         )
     held_out = _held_out(list(fit))
     known = Duplicates()
@@ -76,8 +76,8 @@ def read_repository(root: Path, globs: Sequence[str] = ()) -> Repository:
 def _read(root: Path, name: str, files: FolderTree, exclusions: Exclusions) -> tuple[Document | None, str]:
     """The document, or None and why there is none."""
     path, language = root / name, language_of(name)
-    if exclusions.reason(path, path.as_uri()) is not None:
-        return None, "excluded"
+    if why := exclusions.reason(path, path.as_uri()):
+        return None, why
     if fault := path_fault(name):
         return None, fault
     try:
