@@ -18,7 +18,7 @@ from typing import Literal
 import msgspec
 
 Extent = Literal["line", "block"]
-Decoding = Literal["diffusion", "causal", "causal_infill"]
+Decoding = Literal["diffusion", "causal", "causal_fit", "causal_infill"]
 StopReason = Literal[
     "converged", "max_denoising_steps", "time_budget", "superseded", "end_of_sequence", "max_new_tokens"
 ]
@@ -48,8 +48,9 @@ class InfillRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     time_budget_ms: float | None = None
     """Return the confident left part of the draft at hand when this much time is spent."""
     decoding: Decoding | None = None
-    """None is what the checkpoint does best. `diffusion` refines a canvas in steps; `causal_infill` writes from left to
-    right and knows the suffix, where the checkpoint learnt that; `causal` is the baseline, which does not see it."""
+    """None is what the checkpoint does best. `diffusion` refines a canvas in steps. `causal` writes from left to right
+    and does not see the suffix: the baseline. `causal_fit` writes like it and then ends where the suffix follows best.
+    `causal_infill` writes with the suffix before its eyes, where the checkpoint learnt that."""
     seed: int = 0
     drafts: bool = False
 

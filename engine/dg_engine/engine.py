@@ -20,7 +20,7 @@ from torch import Tensor
 from dg_engine import adapters, checkpoint
 from dg_engine.api import Draft, Infill, InfillRequest, ModelInfo, Piece, Score, ScoreRequest, StopReason
 from dg_engine.canvas import SeededDraws
-from dg_engine.causal import Start, behind, write
+from dg_engine.causal import Start, behind, best_end, write
 from dg_engine.errors import CheckpointError, RequestError
 from dg_engine.hardware import best_device, fastest_dtype
 from dg_engine.infill import Filling, Hole, fill
@@ -36,6 +36,8 @@ from dg_engine.tokenizer import REPLACEMENT, Healed, Tokenizer
 # Tokens encoded between two chances to cancel: about 10 ms of a 5 M model on one core.
 PREFILL_CHUNK = 128
 DOCUMENTS = 8
+FIT_TOKENS = 16
+"""Of the suffix, by which an answer's end is judged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +229,8 @@ class Engine:
         self, request: InfillRequest, healed: Healed, prefix: _Prefix, started: float
     ) -> Iterator[Draft | Infill]:
         """From left to right with the same weights, with the suffix or without."""
-        start = Start(prefix.last, prefix.cache)
-        if (request.decoding or self.config.decoding) == "causal_infill":
+        start, decoding = Start(prefix.last, prefix.cache), request.decoding or self.config.decoding
+        if decoding == "causal_infill":
             start = behind(self.model, prefix.cache, self._suffix_row(request.suffix))
         for state in write(
             self.model,
@@ -242,9 +244,12 @@ class Engine:
                 text, whole = _without(healed.cut, self.tokenizer.decode(state.tokens))
                 pieces = (Piece(text, settled=True),) if whole and text else ()
                 yield Draft(step=len(state.tokens), pieces=pieces, milliseconds=_since(started))
-            else:
-                steps = len(state.gains)
-                yield self._answer(state.tokens, state.gains, steps, state.stop_reason, healed, prefix, started)
+                continue
+            fitting = decoding == "causal_fit" and state.tokens
+            suffix = self.tokenizer.encode(_head(request.suffix, FIT_TOKENS))[:FIT_TOKENS] if fitting else []
+            end = best_end(self.model, prefix.cache, state, suffix) if suffix else len(state.tokens)
+            steps = len(state.gains)
+            yield self._answer(state.tokens[:end], state.gains, steps, state.stop_reason, healed, prefix, started)
 
     def _suffix_row(self, suffix: str) -> list[int]:
         """`<|suffix|>`, the first tokens of the suffix, `<|middle|>`."""

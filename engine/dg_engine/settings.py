@@ -17,6 +17,9 @@ from dg_engine.api import Decoding
 from dg_engine.errors import CheckpointError
 from dg_engine.policies import Denoising, EntropyBound, LinearTemperature, StableAndConfident
 
+# Log-odds beyond which nothing changes and an exponential could overflow.
+_SURE = 60.0
+
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Logistic regression of "the answer is exactly what was missing" on what the causal side thinks of it.
@@ -33,7 +36,8 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     def probability(self, gains: Sequence[float]) -> float:
         """Of an answer whose tokens have these log-probabilities, at least one."""
         total = math.fsum(gains)
-        return 1 / (1 + math.exp(-(self.bias + self.mean * total / len(gains) + self.total * total)))
+        odds = self.bias + self.mean * total / len(gains) + self.total * total
+        return 1 / (1 + math.exp(-min(max(odds, -_SURE), _SURE)))
 
 
 class InfillConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

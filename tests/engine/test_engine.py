@@ -111,6 +111,36 @@ def test_causal_infill_writes_what_is_likeliest_behind_prefix_and_suffix(engine:
     assert answer.score == pytest.approx(sum(gains[: len(written)]) / len(written), rel=1e-2)
 
 
+@pytest.mark.parametrize("place", [120, 350, 700])
+@torch.inference_mode()
+def test_a_fitted_answer_ends_where_text_and_suffix_are_likeliest_together(engine: Engine, place: int) -> None:
+    prefix, suffix = SOURCE[place - 100 : place], SOURCE[place + 6 : place + 60]
+    asked = InfillRequest(prefix=prefix, suffix=suffix, decoding="causal", max_new_tokens=6)
+    whole, fitted = (run(engine, msgspec.structs.replace(asked, decoding=one))[1] for one in ("causal", "causal_fit"))
+    tokenizer, model = engine.tokenizer, engine.model
+    healed = tokenizer.heal(prefix)
+    row = encode_prefix(tokenizer, "", healed.kept, 256)
+    text = list[int]()
+    while len(text) < whole.tokens:
+        logits = model.logits(model.encode(torch.tensor([row + text])).hidden[0, -1])
+        if not text and healed.allowed is not None:
+            logits = logits.masked_fill(~healed.allowed, -1e4)
+        text.append(int(logits.argmax()))
+    behind = tokenizer.encode(suffix)[:16]
+
+    def joint(end: int) -> float:
+        tokens = row + text[:end] + behind
+        logs = model.logits(model.encode(torch.tensor([tokens])).hidden[0]).log_softmax(dim=-1)
+        places = range(len(row) - 1, len(tokens) - 1)
+        gains = [float(logs[one, tokens[one + 1]]) for one in places]
+        if healed.allowed is not None:
+            gains[0] = float(logs[len(row) - 1][healed.allowed].log_softmax(dim=-1).max())
+        return sum(gains)
+
+    assert fitted.tokens == max(range(1, len(text) + 1), key=joint)
+    assert whole.text.startswith(fitted.text)
+
+
 def test_the_checkpoint_says_how_a_request_is_decoded_that_does_not(engine: Engine) -> None:
     asked = InfillRequest(prefix="import os\n", suffix="\n", max_new_tokens=4)
     named = msgspec.structs.replace(asked, decoding="causal_infill")

@@ -98,6 +98,11 @@ SYSTEMS = (
         length="given",
     ),
     System(
+        name="causal-fit",
+        about="from left to right without the suffix, ended where it follows best",
+        decoding="causal_fit",
+    ),
+    System(
         name="causal-infill",
         about="from left to right behind the suffix, as the checkpoint learnt it",
         decoding="causal_infill",
