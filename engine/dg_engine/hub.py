@@ -44,6 +44,8 @@ def download(model: str) -> Path:
     import httpx
     import huggingface_hub
 
+    # The library would say which programs run here. A constant, because the environment was read when it was imported.
+    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
     reference = _reference(model)
     if reference is None or reference.commit is None:
         raise CheckpointError(f"{model}: expected OWNER/NAME@COMMIT, with the 40 digits of the commit wanted")

@@ -7,11 +7,13 @@ import json
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing
 from dataclasses import replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch.profiler import ProfilerActivity, profile
 
 from dg_engine import adapters, checkpoint, paths
 from dg_engine.api import Health, ModelInfo
@@ -132,6 +134,17 @@ def tiny_adapter(base: Path, directory: Path) -> Path:
         factors[name] = adapters.Factors(a, torch.randn(*experts, out, 2, generator=generator) * 0.2)
     adapters.save(adapters.Adapter(rank=2, alpha=4.0, factors=factors), directory, base)
     return directory
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """The most memory of the CPU that torch holds at once while it works, beside what it held before."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        result = work()
+    assert profiler.profiler is not None
+    assert profiler.profiler.kineto_results is not None
+    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
+    del result  # kept until here, so that what it holds counts to the end
+    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
 
 
 def health_of(model: str, adapter: str = "") -> Health:

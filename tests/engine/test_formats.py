@@ -15,7 +15,7 @@ from torch import Tensor
 
 from dg_engine import checkpoint
 from dg_engine.errors import CheckpointError
-from dg_engine.testing import TINY, tiny_model
+from dg_engine.testing import TINY, peak_bytes, tiny_model
 from dg_kernels.quantised.reference import dequantise_reference, e2m1_value, nibble_reference
 
 CONFIG = replace(
@@ -176,6 +176,14 @@ def test_fused_and_single_experts_are_the_same(parent: Path, tmp_path: Path) -> 
 def test_single_experts_in_bf16_are_the_fused_ones(parent: Path, tmp_path: Path) -> None:
     directory = written(parent, tmp_path / "single", lambda matrix: {"weight": matrix})
     assert_experts(directory, matrices(load_file(parent / "model.safetensors")))
+
+
+def test_loading_holds_no_second_copy(parent: Path, tmp_path: Path) -> None:
+    """Beside the numbers there is at most one stored matrix, and what its numbers are made of."""
+    directory = written(parent, tmp_path / "quantised", modelopt)
+    numbers = sum(one.nbytes for one in checkpoint.load(directory).state_dict().values())
+    peak = peak_bytes(lambda: checkpoint.load(directory))
+    assert numbers * 0.99 < peak < numbers + 20 * CONFIG.moe_intermediate_size * CONFIG.hidden_size < 1.5 * numbers
 
 
 def test_loading_reports_its_progress(parent: Path) -> None:

@@ -11,7 +11,6 @@ import pytest
 import torch
 from click.testing import CliRunner
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from dg_engine import checkpoint
 from dg_engine.canvas import SeededDraws, denoise_step, new_canvas
@@ -25,7 +24,7 @@ from dg_engine.formats.sizes import LOGITS_COPIES, memory_as_loaded
 from dg_engine.model import DiffusionGemma
 from dg_engine.packed import PackedModel
 from dg_engine.policies import EntropyBound
-from dg_engine.testing import TINY, tiny_checkpoint, tiny_model
+from dg_engine.testing import TINY, peak_bytes, tiny_checkpoint, tiny_model
 
 PUBLISHED = ModelConfig(
     vocab_size=262_144,
@@ -148,15 +147,9 @@ def test_a_step_takes_what_was_foretold(tmp_path: Path) -> None:
     with torch.inference_mode():
         cache, draws = model.encode(torch.arange(20)[None]).cache, SeededDraws(4096, 0)
         canvas = new_canvas(model, 64, torch.zeros(0, dtype=torch.long), draws, pinned_signal=False)
-        with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-            denoise_step(model, cache, canvas, temperature=0.8, acceptance=EntropyBound(), draws=draws)
-    assert profiler.profiler is not None
-    assert profiler.profiler.kineto_results is not None
-    live = peak = 0
-    events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        live += event.nbytes()
-        peak = max(peak, live)
+        peak = peak_bytes(
+            lambda: denoise_step(model, cache, canvas, temperature=0.8, acceptance=EntropyBound(), draws=draws)
+        )
     assert expected == pytest.approx(peak, rel=0.05)
 
 

@@ -69,6 +69,7 @@ class Hub:
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", False)
     return tmp_path / "cache"
 
 
@@ -103,7 +104,8 @@ def test_a_download_takes_data_alone_and_is_found_from_then_on(served: Hub) -> N
     directory = hub.resolve("owner/model")
     assert str(directory) in result.output.replace("\n", "")
     assert {path.name for path in directory.iterdir()} == {"config.json", "model.safetensors"}
-    assert not [path for path in served.asked if path.endswith((".py", ".bin"))]
+    files = [f"/owner/model/resolve/{COMMIT}/{name}" for name in ("config.json", "model.safetensors")]
+    assert served.asked == {f"/api/models/owner/model/tree/{COMMIT}", *files}, "nothing is asked or told beside"
     checkpoint.load(directory)
     assert hub.resolve(f"owner/model@{COMMIT}") == directory
 

@@ -37,7 +37,8 @@ _OFFSET = 8
 def dequantise_e2m1(packed: Tensor, scale: Tensor) -> Tensor:
     """[..., N, K / 2] uint8 to [..., N, K] fp32."""
     table = torch.tensor([*_E2M1, *(-value for value in _E2M1)], device=packed.device)
-    return _scaled(table[_nibbles(packed).long()], scale)
+    codes = _nibbles(packed)
+    return _scaled(table.index_select(0, codes.flatten().int()).view(codes.shape), scale)
 
 
 def dequantise_int4(packed: Tensor, scale: Tensor) -> Tensor:
