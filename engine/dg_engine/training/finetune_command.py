@@ -13,7 +13,7 @@ import click
 import torch
 from rich.console import Console
 
-from dg_engine import adapters, checkpoint, paths
+from dg_engine import adapters, checkpoint, hub, paths
 from dg_engine.engine import Engine
 from dg_engine.hardware import best_device, fastest_dtype
 from dg_engine.model import DiffusionGemma
@@ -46,7 +46,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option(
     "--minutes", type=click.FloatRange(min=0, min_open=True), default=15.0, show_default=True, help="To train."
 )
-@click.option("--model", default="", help="Checkpoint directory; default: the model that comes with the package.")
+@click.option("--model", default="", help="Name or directory of a checkpoint; default: the shipped one.")
 @click.option(
     "--out", type=_FOLDER, help="Where the adapter goes; default: with your data, a place for each repository."
 )
@@ -86,7 +86,7 @@ def finetune(
     secret is not read; nothing leaves this machine.
     """
     torch.set_num_threads(threads or max(1, (os.cpu_count() or 1) - 1))
-    base = Path(model).resolve() if model else paths.shipped_model()
+    base = hub.resolve(model).resolve()
     tuning = _Tuning(
         base=base,
         target=(out or paths.adapter_directory(directory, full=full)).resolve(),
