@@ -144,7 +144,7 @@ def peak_bytes(work: Callable[[], object]) -> int:
     assert profiler.profiler.kineto_results is not None
     events = [event for event in profiler.profiler.kineto_results.events() if event.name() == "[memory]"]
     del result  # kept until here, so that what it holds counts to the end
-    return max(accumulate(event.nbytes() for event in sorted(events, key=lambda event: event.start_ns())))
+    return max(accumulate(int(event.nbytes()) for event in sorted(events, key=lambda event: event.start_ns())))
 
 
 def health_of(model: str, adapter: str = "") -> Health:

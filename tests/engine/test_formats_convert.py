@@ -137,6 +137,12 @@ def test_compressed_tensors_understands_what_is_written(parent: Path, tmp_path: 
     expected = compressor.decompress(tensors, scheme)["weight"].bfloat16()
     found = checkpoint.load(tmp_path / "out").state_dict()[LAYER + "experts.down_proj"][2]
     assert torch.equal(found, expected)
+    matrix = checkpoint.load(parent).state_dict()[LAYER + "experts.down_proj"][2].float()
+    scales = {name: tensor.clone() for name, tensor in tensors.items() if "scale" in name}
+    scales["weight_scale"] = scales["weight_scale"].to(torch.float32)
+    theirs = compressor.compress({"weight": matrix, **scales}, scheme)
+    numbers = "weight" if format_ == "fp8" else "weight_packed"
+    assert torch.equal(theirs[numbers], tensors[numbers]), "rounded as they round"
 
 
 def test_matrices_that_are_multiplied_together_share_their_scale(parent: Path, tmp_path: Path) -> None:

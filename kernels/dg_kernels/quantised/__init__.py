@@ -5,8 +5,6 @@ of arXiv 2209.05433. Two nibbles share a byte, the even column in the low one. A
 [..., N, K]: G groups of K / G columns each.
 """
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -30,7 +28,6 @@ INT4_MAX = 7.0
 """The largest four-bit integer; the smallest is one further from zero, and a symmetric scale does not aim at it."""
 
 _E2M1 = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 6.0)
-_MIDDLES = (0.25, 0.75, 1.25, 1.75, 2.5, 3.5, 5.0)
 _OFFSET = 8
 
 
@@ -54,9 +51,10 @@ def dequantise_e4m3(values: Tensor, scale: Tensor) -> Tensor:
 def quantise_e2m1(matrix: Tensor, scale: Tensor) -> Tensor:
     """[..., N, K] to [..., N, K / 2] uint8: to nearest, ties to even, beyond 6 to 6. Scales must not be zero."""
     quotients = _quotients(matrix, scale)
-    # A tie belongs to the code below it, unless that code is odd: its bound is put just under the tie.
-    bounds = [math.nextafter(middle, 0.0) if code % 2 else middle for code, middle in enumerate(_MIDDLES)]
-    codes = torch.bucketize(quotients.abs().double(), torch.tensor(bounds, dtype=torch.float64, device=matrix.device))
+    size = quotients.abs().clamp_max(E2M1_MAX)
+    # Codes are half apart up to 2, one apart up to 4, then two; rounding to even is that of the codes in each stretch.
+    upper = torch.where(size < 4, size.round() + 2, (size / 2).round() + 4)
+    codes = torch.where(size < 2, (size * 2).round(), upper)
     return _packed(codes + 8 * quotients.signbit())
 
 
