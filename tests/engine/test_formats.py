@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dg_engine import checkpoint
 from dg_engine.errors import CheckpointError
+from dg_engine.formats.schemes import SCHEMES
 from dg_engine.testing import TINY, peak_bytes, tiny_model
 from dg_kernels.quantised.reference import dequantise_reference, e2m1_value, nibble_reference
 
@@ -155,9 +156,18 @@ def test_modelopts_second_scale_multiplies(parent: Path, tmp_path: Path) -> None
     assert_experts(directory, expected)
 
 
-def test_fused_and_single_experts_are_the_same(parent: Path, tmp_path: Path) -> None:
-    """Stacked over experts, gate and up apart or together: the scales are stacked as the numbers are."""
-    single = written(parent, tmp_path / "single", modelopt)
+def by_row(matrix: Tensor) -> Tensors:
+    return SCHEMES["fp8"].write(matrix, matrix.abs().max())
+
+
+def by_tensor(matrix: Tensor) -> Tensors:
+    return {"weight": matrix.to(torch.float8_e4m3fn), "weight_scale": torch.tensor(float(matrix.abs().max()))}
+
+
+@pytest.mark.parametrize("matrix", [modelopt, by_row, by_tensor, lambda matrix: {"weight": matrix}])
+def test_fused_and_single_experts_are_the_same(parent: Path, tmp_path: Path, matrix: Matrix) -> None:
+    """Stacked over experts, gate and up apart: the scales are stacked as the numbers are."""
+    single = written(parent, tmp_path / "single", matrix)
     expected = checkpoint.load(single).state_dict()
     tensors = load_file(single / "model.safetensors")
     stacked = {
@@ -171,6 +181,25 @@ def test_fused_and_single_experts_are_the_same(parent: Path, tmp_path: Path) -> 
     renamed = {name.replace("_proj.weight", "_proj"): tensor for name, tensor in stacked.items()}
     found = checkpoint.load(store(parent, tmp_path / "renamed", rest | renamed)).state_dict()
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def test_gate_and_up_can_be_one_matrix_of_each_expert(parent: Path, tmp_path: Path) -> None:
+    single = written(parent, tmp_path / "single", by_row)
+    tensors = load_file(single / "model.safetensors")
+    for name in [name for name in tensors if ".gate_proj." in name and ".experts." in name]:
+        together = torch.cat([tensors.pop(each).float() for each in (name, name.replace("gate", "up"))])
+        dtype = torch.float32 if name.endswith("scale") else torch.float8_e4m3fn
+        tensors[name.replace("gate", "gate_up")] = together.to(dtype)
+    found = checkpoint.load(store(parent, tmp_path / "together", tensors)).state_dict()
+    torch.testing.assert_close(found, checkpoint.load(single).state_dict(), rtol=0, atol=0)
+
+
+def test_scales_of_activations_and_of_cached_keys_are_passed_over(parent: Path, tmp_path: Path) -> None:
+    tensors = load_file(parent / "model.safetensors")
+    names = ("self_attn.k_proj.k_scale", "self_attn.v_scale", "experts.0.up_proj.input_global_scale")
+    more = {LAYER + name: torch.tensor(2.0) for name in names}
+    found = checkpoint.load(store(parent, tmp_path / "more", tensors | more)).state_dict()
+    torch.testing.assert_close(found, checkpoint.load(parent).state_dict(), rtol=0, atol=0)
 
 
 def test_single_experts_in_bf16_are_the_fused_ones(parent: Path, tmp_path: Path) -> None:

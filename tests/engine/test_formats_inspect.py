@@ -168,7 +168,15 @@ def test_people_and_programs_are_told_the_same(tmp_path: Path) -> None:
     text = CliRunner().invoke(main, command, catch_exceptions=False).output
     assert "2 sliding and 1 full layers of width 32, 2 of 4 experts, vocabulary 16" in text
     assert "fp8 (per channel)" in text
-    assert "memory for 100 tokens of prefix and a canvas of 7 on cpu" in text
+    assert "memory for 100 tokens of prefix and a canvas of 7 on cpu, which has" in text
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_a_device_can_be_asked_about_that_is_not_here(tmp_path: Path) -> None:
+    checkpoint.save(tiny_model(), tmp_path)
+    text = CliRunner().invoke(main, ["inspect", str(tmp_path), "--device", "cuda"], catch_exceptions=False).output
+    assert "a canvas of 12 on cuda, which is not in this machine" in text
+    assert "this engine, in bfloat16" in text
 
 
 def test_a_bad_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:

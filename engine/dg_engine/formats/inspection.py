@@ -42,8 +42,8 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     context: int
     canvas: int
     device: str
-    device_bytes: int
-    """All the memory that the device has."""
+    device_bytes: int | None
+    """All the memory that the device has; None if it is not in this machine."""
     dtype: str
     """In which this engine computes on the device."""
     as_loaded: Memory
@@ -96,10 +96,9 @@ def description(found: Inspection) -> Iterator[str | Table]:
     experts = f"{found.experts_per_token} of {found.experts} experts"
     yield f"DiffusionGemma, {layers}, {experts}, vocabulary {found.vocab_size:,}\n"
     yield _parts_table(found)
-    yield (
-        f"\nmemory for {found.context:,} tokens of prefix and a canvas of {found.canvas} on {found.device}, "
-        f"which has {_size(found.device_bytes)}\n"
-    )
+    room = "is not in this machine" if found.device_bytes is None else f"has {_size(found.device_bytes)}"
+    prefix = f"{found.context:,} tokens of prefix"
+    yield f"\nmemory for {prefix} and a canvas of {found.canvas} on {found.device}, which {room}\n"
     yield _memory_table(found)
     yield "kept as stored: what the format allows, with kernels for packed weights, which this engine does not have yet"
 
@@ -134,10 +133,10 @@ def _memory_table(found: Inspection) -> Table:
     return table
 
 
-def _device_bytes(device: str) -> int:
-    if device.startswith("cuda"):
-        return torch.cuda.mem_get_info(device)[1]
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+def _device_bytes(device: str) -> int | None:
+    if device == "cpu":
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return torch.cuda.mem_get_info(device)[1] if torch.cuda.is_available() else None
 
 
 def _millions(count: int) -> str:
