@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -30,7 +29,6 @@ SHARD_BYTES = 4 * 2**30
 _ALONE = ("self_conditioning", "router", "embed_tokens", "lm_head", "vision_tower", "embed_vision")
 _WITH_ALL = ("self_attn", "mlp")
 _TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
-"""Multiplied as one matrix by servers, which then want one scale over all of them."""
 
 
 def quantise(
@@ -58,13 +56,12 @@ def quantise(
     if target.exists():
         raise CheckpointError(f"{target}: exists; name a directory that does not")
     plan = read_plan(source)
-    chosen = _chosen(plan, scheme, everything=everything)
-    count = _count(plan, chosen)
+    chosen, kept = _chosen(plan, scheme, everything=everything), _kept(plan, everything=everything)
     with _appearing(target) as partial, reading("cpu") as fetch:
         shards = _Shards(partial)
-        for done, tensors in enumerate(_tensors(plan, chosen, scheme, fetch), 1):
+        for done, tensors in enumerate(_tensors(chosen, kept, scheme, fetch), 1):
             shards.add(tensors)
-            report(done, count)
+            report(done, len(chosen) + len(kept))
         shards.close()
         _write_rest(source, partial, scheme.described(_ignored(everything=everything)))
 
@@ -82,18 +79,30 @@ def _appearing(target: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _chosen(plan: Plan, scheme: Scheme, *, everything: bool) -> set[str]:
-    """The parameters that are written anew."""
-    chosen = set()
+def _chosen(plan: Plan, scheme: Scheme, *, everything: bool) -> dict[Place, Source]:
+    """The single matrices that are written anew, and where each lies."""
+    chosen: dict[Place, Source] = {}
     for name, sources in plan.sources.items():
-        for place, encoded in sources:
-            if encoded.format != "plain":
-                raise encoded.values.refused(f"is {encoded.format} already; quantise the checkpoint that it came from")
+        for source in sources:
+            stored, columns = source.encoded.values, source.encoded.shape[-1]
+            if source.encoded.format != "plain":
+                raise stored.refused(f"is {source.encoded.format} already; quantise what it came from")
             if _is_wanted(name, everything=everything):
-                if encoded.shape[-1] % scheme.group:
-                    raise encoded.values.refused(f"{encoded.shape[-1]} columns are not groups of {scheme.group}")
-                chosen.add(place.parameter)
+                if columns % scheme.group:
+                    raise stored.refused(f"{columns} columns are not groups of {scheme.group}")
+                chosen |= dict.fromkeys(source.place.cells(plan.parameters[name]), source)
     return chosen
+
+
+def _kept(plan: Plan, *, everything: bool) -> list[Stored]:
+    """What is copied as it is; the encoder's scalars may be the decoder's, which are copied once."""
+    copied = {
+        source.encoded.values.name: source.encoded.values
+        for name, sources in plan.sources.items()
+        if not _is_wanted(name, everything=everything)
+        for source in sources
+    }
+    return [*copied.values(), *plan.unread]
 
 
 def _is_wanted(name: str, *, everything: bool) -> bool:
@@ -107,74 +116,35 @@ def _ignored(*, everything: bool) -> list[str]:
     return [f"re:.*{name}.*" for name in (_ALONE if everything else (*_ALONE, *_WITH_ALL))]
 
 
-def _count(plan: Plan, chosen: set[str]) -> int:
-    """Of the tensors and matrices that `_tensors` goes through."""
-    matrices = sum(len(list(Place(name).cells(plan.parameters[name]))) for name in chosen)
-    return matrices + len(list(_kept(plan, chosen)))
-
-
-def _tensors(plan: Plan, chosen: set[str], scheme: Scheme, fetch: Fetch) -> Iterator[dict[str, Tensor]]:
+def _tensors(
+    chosen: Mapping[Place, Source], kept: Iterable[Stored], scheme: Scheme, fetch: Fetch
+) -> Iterator[dict[str, Tensor]]:
     """What each matrix or other tensor becomes, in turn."""
-    for name in sorted(chosen):
-        largest: dict[str, Tensor] = {}
-        for source in plan.sources[name]:
-            stored = fetch(source.encoded.values)
-            for place in source.place.cells(plan.parameters[name]):
-                matrix = _part(stored, source, place)
-                group = _group(place)
-                if group not in largest:
-                    largest[group] = _largest_together(plan, place, fetch)
-                written = scheme.write(matrix, largest[group])
-                stem = str(place).removesuffix("weight")
-                yield {stem + end: tensor.contiguous() for end, tensor in written.items()}
-    for kept in _kept(plan, chosen):
-        yield {kept.name: fetch(kept)}
+    for place in chosen:
+        together = [_matrix(each, chosen[each], fetch) for each in _together(place) if each in chosen]
+        written = scheme.write(_matrix(place, chosen[place], fetch), together)
+        stem = str(place).removesuffix("weight")
+        yield {stem + end: tensor.contiguous() for end, tensor in written.items()}
+    for stored in kept:
+        yield {stored.name: fetch(stored)}
 
 
-def _kept(plan: Plan, chosen: set[str]) -> Iterator[Stored]:
-    """What is copied as it is; the encoder's scalars may be the decoder's, which are copied once."""
-    copied = {
-        source.encoded.values.name: source.encoded.values
-        for name, sources in plan.sources.items()
-        if name not in chosen
-        for source in sources
-    }
-    yield from copied.values()
-    yield from plan.unread
-
-
-def _part(stored: Tensor, source: Source, place: Place) -> Tensor:
-    """The matrix at `place` within a stored tensor that covers it."""
+def _matrix(place: Place, source: Source, fetch: Fetch) -> Tensor:
+    """The matrix at `place` within the stored tensor that covers it; the data is not read before it is looked at."""
     expert = place.expert if source.place.expert is None else None
     half = place.half if source.place.half is None else None
-    return place._replace(expert=expert, half=half).of(stored)
+    return place._replace(expert=expert, half=half).of(fetch(source.encoded.values))
 
 
-def _group(place: Place) -> str:
-    """The name that matrices share if they are multiplied together."""
-    name = str(place)
-    return name if place.half is None else name.replace("gate_proj", "up_proj")
-
-
-def _largest_together(plan: Plan, place: Place, fetch: Fetch) -> Tensor:
-    """The largest magnitude in a matrix and in those that are multiplied together with it."""
-    found = [
-        _part(fetch(source.encoded.values), source, cell).abs().max().float()
-        for name in _siblings(place.parameter)
-        for source in plan.sources.get(name, ())
-        for cell in source.place.cells(plan.parameters[name])
-        if cell == place._replace(parameter=name, half=cell.half)
-    ]
-    return torch.stack(found).max()
-
-
-def _siblings(parameter: str) -> list[str]:
-    module, _, end = parameter.removesuffix(".weight").rpartition(".")
-    if parameter.endswith(".weight"):
-        for group in _TOGETHER:
-            if end in group:
-                return [f"{module}.{each}.weight" for each in group]
-    return [parameter]
+def _together(place: Place) -> list[Place]:
+    """The matrix at `place` and those that servers multiply in one with it, and then want one scale over."""
+    if place.half is not None:
+        return [place._replace(half=0), place._replace(half=1)]
+    module, _, end = place.parameter.removesuffix(".weight").rpartition(".")
+    for group in _TOGETHER:
+        if end in group:
+            return [Place(f"{module}.{each}.weight") for each in group]
+    return [place]
 
 
 class _Shards:

@@ -14,10 +14,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
 
 from torch import Tensor
 
+from dg_engine.errors import CheckpointError
 from dg_engine.formats.headers import Stored
 from dg_engine.formats.places import Role
 from dg_kernels import dequantise_e2m1, dequantise_e4m3, dequantise_int4
@@ -27,6 +27,7 @@ FLOATS = ("BF16", "F16", "F32", "F64")
 Fetch = Callable[[Stored], Tensor]
 """Reads a tensor's data to where it is to be turned into numbers."""
 
+_NVFP4_GROUP = 16
 _UNPACK = {"fp8": dequantise_e4m3, "nvfp4": dequantise_e2m1, "int4": dequantise_int4}
 _UNSUPPORTED: dict[Role, str] = {
     "zero_point": "zero points are not supported; quantise symmetrically",
@@ -38,8 +39,6 @@ _UNSUPPORTED: dict[Role, str] = {
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Encoded:
     """A matrix [..., N, K] as it is stored, or any other tensor as it is."""
-
-    NVFP4_GROUP: ClassVar[int] = 16
 
     format: str
     """plain, fp8, nvfp4 or int4."""
@@ -153,10 +152,10 @@ def _nvfp4(
     tensors: Mapping[Role, Stored], shape: tuple[int, ...], values: Role, over_all: Role, convention: str
 ) -> Encoded:
     *leading, columns = shape
-    if columns % Encoded.NVFP4_GROUP:
-        raise tensors[values].refused(f"{columns} columns are not groups of {Encoded.NVFP4_GROUP}")
+    if columns % _NVFP4_GROUP:
+        raise tensors[values].refused(f"{columns} columns are not groups of {_NVFP4_GROUP}")
     _expect(tensors[values], (*leading, columns // 2))
-    _expect(tensors["scale"], (*leading, columns // Encoded.NVFP4_GROUP))
+    _expect(tensors["scale"], (*leading, columns // _NVFP4_GROUP))
     stacked = shape[:-2]
     _expect(tensors[over_all], (*stacked, 1, 1), (*stacked, 1), stacked, (1,), ())
     return Encoded(format="nvfp4", note=convention, tensors=tensors, shape=shape)
@@ -179,7 +178,7 @@ def _expect(stored: Stored, *allowed: tuple[int, ...]) -> None:
         raise stored.refused(f"expected {list(allowed[0])}, found {list(stored.shape)}")
 
 
-def _unknown(tensors: Mapping[Role, Stored]) -> Exception:
+def _unknown(tensors: Mapping[Role, Stored]) -> CheckpointError:
     """Types that belong to no encoding: named by the tensor that holds the numbers, or by one that belongs to none."""
     numbers = tensors.get("values") or tensors.get("packed")
     if numbers is None:

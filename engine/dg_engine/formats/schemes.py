@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,9 +28,8 @@ class Scheme:
     """Its description in `config.json`, beside what all have in common."""
     activations: Mapping[str, Any] | None = field(default=None)
     """What a server that quantises activations too should do with them; this engine does not."""
-    write: Callable[[Tensor, Tensor], dict[str, Tensor]]
-    """From a matrix [N, K], and the largest magnitude in it and in those that are multiplied together with it, to the
-    tensors by the ends of their names."""
+    write: Callable[[Tensor, Sequence[Tensor]], dict[str, Tensor]]
+    """From a matrix [N, K], and all those that are multiplied in one with it, to tensors by the ends of their names."""
 
     def described(self, ignored: list[str]) -> dict[str, Any]:
         """The `quantization_config` of a checkpoint, in which modules of the ignored names stay as they are."""
@@ -50,8 +49,9 @@ class Scheme:
         }
 
 
-def _nvfp4(matrix: Tensor, largest: Tensor) -> dict[str, Tensor]:
+def _nvfp4(matrix: Tensor, together: Sequence[Tensor]) -> dict[str, Tensor]:
     """The scale over all divides, and makes the largest of the groups' scales 448."""
+    largest = torch.stack([each.abs().max().float() for each in together]).max()
     over_all = torch.where(largest > 0, E2M1_MAX * E4M3_MAX / largest, 1.0).reshape(1)
     wanted = _group_maxima(matrix, 16) / E2M1_MAX * over_all
     scale = wanted.clamp(_LEAST_E4M3, E4M3_MAX).to(torch.float8_e4m3fn)
@@ -62,14 +62,14 @@ def _nvfp4(matrix: Tensor, largest: Tensor) -> dict[str, Tensor]:
     }
 
 
-def _fp8(matrix: Tensor, largest: Tensor) -> dict[str, Tensor]:
-    del largest  # each row has a scale of its own
+def _fp8(matrix: Tensor, together: Sequence[Tensor]) -> dict[str, Tensor]:
+    del together  # each row has a scale of its own
     scale = _safe(_group_maxima(matrix, matrix.shape[1]) / E4M3_MAX)
     return {"weight": quantise_e4m3(matrix, scale), "weight_scale": scale}
 
 
-def _int4(matrix: Tensor, largest: Tensor) -> dict[str, Tensor]:
-    del largest  # each group has a scale of its own
+def _int4(matrix: Tensor, together: Sequence[Tensor]) -> dict[str, Tensor]:
+    del together  # each group has a scale of its own
     scale = _safe(_group_maxima(matrix, 32) / INT4_MAX).bfloat16()
     return {
         "weight_packed": quantise_int4(matrix, scale),
