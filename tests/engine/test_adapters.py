@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from dg_engine import adapters, checkpoint
 from dg_engine.adapters import Adapter, Factors
-from dg_engine.api import InfillRequest
+from dg_engine.api import ScoreRequest
 from dg_engine.config import ModelConfig
 from dg_engine.engine import Engine
 from dg_engine.errors import CheckpointError
@@ -177,20 +177,17 @@ def test_rank_stabilised_adapters_count_alpha_by_the_root_of_the_rank(saved: Pat
     assert adapters.load(saved, checkpoint.load(base), base).scale == pytest.approx(ALPHA / RANK**0.5)
 
 
-def test_an_engine_with_an_adapter_answers_as_one_with_the_merged_weights(
-    saved: Path, base: Path, tmp_path: Path
-) -> None:
-    engine = Engine.load(base, adapter=saved, dtype=torch.float32, device="cpu")
-    assert engine.info.adapter == str(saved)
+def test_an_engine_with_an_adapter_scores_as_one_with_the_merged_weights(saved: Path, base: Path) -> None:
+    adapted = Engine.load(base, adapter=saved, dtype=torch.float32, device="cpu")
+    plain = Engine.load(base, dtype=torch.float32, device="cpu")
     model = checkpoint.load(base, dtype=torch.float32)
     adapters.merge(model, drawn(model))
-    twin = Engine(model, engine.tokenizer, base)
-    plain = Engine.load(base, dtype=torch.float32, device="cpu")
-    request = InfillRequest(prefix="def f(a):\n    return ", suffix="\n", max_new_tokens=16)
-    answers = [list(one.infill(request))[-1] for one in (engine, twin, plain)]
-    texts = [getattr(answer, "text", None) for answer in answers]
-    assert texts[0] == texts[1] != texts[2]
-    assert (twin.info.adapter, plain.info.adapter) == ("", "")
+    twin = Engine(model, plain.tokenizer, base)
+    request = ScoreRequest(prefix="def f(a):\n    return ", text="a + 1", suffix="\n")
+    found, expected, without = (one.score(request).text for one in (adapted, twin, plain))
+    assert found == pytest.approx(expected, rel=1e-4)
+    assert abs(found - without) > 0.1
+    assert [one.info.adapter for one in (adapted, twin, plain)] == [str(saved), "", ""]
 
 
 def edit_config(directory: Path, change: Mapping[str, Any]) -> None:
