@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -180,7 +181,21 @@ def test_large_checkpoints_become_several_files(parent: Path, tmp_path: Path, mo
     assert files[0] == f"model-00001-of-{len(files):05}.safetensors"
     assert seen == [(done, len(seen)) for done in range(1, len(seen) + 1)]
     checkpoint.load(tmp_path / "out")
-    assert (tmp_path / "out" / "generation_config.json").exists()
+
+
+def test_settings_come_along_and_measurements_do_not(parent: Path, tmp_path: Path) -> None:
+    shutil.copytree(parent, tmp_path / "measured")
+    for name in ("evaluation.json", "tokenizer.json", "chat_template.jinja", "README.md", "modeling.py"):
+        (tmp_path / "measured" / name).write_text("{}")
+    convert.quantise(tmp_path / "measured", tmp_path / "out", "fp8")
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "model-00001-of-00001.safetensors",
+        "model.safetensors.index.json",
+        "tokenizer.json",
+    }
 
 
 def test_experts_of_zeros_stay_zeros(tmp_path: Path) -> None:

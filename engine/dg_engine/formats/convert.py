@@ -26,6 +26,9 @@ from dg_engine.formats.schemes import SCHEMES, Scheme
 SHARD_BYTES = 4 * 2**30
 """A file is closed when it holds this much; so much memory the conversion takes beside a few matrices."""
 
+_OWN = (INDEX, "config.json", "evaluation.json")
+"""What says something of the weights themselves: written anew, or to be measured anew."""
+
 _ALONE = ("self_conditioning", "router", "embed_tokens", "lm_head", "vision_tower", "embed_vision")
 _WITH_ALL = ("self_attn", "mlp")
 _TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
@@ -188,7 +191,7 @@ class _Shards:
 def _write_rest(source: Path, directory: Path, described: Mapping[str, Any]) -> None:
     """Tokenizer, templates and settings as they are, the configuration with what was done."""
     for file in sorted(source.iterdir()):
-        if file.suffix in (".json", ".jinja") and file.name not in (INDEX, "config.json"):
+        if file.suffix in (".json", ".jinja") and file.name not in _OWN:
             shutil.copyfile(file, directory / file.name)
     config = json.loads((source / "config.json").read_text(encoding="utf-8"))
     _write_json(directory / "config.json", config | {"quantization_config": dict(described)})
