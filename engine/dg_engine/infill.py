@@ -107,7 +107,7 @@ def fill(
         if not growing and plan.stopping.met(unchanged, float(belief.entropy[: end + 1].mean())):
             reason = "converged"
         elif deadline is not None and time.perf_counter() >= deadline:
-            reason, end = "time_budget", _confident(belief, end)
+            reason, end = "time_budget", confident(belief, end)
         elif step + 1 == plan.max_denoising_steps:
             reason = "max_denoising_steps"
         yield Filling(belief, end, step + 1, reason)
@@ -142,6 +142,7 @@ def resized(canvas: Canvas, belief: Belief, end: int, hole: Hole, draws: Draws) 
     return canvas
 
 
-def _confident(belief: Belief, end: int) -> int:
+def confident(belief: Belief, end: int) -> int:
+    """How many tokens of an answer that ran out of time may be shown: those left of the first doubtful one."""
     doubtful = (belief.confidence[:end] < CONFIDENT).nonzero()
     return int(doubtful[0]) if len(doubtful) else end

@@ -162,10 +162,21 @@ class DiffusionGemma(nn.Module):
             seen = [Seen(*pair) for pair in zip(shown.keys, shown.values, strict=True)]
         else:
             seen = self._seen(cache.with_room(canvas.shape[1]), canvas.shape[1], windowed=True)
+        return self.decode_over(canvas, seen, signal, positions, masks or Masks(None, None), read)
+
+    def decode_over(
+        self,
+        canvas: Tensor,
+        seen: Sequence[Seen],
+        signal: Tensor | None,
+        positions: Tensor,
+        masks: Masks,
+        read: Rows | None = None,
+    ) -> Tensor:
+        """`decode` over what each layer sees of the prefix, wherever that lies; the masks fit it."""
         embedded = self.decoder.self_conditioning(self.embed(canvas), signal)
         scalars = [layer.layer_scalar for layer in self.decoder.layers]
-        hidden, _, _ = self._run(embedded, positions, seen, masks or Masks(None, None), scalars, read)  # type: ignore[arg-type]
-        return hidden
+        return self._run(embedded, positions, seen, masks, scalars, read)[0]  # type: ignore[arg-type]
 
     @property
     def _encoder_scalars(self) -> list[Tensor]:
@@ -244,8 +255,9 @@ class DiffusionGemma(nn.Module):
 
     def _embedding_scale(self) -> Tensor:
         # Rounded to the weights' type first, as the checkpoint was trained: 2816 ** 0.5 is 53.0 in bf16, not 53.07.
+        # Filled on the device: a number copied from the host waits for the device, and cannot be captured in a graph.
         weight = self.decoder.embed_tokens.weight
-        return torch.tensor(self.config.hidden_size**0.5, dtype=weight.dtype, device=weight.device)
+        return torch.full((), self.config.hidden_size**0.5, dtype=weight.dtype, device=weight.device)
 
 
 def _extended(cached: Sequence[Tensor], new: Sequence[Tensor]) -> tuple[Tensor, ...]:

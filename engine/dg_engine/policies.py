@@ -45,11 +45,16 @@ class EntropyBound:
 
     def accept(self, entropy: Tensor) -> Tensor:
         """[F] entropies in nats to [F] booleans."""
-        ascending, order = entropy.sort(stable=True)
-        # A shifted sum, not a sum less its last term: (1e-9 + 1) - 1 is 0 in fp32 and would accept one token too many.
-        before = torch.nn.functional.pad(ascending.cumsum(0)[:-1], (1, 0))
-        chosen = before <= self.entropy_bound
-        return torch.empty_like(chosen).scatter_(0, order, chosen)
+        return within_bound(entropy, self.entropy_bound)
+
+
+def within_bound(entropy: Tensor, bound: float | Tensor) -> Tensor:
+    """`EntropyBound`'s choice in every row of entropies [..., F], in nats; a bound for each row is [..., 1]."""
+    ascending, order = entropy.sort(stable=True)
+    # A shifted sum, not a sum less its last term: (1e-9 + 1) - 1 is 0 in fp32 and would accept one token too many.
+    before = torch.nn.functional.pad(ascending.cumsum(-1)[..., :-1], (1, 0))
+    chosen = before <= bound
+    return torch.empty_like(chosen).scatter_(-1, order, chosen)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
