@@ -21,6 +21,7 @@ from dg_engine import adapters, checkpoint
 from dg_engine.api import Draft, Infill, InfillRequest, ModelInfo, Piece, Score, ScoreRequest, StopReason
 from dg_engine.canvas import SeededDraws
 from dg_engine.causal import Start, behind, best_end, write
+from dg_engine.device_loop import DeviceLoop, Row, can_capture, canvas_bucket
 from dg_engine.errors import CheckpointError, RequestError
 from dg_engine.hardware import best_device, fastest_dtype
 from dg_engine.infill import Filling, Hole, fill
@@ -64,6 +65,7 @@ class Engine:
         self.config = read_infill_config(directory)
         self.denoising = read_denoising(directory)
         self._prefixes = PrefixStore(DOCUMENTS)
+        self._device_loop = DeviceLoop(model) if can_capture(model) else None
         self._answer_ends = tokenizer.special.clone()
         self._line_ends = self._answer_ends | tokenizer.with_newline
 
@@ -186,23 +188,26 @@ class Engine:
         self, request: InfillRequest, healed: Healed, prefix: _Prefix, started: float
     ) -> Iterator[Draft | Infill]:
         suffix = self.tokenizer.encode(_head(request.suffix, self.config.suffix_tokens))[: self.config.suffix_tokens]
-        plan = self._plan(request)
-        draws = SeededDraws(self.model.config.vocab_size, request.seed, self._device)
-        pinned = torch.tensor(suffix, dtype=torch.long, device=self._device)
-        for state in fill(
-            self.model,
-            prefix.cache,
-            pinned,
-            self._hole(request, healed),
-            plan,
-            draws,
-            deadline=_deadline(request, started),
-        ):
+        row = Row(
+            cache=prefix.cache,
+            suffix=torch.tensor(suffix, dtype=torch.long, device=self._device),
+            hole=self._hole(request, healed),
+            plan=self._plan(request),
+            seed=request.seed,
+        )
+        for state in self._filled(row, _deadline(request, started)):
             yield Draft(step=state.step, pieces=self._pieces(state, healed), milliseconds=_since(started))
         assert state.stop_reason is not None  # noqa: S101  (`fill` ends with one)
         tokens = state.belief.argmax[: state.end].tolist()
         gains = self._log_probabilities(prefix, tokens).tolist()
         yield self._answer(tokens, gains, state.step, state.stop_reason, healed, prefix, started)
+
+    def _filled(self, row: Row, deadline: float | None) -> Iterator[Filling]:
+        """The states of a hole, by the loop that suits the device."""
+        if self._device_loop is not None and canvas_bucket(row) is not None:
+            return (state for (state,) in self._device_loop.fill([row], deadline=deadline))
+        draws = SeededDraws(self.model.config.vocab_size, row.seed, self._device)
+        return fill(self.model, row.cache, row.suffix, row.hole, row.plan, draws, deadline=deadline)
 
     def _hole(self, request: InfillRequest, healed: Healed) -> Hole:
         line = request.extent == "line"

@@ -1,0 +1,251 @@
+"""One denoising step on canvases of a fixed length, every decision of it taken on the device. Token ids only.
+
+`canvas.denoise_step` and `infill.fill` are the readable twin: there the host looks at each draft, and the length of the
+hole is the shape of a tensor. Here it is a number in a tensor, like the step, the rules and the reason to stop, so that
+shapes depend on `Shape` alone and nothing waits for the device: one CUDA graph serves every request of a shape.
+
+A canvas is hole, pinned suffix and padding that no slot sees. Rows are independent of one another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dg_engine.api import StopReason
+from dg_engine.canvas import BANNED
+from dg_engine.infill import CERTAIN, SPARE
+from dg_engine.model import DiffusionGemma, Masks
+from dg_engine.policies import within_bound
+from dg_engine.prefix_cache import Seen
+from dg_kernels import SamplingStatistics, sampling_statistics
+
+REASONS: tuple[StopReason | None, ...] = (None, "converged", "max_denoising_steps")
+"""What the numbers in `State.reason` mean."""
+_RUNNING, _CONVERGED, _SPENT = range(3)
+
+
+class Shape(NamedTuple):
+    """All that the shapes of a step depend on, beside the model."""
+
+    batch: int
+    """B rows."""
+    canvas: int
+    """C slots: hole, pinned suffix and padding."""
+    prefix: int
+    """P places for the keys of a prefix."""
+
+
+class Rules(NamedTuple):
+    """What each of B rows was told; constant while it runs."""
+
+    seed: Tensor
+    """[B] int64."""
+    prefix: Tensor
+    """[B] encoded tokens, at most P."""
+    suffix: Tensor
+    """[B] pinned slots."""
+    longer: Tensor
+    """[B, C + 1] the length to which a full hole of each length grows; its own where it may not."""
+    ends: Tensor
+    """[B, V] booleans: tokens that end the answer."""
+    first_allowed: Tensor
+    """[B, V] booleans: with what the answer may begin."""
+    filler: Tensor
+    """[B]."""
+    filler_bias: Tensor
+    """[B] fp32, nats."""
+    steps: Tensor
+    """[B] `max_denoising_steps`."""
+    t_min: Tensor
+    """[B] fp64."""
+    t_max: Tensor
+    """[B] fp64."""
+    entropy_bound: Tensor
+    """[B] fp32, nats."""
+    stability: Tensor
+    """[B] steps for which the draft must not have changed."""
+    confidence: Tensor
+    """[B] fp64: the mean entropy, in nats, below which a stable draft is final."""
+
+
+class State(NamedTuple):
+    """B canvases between two steps."""
+
+    tokens: Tensor
+    """[B, C]."""
+    signal: Tensor
+    """[B, C, H] self-conditioning, zeros where nothing is known."""
+    hole: Tensor
+    """[B] free slots, at least one: those at the start of the canvas."""
+    step: Tensor
+    """[B] steps done."""
+    judged: Tensor
+    """[B, C] the last draft with the token that ended it, -1 behind."""
+    unchanged: Tensor
+    """[B] for how many steps it has been the same."""
+    reason: Tensor
+    """[B] an index into REASONS."""
+    report: Tensor
+    """[B, 4 + 4 C] fp32, what the host is told: reason, step, end and hole of the step, then per slot draft, accepted,
+    confidence and entropy. One tensor, because it is one copy; fp32 holds every token id, up to 2^24, exactly."""
+
+
+def blank_places(model: DiffusionGemma, shape: Shape) -> list[Seen]:
+    """Places for prefix and canvas in every layer; sliding layers need them only for the window.
+
+    Zeros and not what was in the memory: a place that is masked still counts, as zero times what it holds.
+    """
+    weight = model.decoder.embed_tokens.weight
+    seen = []
+    for layer in range(model.config.num_hidden_layers):
+        heads, width = model.config.head_shape(layer)
+        places = _places(model, shape, sliding=model.config.is_sliding(layer)) + shape.canvas
+        keys = weight.new_zeros(shape.batch, heads, places, width)
+        seen.append(Seen(keys, torch.zeros_like(keys), room=True))
+    return seen
+
+
+def static_step(model: DiffusionGemma, shape: Shape, seen: Sequence[Seen], rules: Rules, state: State) -> State:
+    """Refine every canvas once; rows that have a reason to stop stay as they are.
+
+    Args:
+        model: the decoder.
+        shape: of all that follows.
+        seen: each layer's keys and values of the prefixes; the places behind them are written.
+        rules: what each row was told.
+        state: the state before; not changed.
+    """
+    slots = torch.arange(shape.canvas, device=state.tokens.device)
+    free = slots < state.hole[:, None]
+    uniform, noise = random_numbers(rules.seed, state.step, shape.canvas, model.config.vocab_size)
+    logits = _logits(model, shape, seen, rules, state)
+    flat = sampling_statistics(logits.flatten(0, 1), 1.0, uniform.flatten())
+    found = SamplingStatistics(*(part.view(*shape[:2], *part.shape[1:]) for part in flat))
+
+    uncertain = found.entropy.masked_fill(~free, torch.inf)
+    accepted = within_bound(uncertain, rules.entropy_bound[:, None]) & free
+    tokens = torch.where(free, torch.where(accepted, found.sample, noise), state.tokens)
+    signal = torch.where(free[..., None], model.soft_embedding(found.probabilities), model.embed(state.tokens))
+
+    end = torch.where(rules.ends.gather(1, found.argmax) & free, slots, state.hole[:, None]).amin(dim=1)
+    hole = _next_hole(rules, state, found, end, free)
+    judged = torch.where((slots <= end[:, None]) & free, found.argmax, -1)
+    unchanged = torch.where((judged == state.judged).all(dim=1), state.unchanged + 1, 0)
+    reason = _reason(rules, state, unchanged, _mean(found.entropy, judged >= 0), growing=hole > state.hole)
+
+    head = torch.stack((reason, state.step + 1, end, state.hole), dim=1)
+    report = torch.cat((head, found.argmax, accepted, found.confidence, found.entropy), dim=1)
+    moved = _moved(state.hole, hole, rules.suffix, tokens, signal, noise)
+    after = State(*moved, hole, state.step + 1, judged, unchanged, reason, report)
+    running = state.reason == _RUNNING
+    return State(*(_where(running, *pair) for pair in zip(after, state, strict=True)))
+
+
+def random_numbers(seed: Tensor, step: Tensor, slots: int, vocab_size: int) -> tuple[Tensor, Tensor]:
+    """The randomness of one step: a function of seed, step and slot, whatever the batch and the canvas.
+
+    SplitMix64's mixing function (Steele, Lea, Flood, OOPSLA 2014) over a counter.
+
+    Args:
+        seed: [B] int64.
+        step: [B] int64, the number of the step; -1 for the noise before the first.
+        slots: C.
+        vocab_size: bound of the noise.
+
+    Returns:
+        [B, C] fp32 in [0, 1), and [B, C] token ids, both uniform.
+    """
+    row = _mixed(_mixed(seed * _GAMMA) + step * _GAMMA)
+    counter = torch.arange(1, 2 * slots + 1, device=seed.device) * _GAMMA
+    bits = _mixed(row[:, None] + counter)
+    return _shifted(bits[:, ::2], 40).float() * 2.0**-24, _shifted(bits[:, 1::2], 1) % vocab_size
+
+
+def _mixed(bits: Tensor) -> Tensor:
+    bits = (bits ^ _shifted(bits, 30)) * _FIRST
+    bits = (bits ^ _shifted(bits, 27)) * _SECOND
+    return bits ^ _shifted(bits, 31)
+
+
+def _shifted(bits: Tensor, places: int) -> Tensor:
+    """A right shift that fills with zeros; torch's own fills with the sign."""
+    return (bits >> places) & ((1 << (64 - places)) - 1)
+
+
+def signed(number: int) -> int:
+    """The int64 with the last 64 bits of a number."""
+    return (number + 2**63) % 2**64 - 2**63
+
+
+_GAMMA, _FIRST, _SECOND = signed(0x9E3779B97F4A7C15), signed(0xBF58476D1CE4E5B9), signed(0x94D049BB133111EB)
+
+
+def _logits(model: DiffusionGemma, shape: Shape, seen: Sequence[Seen], rules: Rules, state: State) -> Tensor:
+    """[B, C, V] fp32: biased, with what may not begin the answer banned, divided by the temperature of the step."""
+    slots = torch.arange(shape.canvas, device=state.tokens.device)
+    positions = rules.prefix[:, None] + slots
+    own = slots < (state.hole + rules.suffix)[:, None]
+    masks = Masks(*(_mask(rules.prefix, _places(model, shape, sliding=sliding), own) for sliding in (False, True)))
+    logits = model.logits(model.decode_over(state.tokens, seen, state.signal, positions, masks))
+    filler, nats = (one[:, None, None].expand(-1, shape.canvas, 1) for one in (rules.filler, rules.filler_bias))
+    logits.scatter_add_(2, filler, nats)
+    logits[:, 0].masked_fill_(~rules.first_allowed, BANNED)
+    # In fp64, so that the quotient is rounded as the twin's is.
+    temperature = rules.t_min + (rules.t_max - rules.t_min) * (rules.steps - state.step) / rules.steps
+    return logits / temperature.float()[:, None, None]
+
+
+def _places(model: DiffusionGemma, shape: Shape, *, sliding: bool) -> int:
+    """Places for the prefix in a layer of that kind."""
+    return min(shape.prefix, model.config.window - 1) if sliding else shape.prefix
+
+
+def _mask(prefix: Tensor, places: int, own: Tensor) -> Tensor:
+    """[B, C, places + C]: every slot sees the same, what lies of the prefix in so many places and its own canvas."""
+    known = torch.arange(places, device=prefix.device) < prefix[:, None]
+    return torch.cat((known, own), dim=1)[:, None].expand(-1, own.shape[1], -1)
+
+
+def _next_hole(rules: Rules, state: State, found: SamplingStatistics, end: Tensor, free: Tensor) -> Tensor:
+    """[B] as `infill.resized`: longer where the answer fills the hole, shorter where certain filler is behind it."""
+    tail = free & (torch.arange(free.shape[1], device=end.device) >= end[:, None])
+    filled = ((found.argmax == rules.filler[:, None]) | ~tail).all(dim=1)
+    spare_from = end + SPARE
+    removable = filled & (state.hole - spare_from >= SPARE) & (_mean(found.entropy, tail) < CERTAIN)
+    hole = torch.where(removable, spare_from, state.hole)
+    hole = torch.where(end == state.hole, rules.longer.gather(1, state.hole[:, None]).squeeze(1), hole)
+    return torch.where(state.step > 0, hole, state.hole)
+
+
+def _mean(values: Tensor, chosen: Tensor) -> Tensor:
+    """[B] fp64: the mean of each row's chosen values; 0 where none is chosen."""
+    return torch.where(chosen, values, 0.0).sum(dim=1).double() / chosen.sum(dim=1).clamp_min(1)
+
+
+def _reason(rules: Rules, state: State, unchanged: Tensor, mean_entropy: Tensor, *, growing: Tensor) -> Tensor:
+    """[B] as `StableAndConfident`, which a hole about to grow does not meet; and the end of the steps."""
+    met = (unchanged >= rules.stability) & (mean_entropy < rules.confidence) & ~growing
+    spent = state.step + 1 >= rules.steps
+    return torch.where(met, _CONVERGED, torch.where(spent, _SPENT, _RUNNING))
+
+
+def _moved(
+    before: Tensor, after: Tensor, suffix: Tensor, tokens: Tensor, signal: Tensor, noise: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Tokens and signal with the suffix behind a hole of another length, as `Canvas.moved`."""
+    slots = torch.arange(tokens.shape[1], device=tokens.device)
+    in_hole = slots < after[:, None]
+    source = torch.where(in_hole, slots, slots + (before - after)[:, None]).clamp(0, tokens.shape[1] - 1)
+    fresh = in_hole & (slots >= before[:, None])
+    padding = slots >= (after + suffix)[:, None]
+    tokens = torch.where(fresh, noise, tokens.gather(1, source)).masked_fill(padding, 0)
+    signal = signal.gather(1, source[..., None].expand_as(signal))
+    return tokens, signal.masked_fill((fresh | padding)[..., None], 0.0)
+
+
+def _where(rows: Tensor, chosen: Tensor, other: Tensor) -> Tensor:
+    return torch.where(rows.view(-1, *[1] * (chosen.dim() - 1)), chosen, other)

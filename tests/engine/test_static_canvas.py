@@ -1,0 +1,348 @@
+"""The step of fixed shapes and its loop, held to `infill.fill` draw by draw; and that nothing in it asks the host."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dg_engine import device_loop
+from dg_engine import engine as engine_module
+from dg_engine.api import Draft, Infill, InfillRequest
+from dg_engine.device_loop import DeviceLoop, Row, can_capture, canvas_bucket
+from dg_engine.engine import Engine
+from dg_engine.infill import Filling, Hole, confident, fill
+from dg_engine.model import DiffusionGemma
+from dg_engine.packed import PackedModel
+from dg_engine.policies import Denoising, EntropyBound, LinearTemperature, NeverStop, StableAndConfident
+from dg_engine.static_canvas import random_numbers, static_step
+from dg_engine.testing import SHAPES, TINY, tiny_checkpoint, tiny_model
+
+FILLER = 1
+EVERY_EXPERT = replace(TINY, top_k_experts=TINY.num_experts)
+
+
+@pytest.fixture(autouse=True)
+def without_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(scope="module")
+def model() -> DiffusionGemma:
+    """In fp64: in fp32 the two loops round differently, and after some steps that may be another token."""
+    return tiny_model().double()
+
+
+class NumberedDraws:
+    """The static step's randomness for its twin: named by step and slot, in the order in which `fill` asks for it."""
+
+    def __init__(self, seed: int, vocab_size: int = TINY.vocab_size) -> None:
+        self._seed, self._vocab_size = torch.tensor([seed]), vocab_size
+        self._step, self._slot = -1, 0
+
+    def uniform(self, count: int) -> Tensor:
+        self._step, self._slot = self._step + 1, 0
+        return self._drawn()[0][:count]
+
+    def noise(self, count: int) -> Tensor:
+        first, self._slot = self._slot, self._slot + count
+        return self._drawn()[1][first : first + count]
+
+    def _drawn(self) -> tuple[Tensor, Tensor]:
+        step = torch.tensor([self._step])
+        uniform, noise = random_numbers(self._seed, step, device_loop.CANVAS_BUCKETS[-1], self._vocab_size)
+        return uniform[0], noise[0]
+
+
+def ends(*tokens: int) -> Tensor:
+    mask = torch.zeros(TINY.vocab_size, dtype=torch.bool)
+    mask[list(tokens)] = True
+    return mask
+
+
+def row(
+    model: DiffusionGemma,
+    hole: Hole,
+    plan: Denoising,
+    *,
+    prefix: int = 19,
+    suffix: tuple[int, ...] = (20, 21, 22),
+    seed: int = 3,
+) -> Row:
+    tokens = torch.arange(prefix)[None] * 7 % TINY.vocab_size
+    return Row(
+        cache=model.encode(tokens).cache,
+        suffix=torch.tensor(suffix, dtype=torch.long),
+        hole=hole,
+        plan=plan,
+        seed=seed,
+    )
+
+
+def readable(model: DiffusionGemma, row: Row) -> list[Filling]:
+    return list(fill(model, row.cache, row.suffix, row.hole, row.plan, NumberedDraws(row.seed)))
+
+
+def static(model: DiffusionGemma, *rows: Row, loop: DeviceLoop | None = None) -> list[list[Filling]]:
+    """What became of each row, up to its stop."""
+    steps = list((loop or DeviceLoop(model)).fill(rows))
+    own = [[states[number] for states in steps] for number in range(len(rows))]
+    return [states[: next(i for i, s in enumerate(states) if s.stop_reason is not None) + 1] for states in own]
+
+
+def assert_equal(found: list[Filling], expected: list[Filling]) -> None:
+    assert [told(state) for state in found] == [told(state) for state in expected]
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one.belief.entropy, other.belief.entropy, atol=1e-4, rtol=0)
+        torch.testing.assert_close(one.belief.confidence, other.belief.confidence, atol=1e-4, rtol=0)
+
+
+def told(state: Filling) -> tuple[Any, ...]:
+    belief = state.belief
+    return belief.argmax.tolist(), belief.accepted.tolist(), state.end, state.step, state.stop_reason
+
+
+HOLE = Hole(initial=12, longest=40, ends=ends(FILLER), filler=FILLER)
+PLAN = Denoising(max_denoising_steps=6, acceptance=EntropyBound(entropy_bound=3.0), stopping=NeverStop())
+EAGER = StableAndConfident(stability_threshold=1, confidence_threshold=10.0)
+CASES = {
+    "grows step by step": (replace(HOLE, ends=ends()), replace(PLAN, max_denoising_steps=8)),
+    "shrinks to the spare slots": (replace(HOLE, filler_bias=40.0), PLAN),
+    "ends early": (
+        replace(HOLE, ends=ends(*range(1, 40))),
+        replace(PLAN, max_denoising_steps=30, stopping=EAGER, temperature=LinearTemperature(t_min=0.01, t_max=0.01)),
+    ),
+    "runs out of steps": (HOLE, replace(PLAN, stopping=StableAndConfident())),
+    "one step": (HOLE, replace(PLAN, max_denoising_steps=1)),
+    "may not grow": (replace(HOLE, ends=ends(), longest=12), replace(PLAN, acceptance=EntropyBound(entropy_bound=0.0))),
+    "a healed beginning": (replace(HOLE, first_allowed=ends(17, 18)), PLAN),
+    "pinned slots not told": (replace(HOLE, pinned_signal=False), PLAN),
+    "full but eager": (
+        replace(HOLE, ends=ends(), initial=30),
+        replace(PLAN, stopping=replace(EAGER, stability_threshold=0)),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("prefix", "suffix"), [(19, (20, 21, 22)), (3, ()), (8, (9,) * 24)])
+def test_every_state_equals_the_readable_loop(
+    case: str, prefix: int, suffix: tuple[int, ...], model: DiffusionGemma
+) -> None:
+    asked = row(model, *CASES[case], prefix=prefix, suffix=suffix)
+    (found,) = static(model, asked)
+    assert_equal(found, readable(model, asked))
+
+
+def test_the_cases_are_what_they_are_called(model: DiffusionGemma) -> None:
+    lengths, reasons = {}, {}
+    for case, asked in CASES.items():
+        (states,) = static(model, row(model, *asked))
+        lengths[case], reasons[case] = [len(state.belief.argmax) for state in states], states[-1].stop_reason
+    assert lengths["grows step by step"] == [12, 12, 16, 24, 32, 40, 40, 40]
+    assert lengths["shrinks to the spare slots"][-1] == 2
+    assert reasons["ends early"] == "converged"
+    assert len(lengths["ends early"]) < 30
+    assert reasons["runs out of steps"] == "max_denoising_steps"
+    assert lengths["may not grow"] == [12] * 6
+    assert reasons["full but eager"] == "converged"
+
+
+@pytest.mark.parametrize("name", ["every expert", "full layer in the middle", "bidirectional encoder", "packed"])
+def test_every_kind_of_model_agrees_with_the_readable_loop(name: str) -> None:
+    config = {"every expert": EVERY_EXPERT, "packed": SHAPES["a single expert"]} | SHAPES
+    model = tiny_model(config[name]).double()
+    model = PackedModel(model) if name == "packed" else model
+    asked = row(model, replace(HOLE, filler_bias=1.0), PLAN)
+    (found,) = static(model, asked)
+    assert_equal(found, readable(model, asked))
+
+
+def test_rows_of_a_batch_equal_the_same_rows_alone(model: DiffusionGemma) -> None:
+    rows = [
+        row(model, *asked, prefix=4 + 5 * number, suffix=(8, 9)[: number % 3], seed=number)
+        for number, asked in enumerate(CASES.values())
+    ]
+    together = static(model, *rows)
+    assert len({len(states) for states in together}) > 2
+    for states, asked in zip(together, rows, strict=True):
+        assert_equal(states, readable(model, asked))
+
+
+def test_a_stopped_row_stays_as_it_is_while_others_go_on(model: DiffusionGemma) -> None:
+    short, long = (row(model, HOLE, replace(PLAN, max_denoising_steps=steps)) for steps in (2, 5))
+    steps = list(DeviceLoop(model).fill([short, long]))
+    assert [states[0].step for states in steps] == [1, 2, 2, 2, 2]
+    assert [states[1].step for states in steps] == [1, 2, 3, 4, 5]
+
+
+def test_canvases_are_used_again_where_they_lie_and_forget_what_was_in_them(
+    model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    addresses = []
+
+    def noted(model: DiffusionGemma, shape: Any, seen: Any, rules: Any, state: Any) -> Any:
+        addresses.append([one.data_ptr() for one in (*rules, *state, *(part for pair in seen for part in pair[:2]))])
+        return static_step(model, shape, seen, rules, state)
+
+    monkeypatch.setattr(device_loop, "static_step", noted)
+    loop = DeviceLoop(model)
+    for case, prefix in (("a healed beginning", 40), ("grows step by step", 5), ("shrinks to the spare slots", 19)):
+        asked = row(model, *CASES[case], prefix=prefix)
+        (found,) = static(model, asked, loop=loop)
+        assert_equal(found, readable(model, asked))
+    assert len(addresses) == 6 + 8 + 6
+    assert all(one == addresses[0] for one in addresses)
+
+
+def test_two_requests_that_take_turns_do_not_meet(model: DiffusionGemma) -> None:
+    loop = DeviceLoop(model)
+    rows = [row(model, HOLE, PLAN, seed=seed) for seed in (1, 2)]
+    turns = list(zip(*(loop.fill([asked]) for asked in rows), strict=True))
+    for number, asked in enumerate(rows):
+        assert_equal([turn[number][0] for turn in turns], readable(model, asked))
+
+
+def test_what_was_told_stays_true_after_the_next_step(model: DiffusionGemma) -> None:
+    states, kept = [], []
+    for (state,) in DeviceLoop(model).fill([row(model, HOLE, PLAN)]):
+        states.append(state)
+        kept.append(told(state))
+    assert [told(state) for state in states] == kept
+
+
+def test_a_spent_time_budget_returns_the_confident_left_part_after_one_step(model: DiffusionGemma) -> None:
+    asked = row(model, HOLE, PLAN)
+    ((state,),) = DeviceLoop(model).fill([asked], deadline=time.perf_counter() - 1)
+    first = readable(model, asked)[0]
+    assert state.stop_reason == "time_budget"
+    assert state.end == confident(first.belief, first.end)
+
+
+def test_the_canvas_is_the_shortest_that_holds_the_longest_hole_or_grows_as_far_as_it_goes(
+    model: DiffusionGemma,
+) -> None:
+    asked = [row(model, replace(HOLE, longest=longest), PLAN) for longest in (40, 61, 62, 200, 300)]
+    assert [canvas_bucket(one) for one in asked] == [64, 64, 128, 256, 256]
+    hole = replace(HOLE, ends=ends(), initial=192, longest=300)
+    (states,) = static(model, row(model, hole, replace(PLAN, max_denoising_steps=4)))
+    assert [len(state.belief.argmax) for state in states] == [192, 192, 253, 253]
+
+
+def test_a_hole_that_no_canvas_holds_is_refused(model: DiffusionGemma) -> None:
+    asked = row(model, replace(HOLE, initial=254), PLAN)
+    assert canvas_bucket(asked) is None
+    with pytest.raises(ValueError, match="at most 256 slots"):
+        next(DeviceLoop(model).fill([asked]))
+    with pytest.raises(ValueError, match="needs rows"):
+        next(DeviceLoop(model).fill([]))
+
+
+def test_random_numbers_are_uniform_and_differ_by_seed_step_and_slot() -> None:
+    seed, step = (part.flatten() for part in torch.meshgrid(torch.arange(-4, 4), torch.arange(8), indexing="ij"))
+    uniform, noise = random_numbers(seed, step, 1024, 64)
+    assert uniform.min() >= 0
+    assert uniform.max() < 1
+    assert len(set(uniform.flatten().tolist())) > 0.99 * uniform.numel()
+    count = uniform.numel()
+    for cells in ((uniform * 64).long(), noise):
+        seen = cells.flatten().bincount(minlength=64)
+        assert seen.numel() == 64
+        # Chi-squared with 63 degrees of freedom: above 117 once in 30,000 times.
+        assert float(((seen - count / 64) ** 2 / (count / 64)).sum()) < 117
+    pairs = torch.stack((uniform.flatten()[:-1], uniform.flatten()[1:]))
+    assert abs(float(pairs.corrcoef()[0, 1])) < 4 / count**0.5
+
+
+class NothingAsksTheHost(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Refuses what reads a tensor's values on the host, and what copies a number of the host's to the device."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        unknown = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags)
+        # Indexing counts as of unknown shape, because it is where an index is a mask.
+        if func is torch.ops.aten.index.Tensor:
+            unknown = {one for one in args[1] if one is not None and one.dtype == torch.bool}
+        if unknown or func is torch.ops.aten.lift_fresh.default:
+            raise AssertionError(f"{func} asks the host")
+        return func(*args, **(kwargs or {}))
+
+
+def arguments(model: DiffusionGemma, rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
+    """What the static step is given at each step of a run."""
+    given = []
+
+    def noted(model: DiffusionGemma, shape: Any, seen: Any, rules: Any, state: Any) -> Any:
+        given.append((model, shape, seen, rules, type(state)(*(one.clone() for one in state))))
+        return static_step(model, shape, seen, rules, state)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(device_loop, "static_step", noted)
+        list(DeviceLoop(model).fill(rows))
+    return given
+
+
+def test_a_step_asks_the_host_for_nothing_whatever_happens_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model(EVERY_EXPERT)
+    rows = [row(model, *asked, seed=number) for number, asked in enumerate(CASES.values())]
+    given = arguments(model, rows, monkeypatch)
+    assert len(given) == 8
+    shapes = set()
+    for one in given:
+        with NothingAsksTheHost():  # type: ignore[no-untyped-call]
+            after = static_step(*one)
+        shapes.add(tuple(part.shape for part in after))
+    assert len(shapes) == 1
+
+
+def test_what_refuses_questions_to_the_host_notices_that_the_readable_loop_asks(model: DiffusionGemma) -> None:
+    asked = row(model, HOLE, PLAN)
+    loop = fill(model, asked.cache, asked.suffix, asked.hole, asked.plan, NumberedDraws(0))
+    with pytest.raises(AssertionError, match="asks the host"), NothingAsksTheHost():  # type: ignore[no-untyped-call]
+        next(loop)
+
+
+def test_a_step_is_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+    two = replace(TINY, num_hidden_layers=2, layer_types=("sliding_attention", "full_attention"))
+    model = tiny_model(replace(two, num_experts=1, top_k_experts=1))
+    given = arguments(model, [row(model, HOLE, replace(PLAN, max_denoising_steps=2))], monkeypatch)
+    whole = torch.compile(static_step, fullgraph=True, backend="eager")
+    for one in given:
+        for found, expected in zip(whole(*one), static_step(*one), strict=True):
+            torch.testing.assert_close(found, expected)
+
+
+def test_the_engine_takes_the_loop_where_a_step_can_be_captured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tiny_checkpoint(tmp_path)
+    request = InfillRequest(prefix="def f(a):\n    ", suffix="\n", document="a", seed=5)
+    plain = list(Engine.load(directory, device="cpu").infill(request))
+    taken = []
+
+    class NotedLoop(DeviceLoop):
+        def fill(self, rows: Any, *, deadline: float | None = None) -> Iterator[tuple[Filling, ...]]:
+            taken.append(len(rows))
+            return super().fill(rows, deadline=deadline)
+
+    monkeypatch.setattr(engine_module, "can_capture", lambda model: True)
+    monkeypatch.setattr(engine_module, "DeviceLoop", NotedLoop)
+    engine = Engine.load(directory, device="cpu")
+    *drafts, answer = engine.infill(request)
+    assert taken == [1]
+    assert [type(event) for event in (*drafts, answer)] == [type(event) for event in plain]
+    assert all(isinstance(draft, Draft) for draft in drafts)
+    assert isinstance(answer, Infill)
+    assert answer.steps == len([draft for draft in drafts if isinstance(draft, Draft) and draft.step])
+
+
+def test_without_cuda_nothing_is_captured(model: DiffusionGemma) -> None:
+    assert not can_capture(model)
