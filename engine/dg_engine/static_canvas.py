@@ -196,7 +196,7 @@ def _logits(model: DiffusionGemma, shape: Shape, seen: Sequence[Seen], rules: Ru
     logits[:, 0].masked_fill_(~rules.first_allowed, BANNED)
     # In fp64, so that the quotient is rounded as the twin's is.
     temperature = rules.t_min + (rules.t_max - rules.t_min) * (rules.steps - state.step) / rules.steps
-    return logits / temperature.float()[:, None, None]
+    return logits.div_(temperature.float()[:, None, None])
 
 
 def _places(model: DiffusionGemma, shape: Shape, *, sliding: bool) -> int:

@@ -77,11 +77,12 @@ def row(
     suffix: tuple[int, ...] = (20, 21, 22),
     seed: int = 3,
 ) -> Row:
-    tokens = torch.arange(prefix)[None] * 7 % TINY.vocab_size
+    tokens = torch.arange(prefix, device=model.device)[None] * 7 % TINY.vocab_size
+    allowed = None if hole.first_allowed is None else hole.first_allowed.to(model.device)
     return Row(
         cache=model.encode(tokens).cache,
-        suffix=torch.tensor(suffix, dtype=torch.long),
-        hole=hole,
+        suffix=torch.tensor(suffix, dtype=torch.long, device=model.device),
+        hole=replace(hole, ends=hole.ends.to(model.device), first_allowed=allowed),
         plan=plan,
         seed=seed,
     )
@@ -310,6 +311,23 @@ def test_what_refuses_questions_to_the_host_notices_that_the_readable_loop_asks(
         next(loop)
 
 
+def test_nothing_but_the_report_needs_tensors_to_have_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    with torch.device("meta"):
+        model = DiffusionGemma(EVERY_EXPERT).requires_grad_(requires_grad=False)
+    done = []
+
+    def noted(*given: Any) -> Any:
+        done.append(static_step(*given))
+        return done[-1]
+
+    monkeypatch.setattr(device_loop, "static_step", noted)
+    with pytest.raises(NotImplementedError, match="Cannot copy out of meta tensor"):
+        next(DeviceLoop(model).fill([row(model, HOLE, PLAN), row(model, *CASES["a healed beginning"], prefix=4)]))
+    (after,) = done
+    assert {part.device.type for part in after} == {"meta"}
+    assert after.tokens.shape == (2, 64)
+
+
 def test_a_step_is_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     two = replace(TINY, num_hidden_layers=2, layer_types=("sliding_attention", "full_attention"))
     model = tiny_model(replace(two, num_experts=1, top_k_experts=1))
@@ -344,5 +362,16 @@ def test_the_engine_takes_the_loop_where_a_step_can_be_captured(
     assert answer.steps == len([draft for draft in drafts if isinstance(draft, Draft) and draft.step])
 
 
-def test_without_cuda_nothing_is_captured(model: DiffusionGemma) -> None:
+def test_on_a_cpu_nothing_is_captured(model: DiffusionGemma) -> None:
     assert not can_capture(model)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_graph_played_again_equals_the_readable_loop() -> None:
+    plain, model = (tiny_model(EVERY_EXPERT).double() for _ in range(2))
+    model = model.cuda()
+    assert can_capture(model)
+    loop = DeviceLoop(model)
+    for asked in CASES.values():
+        (found,) = static(model, row(model, *asked), loop=loop)
+        assert_equal(found, readable(plain, row(plain, *asked)))
