@@ -1,0 +1,65 @@
+"""The kernel of `canvas_attention` against one head after the other."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dg_kernels.canvas_attention.plan import plan
+from dg_kernels.canvas_attention.reference import canvas_attention_reference
+from dg_kernels.configurations import Tile
+from dg_kernels.launching import run
+from dg_kernels.testing import assert_agrees, random
+
+TILE = Tile(rows=16, columns=32, depth=64, warps=4, stages=2)
+
+
+@pytest.mark.parametrize(("heads", "key_heads"), [(1, 1), (4, 2), (6, 1)])
+@pytest.mark.parametrize(("canvas", "keys"), [(1, 1), (17, 17), (5, 32), (16, 75)])
+@pytest.mark.parametrize("batch", [1, 2])
+def test_agrees_with_the_reference(
+    heads: int, key_heads: int, canvas: int, keys: int, batch: int, device: torch.device, dtype: torch.dtype
+) -> None:
+    width = 64
+    query = (0.3 * random(batch, heads, canvas, width)).to(device, dtype)
+    key = (0.3 * random(batch, key_heads, keys, width, seed=1)).to(device, dtype)
+    value = random(batch, key_heads, keys, width, seed=2).to(device, dtype)
+    launches, found = plan(query, key, value, tile=TILE)
+    run(launches)
+    expected = canvas_attention_reference(query.cpu(), key.cpu(), value.cpu())
+    assert_agrees(found.cpu(), expected, terms=keys)
+
+
+@pytest.mark.parametrize(("width", "depth"), [(64, 64), (128, 32), (512, 128)])
+def test_wide_heads_are_multiplied_in_pieces_and_mixed_in_parts(
+    width: int, depth: int, device: torch.device, dtype: torch.dtype
+) -> None:
+    query = (0.1 * random(1, 4, 9, width)).to(device, dtype)
+    key, value = (random(1, 2, 41, width, seed=seed, dtype=dtype).to(device) for seed in (1, 2))
+    tile = Tile(rows=16, columns=16, depth=depth, warps=4, stages=2)
+    launches, found = plan(query, key, value, tile=tile, part=max(32, width // 2))
+    run(launches)
+    # Scores are sums of `width` products, and an error of one moves the softmax as much.
+    assert_agrees(found.cpu(), canvas_attention_reference(query.cpu(), key.cpu(), value.cpu()), terms=width)
+
+
+def test_tensors_may_be_views_and_what_lies_behind_the_keys_is_not_read(
+    device: torch.device, dtype: torch.dtype
+) -> None:
+    query = (0.3 * random(2, 7, 4, 64)).to(device, dtype).transpose(1, 2)
+    long = random(2, 2, 50, 64, seed=1, dtype=dtype).to(device)
+    long[:, :, 33:] = float("nan")
+    keys, values = long[:, :, :33], long.flip(-1)[:, :, :33]
+    launches, found = plan(query, keys, values, tile=TILE)
+    run(launches)
+    assert_agrees(found.cpu(), canvas_attention_reference(query.cpu(), keys.cpu(), values.cpu()), terms=64)
+
+
+def test_large_scores_do_not_overflow(device: torch.device, dtype: torch.dtype) -> None:
+    query = torch.full((1, 1, 2, 64), 20.0, device=device, dtype=dtype)
+    keys = torch.full((1, 1, 40, 64), -20.0, device=device, dtype=dtype)
+    keys[:, :, 37] = 20.0
+    values = random(1, 1, 40, 64, dtype=dtype).to(device)
+    launches, found = plan(query, keys, values, tile=TILE)
+    run(launches)
+    assert torch.equal(found, values[:, 0, 37:38].expand(-1, 2, -1))
