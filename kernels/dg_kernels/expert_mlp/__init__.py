@@ -4,6 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dg_kernels.launching import run, served
+
 __all__ = ["expert_mlp", "gated_mlp"]
 
 
@@ -35,6 +37,12 @@ def expert_mlp(x: Tensor, gate_up: Tensor, down: Tensor, index: Tensor, weight: 
         raise ValueError(f"index is {list(index.shape)} but weight is {list(weight.shape)}")
     if gate_up.shape != (experts, 2 * inner, hidden):
         raise ValueError(f"gate_up must be {[experts, 2 * inner, hidden]}, not {list(gate_up.shape)}")
+    if served(x, gate_up, down):
+        from dg_kernels.expert_mlp.plan import plan
+
+        launches, result = plan(x, gate_up, down, index, weight)
+        run(launches)
+        return result
     if index.shape[1] == experts:
         return _every_expert(x, gate_up, down, index, weight)
     return _chosen_experts(x, gate_up, down, index, weight)

@@ -1,0 +1,112 @@
+"""The launches of `expert_mlp`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from dg_kernels.configurations import Tile, tile_for
+from dg_kernels.expert_mlp.kernel import down_product, gate_up_product, place_blocks, sort_pairs, sum_pairs
+from dg_kernels.launching import Argument, Launch, blocks, device_name, launch
+
+_SORTED_AT_ONCE, _COMPARED_AT_ONCE = 32, 128
+_SUMMED_AT_ONCE = 1024
+
+
+def plan(
+    x: Tensor,
+    gate_up: Tensor,
+    down: Tensor,
+    index: Tensor,
+    weight: Tensor,
+    *,
+    tiles: Mapping[str, Tile] | None = None,
+) -> tuple[list[Launch], Tensor]:
+    """Five launches, and the [N, H] that they will fill.
+
+    A tile is pairs of row and expert by features, both products' blocks of the same number of pairs. The grid has room
+    for the worst routing, so that nothing is read back from the device; programs without a block return at once. The
+    sort compares every pair with every other: right for canvases and chunks of a prefix, not for 100,000 rows.
+    """
+    if tiles is None:
+        tiles = {name: tile_for(f"expert_mlp/{name}", device_name(x)) for name in ("gate_up", "down")}
+    gate_up_tile, down_tile = tiles["gate_up"], tiles["down"]
+    if gate_up_tile.rows != down_tile.rows:
+        raise ValueError(f"both tiles of expert_mlp must have as many rows, not {gate_up_tile.rows}, {down_tile.rows}")
+    (rows, hidden), (experts, _, width), chosen = x.shape, down.shape, index.shape[1]
+    pairs, index, x = rows * chosen, index.contiguous(), x.contiguous()
+    padded = max(16, 1 << experts.bit_length())
+    most = min(pairs, experts) + pairs // gate_up_tile.rows
+    order = index.new_empty(pairs, dtype=torch.int32)
+    first_pair, first_block = index.new_empty(2, experts + 1, dtype=torch.int32)
+    inner, outputs, result = x.new_empty(pairs, width), x.new_empty(pairs, hidden), torch.empty_like(x)
+    shared: dict[str, Argument] = {
+        "order": order,
+        "first_pair": first_pair,
+        "first_block": first_block,
+        "experts": experts,
+        "hidden": hidden,
+        "width": width,
+    }
+    gate_up_arguments = shared | {"x": x, "gate_up": gate_up.contiguous(), "inner": inner, "chosen": chosen}
+    down_arguments = shared | {"inner": inner, "down": down.contiguous(), "weight": weight.contiguous()}
+    return [
+        Launch(
+            sort_pairs,
+            (blocks(pairs, _SORTED_AT_ONCE),),
+            {"index": index, "order": order, "pair_count": pairs},
+            {"size": _SORTED_AT_ONCE, "chunk": _COMPARED_AT_ONCE},
+            warps=4,
+            stages=1,
+        ),
+        Launch(
+            place_blocks,
+            (1,),
+            {
+                "index": index,
+                "first_pair": first_pair,
+                "first_block": first_block,
+                "pair_count": pairs,
+                "experts": experts,
+            },
+            {"rows": gate_up_tile.rows, "padded": padded, "chunk": 64},
+            warps=8,
+            stages=1,
+        ),
+        _product(gate_up_product, gate_up_arguments, gate_up_tile, most, features=width, summed=hidden, padded=padded),
+        _product(
+            down_product,
+            down_arguments | {"outputs": outputs},
+            down_tile,
+            most,
+            features=hidden,
+            summed=width,
+            padded=padded,
+        ),
+        Launch(
+            sum_pairs,
+            (rows, blocks(hidden, _SUMMED_AT_ONCE)),
+            {"outputs": outputs, "result": result, "chosen": chosen, "hidden": hidden},
+            {"columns": _SUMMED_AT_ONCE},
+            warps=4,
+            stages=1,
+        ),
+    ], result
+
+
+def _product(
+    kernel: object, arguments: Mapping[str, Argument], tile: Tile, most: int, *, features: int, summed: int, padded: int
+) -> Launch:
+    return launch(
+        kernel,
+        (most, blocks(features, tile.columns)),
+        arguments,
+        tile,
+        rows=tile.rows,
+        columns=tile.columns,
+        depth=tile.depth,
+        padded=padded,
+        whole=summed % tile.depth == 0,
+    )
