@@ -1,0 +1,225 @@
+"""Every kernel, compiled for every architecture without a GPU, and what it takes there held to a committed table.
+
+    python -m dg_kernels.aot --check     # compile all; fail where more is taken than the table says
+    python -m dg_kernels.aot --update    # compile all and write the table
+
+A kernel may not take more registers, spill more bytes or use more shared memory than `resources.json` says, nor more
+shared memory than the device has; and where it multiplies matrices, the architecture's own tensor-core instruction must
+be in its machine code. The table holds for one version of triton, that of the project's constraints.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import msgspec
+import torch
+import triton
+from triton import knobs
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from dg_kernels.compilations import PLANS
+from dg_kernels.launching import Argument, Launch
+
+FILE = Path(__file__).with_name("resources.json")
+_CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
+_INT32_MAX = 2**31 - 1
+
+
+class Architecture(NamedTuple):
+    """A compute capability, the device of it whose tiles are compiled, and its limits."""
+
+    capability: int
+    device: str
+    shared: int
+    """Bytes of shared memory that one block can have."""
+    tensor_core: str
+    """The instruction of 16-bit matrix products."""
+
+
+ARCHITECTURES = (
+    Architecture(80, "NVIDIA A100", 166_912, "HMMA"),
+    Architecture(89, "NVIDIA GeForce RTX 4090", 101_376, "HMMA"),
+    Architecture(90, "NVIDIA H200", 232_448, "HGMMA"),
+    Architecture(100, "NVIDIA B200", 232_448, "UTCHMMA"),
+    Architecture(120, "NVIDIA GeForce RTX 5090", 101_376, "HMMA"),
+)
+
+
+class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What one kernel takes on one architecture."""
+
+    registers: int
+    """Per thread."""
+    spills: int
+    """Bytes per thread, stored and loaded."""
+    shared: int
+    """Bytes per block."""
+    tensor_core: str
+    """The instructions of its matrix products, joined by +; empty where it has none."""
+
+
+class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`resources.json`: kernels by name, and for each what it takes by architecture (`sm_90`)."""
+
+    triton: str
+    kernels: dict[str, dict[str, Resources]]
+
+
+def launches(architecture: Architecture, pattern: str = "") -> Iterator[tuple[str, Launch]]:
+    """The launches on an architecture whose names ("operation: kernel") match a regular expression."""
+    for operation, plan in PLANS.items():
+        for launch in plan(architecture.device):
+            name = f"{operation}: {launch.kernel.fn.__name__}"
+            if re.search(pattern, name):
+                yield name, launch
+
+
+def compile_launch(launch: Launch, architecture: Architecture) -> Resources:
+    """Compile one kernel as it would be launched there."""
+    log = io.StringIO()
+    with tempfile.TemporaryDirectory() as folder, knobs.cache.scope(), knobs.nvidia.scope():
+        knobs.cache.dir = folder
+        knobs.nvidia.dump_ptxas_log = True
+        with contextlib.redirect_stdout(log):
+            compiled = triton.compile(
+                _source(launch),
+                target=GPUTarget("cuda", architecture.capability, 32),
+                options={"num_warps": launch.warps, "num_stages": launch.stages},
+            )
+        binary = Path(folder) / "kernel.cubin"
+        binary.write_bytes(compiled.asm["cubin"])
+        code = subprocess.run([_CUOBJDUMP, "-sass", binary], capture_output=True, text=True, check=True).stdout
+    registers = re.findall(r"Used (\d+) registers", log.getvalue())
+    spills = re.findall(r"(\d+) bytes spill", log.getvalue())
+    products = "+".join(sorted(set(re.findall(r"\b(HGMMA|UTCHMMA|HMMA)\b", code))))
+    return Resources(int(registers[-1]), sum(map(int, spills)), compiled.metadata.shared, products)
+
+
+def violations(table: Table, name: str, found: Resources, architecture: Architecture, launch: Launch) -> list[str]:
+    """What is wrong with a compiled kernel, one sentence for each; nothing if it keeps the table and the limits."""
+    where = f"{name} on sm_{architecture.capability}"
+    allowed = table.kernels.get(name, {}).get(f"sm_{architecture.capability}")
+    if allowed is None:
+        return [f"{where} is not in the table: run python -m dg_kernels.aot --update"]
+    wrong = [
+        f"{where} takes {getattr(found, what)} {unit}, the table allows {getattr(allowed, what)}"
+        for what, unit in (("registers", "registers"), ("spills", "bytes of spills"), ("shared", "bytes shared"))
+        if getattr(found, what) > getattr(allowed, what)
+    ]
+    if found.shared > architecture.shared:
+        wrong.append(f"{where} takes {found.shared} bytes shared, the device has {architecture.shared}")
+    if "tl.dot(" in launch.kernel.src and found.tensor_core != architecture.tensor_core:
+        wrong.append(f"{where} multiplies by {found.tensor_core or 'no tensor core'}, not {architecture.tensor_core}")
+    return wrong
+
+
+def read_table() -> Table:
+    """The committed table.
+
+    Raises:
+        RuntimeError: it was made with another version of triton.
+    """
+    table = msgspec.json.decode(FILE.read_bytes(), type=Table)
+    if table.triton != triton.__version__:
+        raise RuntimeError(f"resources.json is of triton {table.triton}; install that, not {triton.__version__}")
+    return table
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Compile everything; print one line for each kernel and architecture, and check it or write it down."""
+    parser = argparse.ArgumentParser(prog="python -m dg_kernels.aot", description="Compile every kernel without a GPU.")
+    action = parser.add_mutually_exclusive_group(required=True)
+    action.add_argument("--check", action="store_true", help="fail where the committed table is exceeded")
+    action.add_argument("--update", action="store_true", help="write the table")
+    action.add_argument("--show", action="store_true", help="only print what is found")
+    parser.add_argument(
+        "--kernels", default="", metavar="REGEX", help="only those whose names match (with --check, --show)"
+    )
+    chosen = parser.parse_args(arguments)
+    if chosen.update and chosen.kernels:
+        parser.error("--update writes the whole table: leave --kernels out")
+    table = read_table() if chosen.check else Table(triton.__version__, {})
+    wrong: list[str] = []
+    seen: set[str] = set()
+    for architecture in ARCHITECTURES:
+        for name, launch in launches(architecture, chosen.kernels):
+            found = compile_launch(launch, architecture)
+            _say(name, architecture, found)
+            seen.add(name)
+            if chosen.check:
+                wrong += violations(table, name, found, architecture, launch)
+            if chosen.update:
+                table.kernels.setdefault(name, {})[f"sm_{architecture.capability}"] = found
+    if chosen.update:
+        _write(table)
+    if chosen.check and not chosen.kernels:
+        wrong += [f"{name} is in the table but no longer compiled" for name in sorted(table.kernels.keys() - seen)]
+    sys.stderr.writelines(f"{line}\n" for line in wrong)
+    return int(bool(wrong))
+
+
+def _source(launch: Launch) -> ASTSource:
+    """The kernel with its arguments typed and specialised as triton does when it launches."""
+    kernel = launch.kernel
+    signature, constants, attributes = {}, dict(launch.constants), {}
+    for position, name in enumerate(kernel.arg_names):
+        if name in launch.constants:
+            signature[name] = "constexpr"
+            continue
+        argument = launch.arguments[name]
+        if isinstance(argument, int) and argument == 1:
+            signature[name], constants[name] = "constexpr", 1
+            continue
+        signature[name] = _type(argument)
+        if isinstance(argument, torch.Tensor) or (isinstance(argument, int) and argument % 16 == 0):
+            attributes[(position,)] = [["tt.divisibility", 16]]
+    return ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
+
+
+def _type(argument: Argument) -> str:
+    if isinstance(argument, torch.Tensor):
+        return "*" + _TYPES[argument.dtype]
+    if isinstance(argument, float):
+        return "fp32"
+    return "i32" if abs(argument) <= _INT32_MAX else "i64"
+
+
+_TYPES: Mapping[torch.dtype, str] = {
+    torch.bfloat16: "bf16",
+    torch.float32: "fp32",
+    torch.float8_e4m3fn: "fp8e4nv",
+    torch.uint8: "u8",
+    torch.int32: "i32",
+    torch.int64: "i64",
+    torch.bool: "i1",
+}
+
+
+def _say(name: str, architecture: Architecture, found: Resources) -> None:
+    sys.stdout.write(
+        f"sm_{architecture.capability:<4} {name:50} {found.registers:4} registers {found.spills:5} spilt "
+        f"{found.shared:7} shared {found.tensor_core}\n"
+    )
+    sys.stdout.flush()
+
+
+def _write(table: Table) -> None:
+    temporary = FILE.with_suffix(f".{os.getpid()}.json")
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(table), indent=1) + b"\n")
+    temporary.replace(FILE)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""What is compiled ahead of time: the launches of every kernel at the shapes of DiffusionGemma-26B-A4B, per device.
+
+The tensors have shapes and types but no memory, so the plans are those that run, on any machine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from dg_kernels.canvas_attention.plan import plan as plan_canvas_attention
+from dg_kernels.configurations import tile_for
+from dg_kernels.expert_mlp.plan import plan as plan_expert_mlp
+from dg_kernels.launching import Launch
+from dg_kernels.vocabulary_head.plan import plan as plan_vocabulary_head
+
+__all__ = ["PLANS"]
+
+_CANVAS, _HIDDEN, _VOCABULARY = 256, 2816, 262_144
+_EXPERTS, _CHOSEN, _INNER = 128, 8, 704
+_HEADS, _PREFIX, _WINDOW = 16, 8192, 1023
+
+
+def _numbers(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def _vocabulary_head(device: str) -> list[Launch]:
+    fp32 = _numbers(_CANVAS, dtype=torch.float32)
+    hidden, weight = _numbers(_CANVAS, _HIDDEN), _numbers(_VOCABULARY, _HIDDEN)
+    tile = tile_for("vocabulary_head", device)
+    return plan_vocabulary_head(hidden, weight, 30.0, fp32, fp32, keep_logits=True, tile=tile)[0]
+
+
+def _canvas_attention(device: str, *, width: int, key_heads: int, prefix: int) -> list[Launch]:
+    query = _numbers(1, _CANVAS, _HEADS, width).transpose(1, 2)
+    keys = _numbers(1, key_heads, prefix + _CANVAS, width)
+    return plan_canvas_attention(query, keys, keys, tile=tile_for(f"canvas_attention/{width}", device))[0]
+
+
+def _expert_mlp(device: str) -> list[Launch]:
+    x, pairs = _numbers(_CANVAS, _HIDDEN), (_CANVAS, _CHOSEN)
+    gate_up, down = _numbers(_EXPERTS, 2 * _INNER, _HIDDEN), _numbers(_EXPERTS, _HIDDEN, _INNER)
+    index, weight = _numbers(*pairs, dtype=torch.int64), _numbers(*pairs, dtype=torch.float32)
+    tiles = {name: tile_for(f"expert_mlp/{name}", device) for name in ("gate_up", "down")}
+    return plan_expert_mlp(x, gate_up, down, index, weight, tiles=tiles)[0]
+
+
+PLANS: Mapping[str, Callable[[str], list[Launch]]] = {
+    "canvas_attention, heads of 64": partial(_canvas_attention, width=64, key_heads=4, prefix=_PREFIX),
+    "canvas_attention, heads of 128": partial(_canvas_attention, width=128, key_heads=4, prefix=_PREFIX),
+    "canvas_attention, sliding layers": partial(_canvas_attention, width=256, key_heads=8, prefix=_WINDOW),
+    "canvas_attention, full layers": partial(_canvas_attention, width=512, key_heads=2, prefix=_PREFIX),
+    "expert_mlp": _expert_mlp,
+    "vocabulary_head": _vocabulary_head,
+}
+"""By name, from the device's name in `configurations.json` to the launches there. Narrow heads are of small models."""
