@@ -6,9 +6,11 @@ device that is not there. This module does not import triton; only the modules c
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.util
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,10 +58,24 @@ def run(launches: Sequence[Launch]) -> None:
 def served(*tensors: Tensor) -> bool:
     """Whether kernels can take these: in bf16 on a CUDA device, with triton installed and no gradient wanted."""
     return (
-        all(tensor.is_cuda and tensor.dtype is torch.bfloat16 for tensor in tensors)
+        _wanted.get()
+        and all(tensor.is_cuda and tensor.dtype is torch.bfloat16 for tensor in tensors)
         and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
         and _installed()
     )
+
+
+@contextlib.contextmanager
+def pytorch_only() -> Iterator[None]:
+    """Every operation is PyTorch's inside, to compare with."""
+    token = _wanted.set(False)
+    try:
+        yield
+    finally:
+        _wanted.reset(token)
+
+
+_wanted = ContextVar("wanted", default=True)
 
 
 @functools.cache

@@ -1,0 +1,166 @@
+"""How fast each operation is here, beside the least time that its bytes and its arithmetic need.
+
+    python -m dg_kernels.bench           # on a GPU at the shapes of DiffusionGemma-26B-A4B, else at toy size
+    python -m dg_kernels.bench --toy     # at toy size anywhere
+
+The floor of an operation follows from its cost and from two rates that are measured first: of copying and of a large
+matrix product. On a GPU launches are replayed from a graph, so that the host's own time is not in them; weights and
+logits are larger than any cache, keys and values of sliding layers are not. At toy size the table shows that everything
+runs: the shares are those of caches and of overhead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.benchmark import Timer
+
+from dg_kernels import canvas_attention, expert_mlp, vocabulary_head
+from dg_kernels.costs import Cost, canvas_attention_cost, expert_mlp_cost, vocabulary_head_cost
+from dg_kernels.launching import pytorch_only, served
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The shapes of one model."""
+
+    canvas: int
+    prefix: int
+    window: int
+    hidden: int
+    vocabulary: int
+    heads: int
+    experts: int
+    chosen: int
+    inner: int
+    attentions: tuple[tuple[str, int, int], ...]
+    """Name, key heads and width of each kind of layer; the first sees a window of the prefix only."""
+
+
+FULL = Sizes(256, 8192, 1023, 2816, 262_144, 16, 128, 8, 704, (("sliding layer", 8, 256), ("full layer", 2, 512)))
+TOY = Sizes(32, 128, 63, 64, 1024, 4, 8, 2, 48, (("sliding layer", 2, 32), ("full layer", 1, 64)))
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operation at one shape."""
+
+    name: str
+    call: Callable[[], Any]
+    cost: Cost
+    operands: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Rates:
+    """What this device reached: bytes copied, and operations of a matrix product, in a second."""
+
+    bytes: float
+    flops: float
+
+
+def cases(sizes: Sizes, device: torch.device) -> Iterator[Case]:
+    """Every operation that has a kernel, on random numbers."""
+    make = functools.partial(torch.randn, device=device, dtype=torch.bfloat16)
+    for position, (name, key_heads, width) in enumerate(sizes.attentions):
+        seen = sizes.canvas + (sizes.prefix if position else sizes.window)
+        query = make(1, sizes.canvas, sizes.heads, width).transpose(1, 2) * width**-0.5
+        keys, values = make(1, key_heads, seen, width), make(1, key_heads, seen, width)
+        cost = canvas_attention_cost(1, sizes.heads, key_heads, sizes.canvas, seen, width)
+        call = functools.partial(canvas_attention, query, keys, values)
+        yield Case(f"canvas_attention, {name}", call, cost, (query, keys, values))
+    x = make(sizes.canvas, sizes.hidden)
+    gate_up = make(sizes.experts, 2 * sizes.inner, sizes.hidden) * sizes.hidden**-0.5
+    down = make(sizes.experts, sizes.hidden, sizes.inner) * sizes.inner**-0.5
+    weight, index = make(sizes.canvas, sizes.experts).float().softmax(-1).topk(sizes.chosen)
+    cost = expert_mlp_cost(sizes.canvas, sizes.hidden, sizes.inner, sizes.chosen, len(index.unique()))
+    yield Case("expert_mlp", functools.partial(expert_mlp, x, gate_up, down, index, weight), cost, (x, gate_up, down))
+    head = make(sizes.vocabulary, sizes.hidden) * sizes.hidden**-0.5
+    uniform = torch.rand(sizes.canvas, device=device)
+    call = functools.partial(
+        vocabulary_head,
+        x,
+        head,
+        cap=30.0,
+        temperature=torch.full_like(uniform, 0.6),
+        uniform=uniform,
+        keep_logits=True,
+    )
+    cost = vocabulary_head_cost(sizes.canvas, sizes.vocabulary, sizes.hidden, keep_logits=True)
+    yield Case("vocabulary_head", call, cost, (x, head))
+
+
+def measured_rates(device: torch.device, *, toy: bool) -> Rates:
+    """Copying and multiplying matrices of bf16 that are large for the device."""
+    length, side = (2**22, 512) if toy else (2**29, 8192)
+    source = torch.empty(length, dtype=torch.bfloat16, device=device).normal_()
+    target = torch.empty_like(source)
+    matrix = source[: side * side].view(side, side)
+    copied = seconds(lambda: target.copy_(source), device)
+    multiplied = seconds(lambda: matrix @ matrix, device)
+    return Rates(2 * source.nbytes / copied, 2 * side**3 / multiplied)
+
+
+def seconds(call: Callable[[], Any], device: torch.device, *, graph: bool = True) -> float:
+    """The median time of one call; on a GPU, out of a graph, unless the call waits for the device."""
+    if device.type == "cuda" and graph:
+        import triton.testing
+
+        return float(triton.testing.do_bench_cudagraph(call, return_mode="median")) / 1e3
+    return float(Timer("call()", globals={"call": call}).blocked_autorange(min_run_time=0.1).median)
+
+
+def rows(sizes: Sizes, device: torch.device, rates: Rates) -> Iterator[list[str]]:
+    """The cells of one operation after the other."""
+    for case in cases(sizes, device):
+        kernels = served(*case.operands)
+        found = seconds(case.call, device, graph=kernels)
+        with pytorch_only():
+            plain = seconds(case.call, device, graph=False) if kernels else found
+        floor = case.cost.seconds(rates.bytes, rates.flops)
+        yield [
+            case.name,
+            "Triton" if kernels else "PyTorch",
+            f"{found * 1e3:.3f}",
+            f"{plain * 1e3:.3f}",
+            f"{case.cost.bytes / 1e6:.3g}",
+            f"{case.cost.flops / 1e9:.3g}",
+            f"{floor * 1e3:.3f}",
+            f"{100 * floor / found:.0f} %",
+        ]
+
+
+@torch.inference_mode()
+def main(arguments: list[str] | None = None) -> int:
+    """Print the device, its rates, and a table."""
+    parser = argparse.ArgumentParser(prog="python -m dg_kernels.bench", description="Time every operation here.")
+    parser.add_argument("--toy", action="store_true", help="at toy size, also on a GPU")
+    toy = parser.parse_args(arguments).toy or not torch.cuda.is_available()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    torch.manual_seed(0)
+    rates = measured_rates(device, toy=toy)
+    name = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()}, one thread"
+    _say(f"{name}, torch {torch.__version__}, {'toy' if toy else 'full'} size")
+    _say(f"copy {rates.bytes / 1e9:.1f} GB/s, matrix product {rates.flops / 1e12:.3f} TFLOP/s\n")
+    _say("| operation | by | ms | PyTorch ms | MB | GFLOP | floor ms | share of the floor |")
+    _say("|---|---|---:|---:|---:|---:|---:|---:|")
+    for cells in rows(TOY if toy else FULL, device, rates):
+        _say(f"| {' | '.join(cells)} |")
+    return 0
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
