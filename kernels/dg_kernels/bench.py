@@ -28,6 +28,9 @@ from dg_kernels.costs import Cost, canvas_attention_cost, expert_mlp_cost, vocab
 from dg_kernels.launching import pytorch_only, served
 
 
+_Make = Callable[..., Tensor]
+
+
 @dataclass(frozen=True)
 class Sizes:
     """The shapes of one model."""
@@ -72,30 +75,44 @@ def cases(sizes: Sizes, device: torch.device) -> Iterator[Case]:
     make = functools.partial(torch.randn, device=device, dtype=torch.bfloat16)
     for position, (name, key_heads, width) in enumerate(sizes.attentions):
         seen = sizes.canvas + (sizes.prefix if position else sizes.window)
-        query = make(1, sizes.canvas, sizes.heads, width).transpose(1, 2) * width**-0.5
-        keys, values = make(1, key_heads, seen, width), make(1, key_heads, seen, width)
-        cost = canvas_attention_cost(1, sizes.heads, key_heads, sizes.canvas, seen, width)
-        call = functools.partial(canvas_attention, query, keys, values)
-        yield Case(f"canvas_attention, {name}", call, cost, (query, keys, values))
+        yield _canvas_attention(name, make, sizes, seen, key_heads, width)
+    yield _expert_mlp(make, sizes)
+    yield _vocabulary_head(make, sizes)
+
+
+def _canvas_attention(name: str, make: _Make, sizes: Sizes, seen: int, key_heads: int, width: int) -> Case:
+    query = make(1, sizes.canvas, sizes.heads, width).transpose(1, 2) * width**-0.5
+    keys, values = make(1, key_heads, seen, width), make(1, key_heads, seen, width)
+    cost = canvas_attention_cost(1, sizes.heads, key_heads, sizes.canvas, seen, width)
+    return Case(
+        f"canvas_attention, {name}",
+        lambda: canvas_attention(query, keys, values),
+        cost,
+        (query, keys, values),
+    )
+
+
+def _expert_mlp(make: _Make, sizes: Sizes) -> Case:
     x = make(sizes.canvas, sizes.hidden)
     gate_up = make(sizes.experts, 2 * sizes.inner, sizes.hidden) * sizes.hidden**-0.5
     down = make(sizes.experts, sizes.hidden, sizes.inner) * sizes.inner**-0.5
     weight, index = make(sizes.canvas, sizes.experts).float().softmax(-1).topk(sizes.chosen)
-    cost = expert_mlp_cost(sizes.canvas, sizes.hidden, sizes.inner, sizes.chosen, len(index.unique()))
-    yield Case("expert_mlp", functools.partial(expert_mlp, x, gate_up, down, index, weight), cost, (x, gate_up, down))
-    head = make(sizes.vocabulary, sizes.hidden) * sizes.hidden**-0.5
-    uniform = torch.rand(sizes.canvas, device=device)
-    call = functools.partial(
-        vocabulary_head,
-        x,
-        head,
-        cap=30.0,
-        temperature=torch.full_like(uniform, 0.6),
-        uniform=uniform,
-        keep_logits=True,
+    distinct = int(torch.bincount(index.flatten()).count_nonzero())
+    cost = expert_mlp_cost(sizes.canvas, sizes.hidden, sizes.inner, sizes.chosen, distinct)
+    return Case("expert_mlp", lambda: expert_mlp(x, gate_up, down, index, weight), cost, (x, gate_up, down))
+
+
+def _vocabulary_head(make: _Make, sizes: Sizes) -> Case:
+    hidden = make(sizes.canvas, sizes.hidden)
+    weight = make(sizes.vocabulary, sizes.hidden) * sizes.hidden**-0.5
+    uniform = torch.rand(sizes.canvas, device=hidden.device)
+    temperature = torch.full_like(uniform, 0.6)
+    return Case(
+        "vocabulary_head",
+        lambda: vocabulary_head(hidden, weight, cap=30.0, temperature=temperature, uniform=uniform, keep_logits=True),
+        vocabulary_head_cost(sizes.canvas, sizes.vocabulary, sizes.hidden, keep_logits=True),
+        (hidden, weight),
     )
-    cost = vocabulary_head_cost(sizes.canvas, sizes.vocabulary, sizes.hidden, keep_logits=True)
-    yield Case("vocabulary_head", call, cost, (x, head))
 
 
 def measured_rates(device: torch.device, *, toy: bool) -> Rates:
