@@ -27,7 +27,6 @@ from dg_kernels import canvas_attention, expert_mlp, vocabulary_head
 from dg_kernels.costs import Cost, canvas_attention_cost, expert_mlp_cost, vocabulary_head_cost
 from dg_kernels.launching import pytorch_only, served
 
-
 _Make = Callable[..., Tensor]
 
 

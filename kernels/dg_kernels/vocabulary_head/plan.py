@@ -29,6 +29,7 @@ def plan(
     tile = tile or tile_for("vocabulary_head", device_name(hidden))
     (rows, width), vocabulary = hidden.shape, weight.shape[0]
     row_blocks, tiles = blocks(rows, tile.rows), blocks(vocabulary, tile.columns)
+    temperature, uniform = temperature.float().contiguous(), uniform.float().contiguous()
     padded = max(16, 1 << (tiles - 1).bit_length())
     merged = max(1, _MERGED_AT_ONCE // padded)
     real = hidden.new_empty(3, rows, dtype=torch.float32)

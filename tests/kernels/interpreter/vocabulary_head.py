@@ -46,6 +46,15 @@ def test_statistics_are_those_of_the_written_out_logits(
     torch.testing.assert_close(found.confidence, expected.confidence, **error)
 
 
+def test_one_temperature_may_be_expanded_to_all_rows(device: torch.device, dtype: torch.dtype) -> None:
+    hidden, weight = random(5, 16, dtype=dtype).to(device), random(40, 16, seed=1, dtype=dtype).to(device)
+    uniform, one = torch.full((5,), 0.5, device=device), torch.full((1,), 0.7, device=device)
+    whole, expanded = (plan(hidden, weight, CAP, t, uniform, tile=TILE) for t in (one.repeat(5), one.expand(5)))
+    run([*whole[0], *expanded[0]])
+    for ours, theirs in zip(expanded[1][:5], whole[1][:5], strict=True):
+        assert torch.equal(ours, theirs)
+
+
 def test_certain_rows_have_entropy_zero_and_sample_their_argmax(device: torch.device, dtype: torch.dtype) -> None:
     hidden = torch.ones(4, 16, device=device, dtype=dtype)
     weight = torch.full((70, 16), -100.0, device=device, dtype=dtype)
