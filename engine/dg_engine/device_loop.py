@@ -22,6 +22,7 @@ from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising, StableAndConfident
 from dg_engine.prefix_cache import PrefixCache
 from dg_engine.static_canvas import REASONS, Rules, Shape, State, blank_places, random_numbers, signed, static_step
+from dg_kernels.launching import served
 
 CANVAS_BUCKETS = (64, 128, 256)
 """Lengths of canvases; every one has its own graphs."""
@@ -47,9 +48,11 @@ class Row:
 def can_capture(model: DiffusionGemma) -> bool:
     """Whether a step of this model can be a CUDA graph.
 
-    Where rows choose among experts, `dg_kernels.expert_mlp` asks the device how many rows each got; a graph cannot.
+    Where rows choose among experts, only a kernel leaves it on the device how many rows each of them got.
     """
-    return model.device.type == "cuda" and model.config.top_k_experts == model.config.num_experts
+    config, experts = model.config, model.decoder.layers[0].experts
+    chosen = config.top_k_experts < config.num_experts
+    return model.device.type == "cuda" and (not chosen or served(experts.gate_up_proj, experts.down_proj))  # type: ignore[union-attr, arg-type]
 
 
 def canvas_bucket(row: Row) -> int | None:

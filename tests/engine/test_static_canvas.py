@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +26,7 @@ from dg_engine.packed import PackedModel
 from dg_engine.policies import Denoising, EntropyBound, LinearTemperature, NeverStop, StableAndConfident
 from dg_engine.static_canvas import random_numbers, static_step
 from dg_engine.testing import SHAPES, TINY, tiny_checkpoint, tiny_model
+from dg_kernels import launching
 
 FILLER = 1
 EVERY_EXPERT = replace(TINY, top_k_experts=TINY.num_experts)
@@ -178,11 +181,72 @@ def test_rows_of_a_batch_equal_the_same_rows_alone(model: DiffusionGemma) -> Non
         assert_equal(states, readable(model, asked))
 
 
-def test_a_stopped_row_stays_as_it_is_while_others_go_on(model: DiffusionGemma) -> None:
-    short, long = (row(model, HOLE, replace(PLAN, max_denoising_steps=steps)) for steps in (2, 5))
-    steps = list(DeviceLoop(model).fill([short, long]))
-    assert [states[0].step for states in steps] == [1, 2, 2, 2, 2]
-    assert [states[1].step for states in steps] == [1, 2, 3, 4, 5]
+class ScriptedModel(DiffusionGemma):
+    """A model that in each step finds what a script has for its slots."""
+
+    script: Iterator[Tensor]
+    """[.., C, V] logits."""
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        return next(self.script)[..., : hidden.shape[-2], :].clone()
+
+
+def random_script(steps: int, rows: int) -> Tensor:
+    """[steps, rows, 64, V]: answers of all lengths, mostly filler behind them, more or less certain, often twice."""
+    draws = torch.Generator().manual_seed(0)
+
+    def some(low: int, high: int, *shape: int) -> Tensor:
+        return torch.randint(low, high, (steps, rows, *shape), generator=draws)
+
+    slots = torch.arange(64)
+    behind = torch.where(some(0, 40, 64) > 0, FILLER, some(2, 60, 64))
+    draft = torch.where(slots < some(0, 22, 1), some(2, 60, 64), behind)
+    for step in range(1, steps):
+        draft[step] = torch.where(some(0, 3, 1)[step] > 0, draft[step - 1], draft[step])
+    certainty = some(40, 80, 1, 1) / 10
+    return torch.nn.functional.one_hot(draft, TINY.vocab_size) * certainty
+
+
+def test_every_decision_about_any_draft_is_that_of_the_readable_loop() -> None:
+    rows, steps = 48, 6
+    model = ScriptedModel(SHAPES["one full layer only"])
+    model.load_state_dict(tiny_model(model.config).state_dict())
+    told_to_rows = random_script(steps, rows)
+    asked = [
+        row(
+            model,
+            replace(HOLE, initial=8 + number % 9, longest=20),
+            Denoising(
+                max_denoising_steps=steps,
+                stopping=StableAndConfident(stability_threshold=number % 3, confidence_threshold=0.02),
+            ),
+            seed=number,
+        )
+        for number in range(rows)
+    ]
+    model.script = iter(told_to_rows)
+    found = static(model, *asked)
+    changes: set[int] = set()
+    for number, one in enumerate(asked):
+        model.script = iter(told_to_rows[:, number])
+        expected = readable(model, one)
+        assert_equal(found[number], expected)
+        lengths = [len(state.belief.argmax) for state in expected]
+        changes |= {later - earlier for earlier, later in pairwise(lengths)}
+    assert min(changes) < 0 < max(changes)
+    assert {states[-1].stop_reason for states in found} == {"converged", "max_denoising_steps"}
+
+
+def test_a_row_that_has_stopped_stays_as_it_is_while_others_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = tiny_model()
+    rows = [row(model, HOLE, replace(PLAN, max_denoising_steps=steps)) for steps in (2, 5)]
+    given = arguments(model, rows, monkeypatch)
+    assert len(given) == 5
+    before, after = given[3][-1], static_step(*given[3])
+    for earlier, later in zip(before, after, strict=True):
+        assert torch.equal(earlier[0], later[0])
+    assert before.step.tolist() == [2, 3]
+    assert after.step.tolist() == [2, 4]
 
 
 def test_canvases_are_used_again_where_they_lie_and_forget_what_was_in_them(
@@ -206,6 +270,7 @@ def test_canvases_are_used_again_where_they_lie_and_forget_what_was_in_them(
 
 def test_two_requests_that_take_turns_do_not_meet(model: DiffusionGemma) -> None:
     loop = DeviceLoop(model)
+    static(model, row(model, HOLE, PLAN), loop=loop)  # leaves canvases that both would like to have
     rows = [row(model, HOLE, PLAN, seed=seed) for seed in (1, 2)]
     turns = list(zip(*(loop.fill([asked]) for asked in rows), strict=True))
     for number, asked in enumerate(rows):
@@ -332,6 +397,8 @@ def test_a_step_is_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     two = replace(TINY, num_hidden_layers=2, layer_types=("sliding_attention", "full_attention"))
     model = tiny_model(replace(two, num_experts=1, top_k_experts=1))
     given = arguments(model, [row(model, HOLE, replace(PLAN, max_denoising_steps=2))], monkeypatch)
+    # Dynamo cannot trace `ContextVar.get`, by which kernels are switched off to compare with.
+    monkeypatch.setattr(launching, "_wanted", SimpleNamespace(get=lambda: True), raising=False)
     whole = torch.compile(static_step, fullgraph=True, backend="eager")
     for one in given:
         for found, expected in zip(whole(*one), static_step(*one), strict=True):
@@ -362,8 +429,22 @@ def test_the_engine_takes_the_loop_where_a_step_can_be_captured(
     assert answer.steps == len([draft for draft in drafts if isinstance(draft, Draft) and draft.step])
 
 
-def test_on_a_cpu_nothing_is_captured(model: DiffusionGemma) -> None:
-    assert not can_capture(model)
+class OnCuda(DiffusionGemma):
+    """A model that says so."""
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda")
+
+
+def test_what_can_be_captured_runs_on_cuda_and_asks_nobody_which_rows_chose_an_expert(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert not can_capture(DiffusionGemma(EVERY_EXPERT))
+    assert can_capture(OnCuda(EVERY_EXPERT))
+    assert not can_capture(OnCuda(TINY)), "no kernel takes weights on a CPU"
+    monkeypatch.setattr(device_loop, "served", lambda *tensors: True)
+    assert can_capture(OnCuda(TINY))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
