@@ -1,12 +1,14 @@
 """Writing from left to right with the encoder and the head: what the same weights do as a causal language model.
 
-Any checkpoint can then end the text where the suffix follows best. By Bayes' rule the likeliest of several texts
-between a prefix and a suffix is that for which the text behind the prefix and the suffix behind both are likeliest
-together; here the texts are the beginnings of one, so the first part is known, and the second is one pass over the
-suffix behind each of them.
+`write` decodes greedily; of several branches it begins each with another of the likeliest first tokens.
 
-A checkpoint that was trained for it is told the suffix too, in the order prefix, suffix, middle (Bavarian et al., arXiv
-2207.14255): behind the cached prefix come `<|suffix|>`, the first tokens of the suffix and `<|middle|>`, then the
+`best_fit` then chooses, among all beginnings of what was written, the one that the suffix follows best. By Bayes' rule
+the likeliest text between a prefix and a suffix is that for which the text behind the prefix and the suffix behind both
+are likeliest together. The first part is known from writing, the first suffix token of the second part too; the few
+beginnings that are best by those are judged by more of the suffix, in one pass.
+
+A checkpoint that was trained for it is told the suffix before, in the order prefix, suffix, middle (Bavarian et al.,
+arXiv 2207.14255): behind the cached prefix come `<|suffix|>`, the first tokens of the suffix and `<|middle|>`, then the
 answer. The prefix comes first, so that its cache is the one that diffusion uses, and stays while the user types.
 """
 
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -25,14 +27,24 @@ from dg_engine.canvas import BANNED
 from dg_engine.model import DiffusionGemma, Masks
 from dg_engine.prefix_cache import PrefixCache
 
+SHORTLIST = 6
+"""Beginnings that are judged by the whole suffix."""
+LEAST_LIKELY = -3.0
+"""Nats by which a branch's first token may be less likely than the likeliest."""
+MARGIN = 6.0
+"""Nats by which more of the suffix may turn the order of two beginnings that its first token leaves."""
 
-class Written(NamedTuple):
-    """The text so far."""
 
-    tokens: list[int]
-    gains: list[float]
+@dataclass(slots=True)
+class Written:
+    """One branch so far."""
+
+    tokens: list[int] = field(default_factory=list)
+    gains: list[float] = field(default_factory=list)
     """The log-probability of each token, in nats; at the end of the text also that of ending there."""
-    stop_reason: StopReason | None
+    fits: list[float] = field(default_factory=list)
+    """Behind each token but possibly the last, the log-probability that the suffix's first token comes next."""
+    stop_reason: StopReason | None = None
     """None while there is more to do."""
 
 
@@ -57,98 +69,143 @@ def write(
     ends: Tensor,
     limit: int,
     *,
+    branches: int = 1,
+    suffix_token: int | None = None,
     first_allowed: Tensor | None = None,
     deadline: float | None = None,
-) -> Iterator[Written]:
-    """Greedy decoding; yields after each token, and last with a stop reason.
+) -> Iterator[list[Written]]:
+    """Greedy decoding; yields the branches after each token, and last with a stop reason each.
 
     Args:
         model: the encoder and the head.
         start: what was read.
-        ends: [V] booleans, tokens that end the text and are not part of it.
+        ends: [V] booleans, tokens that end the text and are not part of it. A text that ends at once has no branches.
         limit: tokens at most.
+        branches: texts at most, the likeliest first.
+        suffix_token: whose log-probability goes into `fits`; branches that cannot win with it any more are given up.
         first_allowed: [V] booleans; with what the text may begin; None for anything.
         deadline: `time.perf_counter()` seconds after which to stop.
     """
-    hidden, cache = start
-    tokens, gains = list[int](), list[float]()
-    while True:
-        logits = model.logits(hidden)[0]
-        if not tokens and first_allowed is not None:
-            logits = logits.masked_fill(~first_allowed, BANNED)
-        token = int(logits.argmax())
-        gains.append(float(logits[token] - logits.logsumexp(dim=0)))
-        if bool(ends[token]):
-            yield Written(tokens, gains, "end_of_sequence")
+    logits = model.logits(start.hidden)
+    if first_allowed is not None:
+        logits = logits.masked_fill(~first_allowed, BANNED)
+    texts = _begun(logits.log_softmax(dim=-1)[0], ends, branches)
+    cache = start.cache.repeated(len(texts))
+    for length in range(1, limit + 1):
+        if length == limit:
+            _stop(texts, "max_new_tokens")
+        elif deadline is not None and time.perf_counter() >= deadline:
+            _stop(texts, "time_budget")
+        yield texts
+        if all(text.stop_reason is not None for text in texts):
             return
-        tokens.append(token)
-        if len(tokens) >= limit:
-            yield Written(tokens, gains, "max_new_tokens")
-            return
-        if deadline is not None and time.perf_counter() >= deadline:
-            yield Written(tokens, gains, "time_budget")
-            return
-        yield Written(tokens, gains, None)
-        hidden, cache = behind(model, cache, [token])
+        last = torch.tensor([[text.tokens[-1]] for text in texts], device=cache.keys[0].device)
+        encoded = model.encode(last, cache, slice(-1, None))
+        cache = encoded.cache
+        _grow(texts, model.logits(encoded.hidden[:, 0]).log_softmax(dim=-1), ends, suffix_token)
 
 
-def best_end(model: DiffusionGemma, cache: PrefixCache, written: Written, suffix: Sequence[int]) -> int:
-    """How many of the written tokens to keep, at least one, so that text and suffix are likeliest together.
+def _begun(logs: Tensor, ends: Tensor, branches: int) -> list[Written]:
+    """The branches' first tokens, by the log-probabilities [V]."""
+    if bool(ends[logs.argmax()]):
+        return [Written(gains=[float(logs.max())], stop_reason="end_of_sequence")]
+    chosen = logs.masked_fill(ends, BANNED).topk(branches)
+    firsts = zip(chosen.values.tolist(), chosen.indices.tolist(), strict=True)
+    return [Written([token], [gain]) for gain, token in firsts if gain >= float(chosen.values[0]) + LEAST_LIKELY]
+
+
+def _stop(texts: Sequence[Written], reason: StopReason) -> None:
+    for text in texts:
+        text.stop_reason = text.stop_reason or reason
+
+
+def _grow(texts: Sequence[Written], logs: Tensor, ends: Tensor, suffix_token: int | None) -> None:
+    """One more token for each of N branches that go on, by log-probabilities [N, V]."""
+    best = logs.max(dim=-1)
+    fits = [0.0] * len(texts) if suffix_token is None else logs[:, suffix_token].tolist()
+    for text, gain, token, fit in zip(texts, best.values.tolist(), best.indices.tolist(), fits, strict=True):
+        if text.stop_reason is None:
+            text.fits.append(fit)
+            text.gains.append(gain)
+            if bool(ends[token]):
+                text.stop_reason = "end_of_sequence"
+            else:
+                text.tokens.append(token)
+    if suffix_token is not None:
+        _give_up(texts)
+
+
+def _give_up(texts: Sequence[Written]) -> None:
+    """Stop the branches in which, from here on, hardly anything can become likelier than a beginning that is there."""
+    found = max(sum(text.gains[: end + 1]) + fit for text in texts for end, fit in enumerate(text.fits))
+    for text in texts:
+        if text.stop_reason is None and sum(text.gains) + MARGIN < found:
+            text.stop_reason = "converged"
+
+
+class Beginning(NamedTuple):
+    """Some first tokens of a text."""
+
+    text: int
+    """Its number."""
+    end: int
+    """At least 1."""
+
+
+def best_fit(model: DiffusionGemma, cache: PrefixCache, texts: Sequence[Written], suffix: Sequence[int]) -> Beginning:
+    """The beginning of one of the texts for which it and the suffix are likeliest together.
 
     Args:
         model: the encoder and the head.
-        cache: of what is before the text.
-        written: at least one token.
+        cache: of what is before the texts, one row.
+        texts: at least one, of at least one token; with `fits` for the suffix's first token.
         suffix: at least one token; more than some 16 say little more.
     """
-    before = list(accumulate(written.gains))
-
-    def joint(ends: Sequence[int], count: int) -> list[float]:
-        behind = _gains_behind(model, cache, written.tokens, ends, suffix[:count])
-        return [before[end - 1] + gain for end, gain in zip(ends, behind, strict=True)]
-
-    ends: Sequence[int] = range(1, len(written.tokens) + 1)
-    if len(ends) > SHORTLIST:
-        first = joint(ends, 1)
-        ends = sorted(sorted(ends, key=lambda end: first[end - 1])[-SHORTLIST:])
-    whole = joint(ends, len(suffix))
-    return ends[whole.index(max(whole))]
-
-
-SHORTLIST = 8
-"""Ends that are judged by the whole suffix; the others fall out by its first token."""
+    before = {
+        Beginning(number, end): sum(text.gains[:end])
+        for number, text in enumerate(texts)
+        for end in range(1, len(text.tokens) + 1)
+    }
+    known = {
+        one: gain + texts[one.text].fits[one.end - 1]
+        for one, gain in before.items()
+        if one.end <= len(texts[one.text].fits)
+    }
+    if not known:
+        return Beginning(0, len(texts[0].tokens))
+    shortlist = sorted(known, key=known.__getitem__)[-SHORTLIST:]
+    behind_each = _gains_behind(model, cache, [text.tokens for text in texts], shortlist, suffix)
+    return max(zip(shortlist, behind_each, strict=True), key=lambda pair: before[pair[0]] + pair[1])[0]
 
 
 def _gains_behind(
-    model: DiffusionGemma, cache: PrefixCache, text: Sequence[int], ends: Sequence[int], suffix: Sequence[int]
+    model: DiffusionGemma,
+    cache: PrefixCache,
+    texts: Sequence[Sequence[int]],
+    beginnings: Sequence[Beginning],
+    suffix: Sequence[int],
 ) -> list[float]:
-    """The log-probability of a suffix behind each of several beginnings of a text, in one pass.
+    """The log-probability of a suffix behind each of several beginnings of texts, in one pass.
 
-    The row is the text, and behind it for each end the last token before it with the suffix but its last token; masks
-    and positions make each of these pieces see the text up to its end and itself, as if it stood there.
+    One row holds, for each beginning, its tokens and the suffix but its last token. Masks and positions make each of
+    these pieces see the cache and itself alone, as if it stood behind the cache.
     """
     device = cache.keys[0].device
-    width, written = len(suffix), len(text)
-    row = [*text, *(token for end in ends for token in (text[end - 1], *suffix[:-1]))]
-    end = torch.tensor(ends, device=device).repeat_interleave(width)
-    piece = torch.arange(len(ends), device=device).repeat_interleave(width)
-    step = torch.arange(width, device=device).repeat(len(ends))
-    places = torch.arange(written, device=device)
-    positions = cache.length + torch.cat((places, end - 1 + step))
+    pieces = [[*texts[one.text][: one.end], *suffix[:-1]] for one in beginnings]
+    lengths = torch.tensor([len(piece) for piece in pieces], device=device)
+    number = torch.arange(len(pieces), device=device).repeat_interleave(lengths)
+    step = torch.cat([torch.arange(len(piece), device=device) for piece in pieces])
+    positions = cache.length + step
 
-    text_sees = torch.cat(
-        (places[:, None] >= places, torch.zeros(written, len(piece), dtype=torch.bool, device=device)), 1
-    )
-    own = (piece[:, None] == piece) & (step[:, None] >= step)
-    piece_sees = torch.cat((places < end[:, None] - 1, own), dim=1)
-    new = torch.cat((text_sees, piece_sees))
-    visible = torch.cat((torch.ones(len(row), cache.length, dtype=torch.bool, device=device), new), dim=1)
+    own = (number[:, None] == number) & (step[:, None] >= step)
+    visible = torch.cat((torch.ones(len(step), cache.length, dtype=torch.bool, device=device), own), dim=1)
     keys = torch.cat((torch.arange(cache.length, device=device), positions))
     near = positions[:, None] - keys < model.config.window
-    masks = Masks(visible[None], (visible & near)[None])
+    row = torch.tensor([[token for piece in pieces for token in piece]], device=device)
+    hidden = model.encode_rows(row, cache, Masks(visible[None], (visible & near)[None]), positions)[0]
 
-    hidden = model.encode_rows(torch.tensor([row], device=device), cache, masks, positions)[0, written:]
-    targets = torch.tensor(list(suffix), device=device).repeat(len(ends))
-    gains = model.logits(hidden).log_softmax(dim=-1).gather(1, targets[:, None])
-    totals: list[float] = gains.view(len(ends), width).sum(dim=1).tolist()
+    predicting = step >= (lengths - len(suffix)).repeat_interleave(lengths)
+    targets = torch.tensor(list(suffix), device=device).repeat(len(pieces))
+    gains = model.logits(hidden[predicting]).log_softmax(dim=-1).gather(1, targets[:, None])
+    totals: list[float] = gains.view(len(pieces), len(suffix)).sum(dim=1).tolist()
     return totals

@@ -13,6 +13,7 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,7 +21,7 @@ from torch import Tensor
 from dg_engine import adapters, checkpoint
 from dg_engine.api import Draft, Infill, InfillRequest, ModelInfo, Piece, Score, ScoreRequest, StopReason
 from dg_engine.canvas import SeededDraws
-from dg_engine.causal import Start, behind, best_end, write
+from dg_engine.causal import Start, behind, best_fit, write
 from dg_engine.device_loop import DeviceLoop, Row, can_capture, canvas_bucket
 from dg_engine.errors import CheckpointError, RequestError
 from dg_engine.hardware import best_device, fastest_dtype
@@ -37,6 +38,8 @@ from dg_engine.tokenizer import REPLACEMENT, Healed, Tokenizer
 # Tokens encoded between two chances to cancel: about 10 ms of a 5 M model on one core.
 PREFILL_CHUNK = 128
 DOCUMENTS = 8
+BRANCHES = 4
+"""Texts that are begun with different tokens before one is chosen by the suffix."""
 FIT_TOKENS = 16
 """Of the suffix, by which an answer's end is judged."""
 
@@ -50,6 +53,27 @@ class _Prefix:
     """[1, H]."""
     tokens: int
     cached: int
+
+
+class _Asked(NamedTuple):
+    """A request at work."""
+
+    request: InfillRequest
+    healed: Healed
+    prefix: _Prefix
+    started: float
+    """`time.perf_counter()` seconds."""
+
+    @property
+    def deadline(self) -> float | None:
+        """Likewise; None for none."""
+        budget = self.request.time_budget_ms
+        return None if budget is None else self.started + budget / 1000
+
+    @property
+    def milliseconds(self) -> float:
+        """Since the request came."""
+        return _since(self.started)
 
 
 class Engine:
@@ -149,9 +173,8 @@ class Engine:
             if prefix is None:
                 yield Draft(step=0, pieces=(), milliseconds=_since(started))
         assert prefix is not None  # noqa: S101  (the last item always is a prefix)
-        decoding = request.decoding or self.config.decoding
-        produce = self._diffuse if decoding == "diffusion" else self._write
-        yield from produce(request, healed, prefix, started)
+        produce = self._diffuse if self.config.decoding_of(request) == "diffusion" else self._write
+        yield from produce(_Asked(request, healed, prefix, started))
 
     @torch.inference_mode()
     def score(self, request: ScoreRequest) -> Score:
@@ -184,23 +207,22 @@ class Engine:
         self._prefixes.keep(document, tokens, cache)
         yield _Prefix(cache, hidden[0, -1:], len(tokens), cached)
 
-    def _diffuse(
-        self, request: InfillRequest, healed: Healed, prefix: _Prefix, started: float
-    ) -> Iterator[Draft | Infill]:
-        suffix = self.tokenizer.encode(_head(request.suffix, self.config.suffix_tokens))[: self.config.suffix_tokens]
+    def _diffuse(self, asked: _Asked) -> Iterator[Draft | Infill]:
+        count = self.config.suffix_tokens
+        suffix = self.tokenizer.encode(_head(asked.request.suffix, count))[:count]
         row = Row(
-            cache=prefix.cache,
+            cache=asked.prefix.cache,
             suffix=torch.tensor(suffix, dtype=torch.long, device=self._device),
-            hole=self._hole(request, healed),
-            plan=self._plan(request),
-            seed=request.seed,
+            hole=self._hole(asked),
+            plan=self._plan(asked.request),
+            seed=asked.request.seed,
         )
-        for state in self._filled(row, _deadline(request, started)):
-            yield Draft(step=state.step, pieces=self._pieces(state, healed), milliseconds=_since(started))
+        for state in self._filled(row, asked.deadline):
+            yield Draft(step=state.step, pieces=self._pieces(state, asked.healed), milliseconds=asked.milliseconds)
         assert state.stop_reason is not None  # noqa: S101  (`fill` ends with one)
         tokens = state.belief.argmax[: state.end].tolist()
-        gains = self._log_probabilities(prefix, tokens).tolist()
-        yield self._answer(tokens, gains, state.step, state.stop_reason, healed, prefix, started)
+        gains = self._log_probabilities(asked.prefix, tokens).tolist()
+        yield self._answer(asked, tokens, gains, state.step, state.stop_reason)
 
     def _filled(self, row: Row, deadline: float | None) -> Iterator[Filling]:
         """The states of a hole, by the loop that suits the device."""
@@ -209,18 +231,24 @@ class Engine:
         draws = SeededDraws(self.model.config.vocab_size, row.seed, self._device)
         return fill(self.model, row.cache, row.suffix, row.hole, row.plan, draws, deadline=deadline)
 
-    def _hole(self, request: InfillRequest, healed: Healed) -> Hole:
-        line = request.extent == "line"
-        longest = min(request.max_new_tokens, self.model.config.canvas_length)
+    def _hole(self, asked: _Asked) -> Hole:
+        line = asked.request.extent == "line"
+        longest = min(asked.request.max_new_tokens, self.model.config.canvas_length)
         return Hole(
             initial=min(self.config.line_hole if line else self.config.block_hole, longest),
             longest=longest,
-            ends=(self._line_ends if line else self._answer_ends).to(self._device),
+            ends=self._ends(asked.request),
             filler=self.model.config.eos_token_id,
-            first_allowed=None if healed.allowed is None else healed.allowed.to(self._device),
+            first_allowed=self._first_allowed(asked.healed),
             filler_bias=self.config.filler_bias,
             pinned_signal=self.config.pinned_signal,
         )
+
+    def _ends(self, request: InfillRequest) -> Tensor:
+        return (self._line_ends if request.extent == "line" else self._answer_ends).to(self._device)
+
+    def _first_allowed(self, healed: Healed) -> Tensor | None:
+        return None if healed.allowed is None else healed.allowed.to(self._device)
 
     def _plan(self, request: InfillRequest) -> Denoising:
         plan = self.denoising
@@ -230,31 +258,37 @@ class Engine:
             plan = replace(plan, acceptance=EntropyBound(entropy_bound=request.entropy_bound))
         return plan
 
-    def _write(
-        self, request: InfillRequest, healed: Healed, prefix: _Prefix, started: float
-    ) -> Iterator[Draft | Infill]:
+    def _write(self, asked: _Asked) -> Iterator[Draft | Infill]:
         """From left to right with the same weights, with the suffix or without."""
-        start, decoding = Start(prefix.last, prefix.cache), request.decoding or self.config.decoding
+        request, healed, prefix, _ = asked
+        start, suffix = Start(prefix.last, prefix.cache), list[int]()
+        decoding = self.config.decoding_of(request)
         if decoding == "causal_infill":
             start = behind(self.model, prefix.cache, self._suffix_row(request.suffix))
-        for state in write(
+        elif decoding == "causal_fit":
+            suffix = self.tokenizer.encode(_head(request.suffix, FIT_TOKENS))[:FIT_TOKENS]
+        for texts in write(
             self.model,
             start,
-            (self._line_ends if request.extent == "line" else self._answer_ends).to(self._device),
+            self._ends(request),
             request.max_new_tokens,
-            first_allowed=None if healed.allowed is None else healed.allowed.to(self._device),
-            deadline=_deadline(request, started),
+            branches=BRANCHES if suffix else 1,
+            suffix_token=suffix[0] if suffix else None,
+            first_allowed=self._first_allowed(healed),
+            deadline=asked.deadline,
         ):
-            if state.stop_reason is None:
-                text, whole = _without(healed.cut, self.tokenizer.decode(state.tokens))
+            if any(text.stop_reason is None for text in texts):
+                text, whole = _without(healed.cut, self.tokenizer.decode(texts[0].tokens))
                 pieces = (Piece(text, settled=True),) if whole and text else ()
-                yield Draft(step=len(state.tokens), pieces=pieces, milliseconds=_since(started))
-                continue
-            fitting = decoding == "causal_fit" and state.tokens
-            suffix = self.tokenizer.encode(_head(request.suffix, FIT_TOKENS))[:FIT_TOKENS] if fitting else []
-            end = best_end(self.model, prefix.cache, state, suffix) if suffix else len(state.tokens)
-            steps = len(state.gains)
-            yield self._answer(state.tokens[:end], state.gains, steps, state.stop_reason, healed, prefix, started)
+                steps = max(len(text.tokens) for text in texts)
+                yield Draft(step=steps, pieces=pieces, milliseconds=asked.milliseconds)
+        chosen, end = 0, len(texts[0].tokens)
+        if suffix and end:
+            chosen, end = best_fit(self.model, prefix.cache, texts, suffix)
+        best = texts[chosen]
+        assert best.stop_reason is not None  # noqa: S101  (`write` ends with one)
+        steps = max(len(text.gains) for text in texts)
+        yield self._answer(asked, best.tokens[:end], best.gains, steps, best.stop_reason)
 
     def _suffix_row(self, suffix: str) -> list[int]:
         """`<|suffix|>`, the first tokens of the suffix, `<|middle|>`."""
@@ -264,27 +298,21 @@ class Engine:
         tokens = self.tokenizer.encode(_head(suffix, count))[:count]
         return [self.tokenizer.special_id("<|suffix|>"), *tokens, self.tokenizer.special_id("<|middle|>")]
 
-    def _answer(
-        self,
-        chosen: list[int],
-        gains: list[float],
-        steps: int,
-        reason: StopReason,
-        healed: Healed,
-        prefix: _Prefix,
-        started: float,
-    ) -> Infill:
-        text, whole = _without(healed.cut, _sound(self.tokenizer.decode(chosen)))
-        calibration, found = self.config.calibration, gains[: len(chosen)]
+    def _answer(self, asked: _Asked, chosen: list[int], gains: list[float], steps: int, reason: StopReason) -> Infill:
+        text, whole = _without(asked.healed.cut, _sound(self.tokenizer.decode(chosen)))
+        found = gains[: len(chosen)]
+        # Fitted to the answers that a line gets where the request names no decoding.
+        fitted = asked.request.extent == "line" and self.config.decoding_of(asked.request) == self.config.decoding
+        calibration = self.config.calibration if fitted else None
         return Infill(
             text=text if whole else "",
             tokens=len(chosen),
             steps=steps,
-            milliseconds=_since(started),
+            milliseconds=asked.milliseconds,
             score=fmean(found) if found else None,
             stop_reason=reason,
-            prefix_tokens=prefix.tokens,
-            cached_tokens=prefix.cached,
+            prefix_tokens=asked.prefix.tokens,
+            cached_tokens=asked.prefix.cached,
             probability=calibration.probability(found) if calibration and found else None,
         )
 
@@ -328,10 +356,6 @@ def _without(cut: str, text: str) -> tuple[str, bool]:
 def _sound(text: str) -> str:
     """The text up to the first byte sequence that is no character."""
     return text.split(REPLACEMENT, 1)[0]
-
-
-def _deadline(request: InfillRequest, started: float) -> float | None:
-    return None if request.time_budget_ms is None else started + request.time_budget_ms / 1000
 
 
 def _since(started: float) -> float:

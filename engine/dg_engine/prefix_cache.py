@@ -66,6 +66,13 @@ class PrefixCache:
         keys, values = (tuple(one[:, :, :length] for one in part) for part in (self.keys, self.values))
         return PrefixCache(keys, values, self.room)
 
+    def repeated(self, rows: int) -> PrefixCache:
+        """One row as several; a view, nothing is copied."""
+        if rows == 1:
+            return self
+        keys, values = (tuple(one.expand(rows, -1, -1, -1) for one in part) for part in (self.keys, self.values))
+        return PrefixCache(keys, values)
+
     def with_room(self, places: int) -> PrefixCache:
         """The same with so many free places behind it: itself, or a copy where they are not there or not its own."""
         room = self.room

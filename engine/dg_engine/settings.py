@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from dg_engine.api import Decoding
+from dg_engine.api import Decoding, InfillRequest
 from dg_engine.errors import CheckpointError
 from dg_engine.policies import Denoising, EntropyBound, LinearTemperature, StableAndConfident
 
@@ -58,7 +58,9 @@ class InfillConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     file_header: bool = False
     """Whether the prefix begins with the file's path behind a special token."""
     decoding: Decoding = "diffusion"
-    """What requests get that name none: what the evaluation found best."""
+    """What a request for one line gets that names none: what the evaluation found best."""
+    block_decoding: Decoding = "diffusion"
+    """The same for several lines."""
     causal_suffix_tokens: int = 0
     """Suffix tokens that causal infill is shown; 0 where the checkpoint did not learn it."""
     calibration: Calibration | None = None
@@ -66,8 +68,12 @@ class InfillConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     def __post_init__(self) -> None:
         """Refuse a default that the checkpoint did not learn."""
-        if self.decoding == "causal_infill" and not self.causal_suffix_tokens:
+        if "causal_infill" in (self.decoding, self.block_decoding) and not self.causal_suffix_tokens:
             raise ValueError("decoding: causal_infill needs causal_suffix_tokens")
+
+    def decoding_of(self, request: InfillRequest) -> Decoding:
+        """What a request gets."""
+        return request.decoding or (self.decoding if request.extent == "line" else self.block_decoding)
 
 
 class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True):

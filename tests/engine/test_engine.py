@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 from pathlib import Path
 
@@ -9,9 +10,11 @@ import msgspec
 import pytest
 import torch
 
+from dg_engine import causal
 from dg_engine.api import Draft, Infill, InfillRequest, ScoreRequest
-from dg_engine.engine import PREFILL_CHUNK, Engine
+from dg_engine.engine import BRANCHES, PREFILL_CHUNK, Engine
 from dg_engine.errors import RequestError
+from dg_engine.paths import shipped_model
 from dg_engine.prompt import CUT_STEP, encode_header, encode_prefix
 from dg_engine.settings import Calibration
 from dg_engine.testing import tiny_checkpoint
@@ -111,38 +114,66 @@ def test_causal_infill_writes_what_is_likeliest_behind_prefix_and_suffix(engine:
     assert answer.score == pytest.approx(sum(gains[: len(written)]) / len(written), rel=1e-2)
 
 
-@pytest.mark.parametrize("place", [120, 350, 700])
+@pytest.mark.parametrize("place", [120, 350, 700, 1100])
 @torch.inference_mode()
-def test_a_fitted_answer_ends_where_text_and_suffix_are_likeliest_together(engine: Engine, place: int) -> None:
-    prefix, suffix = SOURCE[place - 100 : place], SOURCE[place + 6 : place + 60]
-    asked = InfillRequest(prefix=prefix, suffix=suffix, decoding="causal", max_new_tokens=6)
-    whole, fitted = (run(engine, msgspec.structs.replace(asked, decoding=one))[1] for one in ("causal", "causal_fit"))
+def test_a_fitted_answer_is_the_beginning_that_is_likeliest_together_with_the_suffix(
+    engine: Engine, place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against every beginning of every branch, judged one by one; nothing is given up or falls out unjudged."""
+    monkeypatch.setattr(causal, "MARGIN", 1e9)
+    monkeypatch.setattr(causal, "SHORTLIST", 100)
+    monkeypatch.setattr(causal, "LEAST_LIKELY", -1e9)
+    prefix, suffix, limit = SOURCE[place - 100 : place], SOURCE[place + 6 : place + 60], 5
+    request = InfillRequest(prefix=prefix, suffix=suffix, decoding="causal_fit", max_new_tokens=limit)
+    found = run(engine, request)[1]
     tokenizer, model = engine.tokenizer, engine.model
     healed = tokenizer.heal(prefix)
-    row = encode_prefix(tokenizer, "", healed.kept, 256)
-    text = list[int]()
-    while len(text) < whole.tokens:
-        logits = model.logits(model.encode(torch.tensor([row + text])).hidden[0, -1])
-        if not text and healed.allowed is not None:
-            logits = logits.masked_fill(~healed.allowed, -1e4)
-        text.append(int(logits.argmax()))
-    behind = tokenizer.encode(suffix)[:16]
+    row, behind = encode_prefix(tokenizer, "", healed.kept, 256), tokenizer.encode(suffix)[:16]
 
-    def joint(end: int) -> float:
-        tokens = row + text[:end] + behind
-        logs = model.logits(model.encode(torch.tensor([tokens])).hidden[0]).log_softmax(dim=-1)
-        places = range(len(row) - 1, len(tokens) - 1)
-        gains = [float(logs[one, tokens[one + 1]]) for one in places]
+    def logs(tokens: list[int]) -> torch.Tensor:
+        logits = model.logits(model.encode(torch.tensor([row + tokens])).hidden[0])
         if healed.allowed is not None:
-            gains[0] = float(logs[len(row) - 1][healed.allowed].log_softmax(dim=-1).max())
-        return sum(gains)
+            logits[len(row) - 1].masked_fill_(~healed.allowed, -1e4)
+        return logits.log_softmax(dim=-1)
 
-    assert fitted.tokens == max(range(1, len(text) + 1), key=joint)
-    assert whole.text.startswith(fitted.text)
+    def joint(text: list[int]) -> float:
+        tokens = text + behind
+        every = logs(tokens)
+        return sum(float(every[len(row) - 1 + place, token]) for place, token in enumerate(tokens))
+
+    first = logs([])[-1].masked_fill(tokenizer.special, -1e4)
+    beginnings = list[list[int]]()
+    for token in first.topk(BRANCHES).indices.tolist():
+        text = [token]
+        while len(text) < limit and not tokenizer.special[token := int(logs(text)[-1].argmax())]:
+            text.append(token)
+        # Behind the last token of a text that was cut off the suffix was never looked at.
+        beginnings += [text[:end] for end in range(1, len(text) + (len(text) < limit))]
+    best = tokenizer.decode(max(beginnings, key=joint))
+    assert found.text == best.split("\ufffd")[0].removeprefix(healed.cut)
+
+
+@torch.inference_mode()
+def test_what_is_given_up_for_speed_changes_no_answer_of_the_shipped_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = Engine.load(shipped_model(), dtype=torch.float32)
+    source = Path(heapq.__file__).read_text(encoding="utf-8")
+    places = [place + 8 for place in range(4000, 20_000, 2000)]
+
+    def answers() -> list[str]:
+        asked = (
+            InfillRequest(prefix=source[:place], suffix=source[place + 9 :], extent="line", decoding="causal_fit")
+            for place in places
+        )
+        return [run(engine, one)[1].text for one in asked]
+
+    quick = answers()
+    monkeypatch.setattr(causal, "MARGIN", 1e9)
+    monkeypatch.setattr(causal, "LEAST_LIKELY", -1e9)
+    assert answers() == quick
 
 
 def test_the_checkpoint_says_how_a_request_is_decoded_that_does_not(engine: Engine) -> None:
-    asked = InfillRequest(prefix="import os\n", suffix="\n", max_new_tokens=4)
+    asked = InfillRequest(prefix="import os\n", suffix="\n", max_new_tokens=4, extent="line")
     named = msgspec.structs.replace(asked, decoding="causal_infill")
     default = engine.config
     assert run(engine, asked)[1].text == run(engine, msgspec.structs.replace(asked, decoding="diffusion"))[1].text
@@ -171,11 +202,15 @@ def test_writing_from_left_to_right_ends_when_the_time_is_over(engine: Engine) -
 
 def test_the_probability_is_the_calibrated_one_of_the_tokens_as_they_were_written(engine: Engine) -> None:
     default = engine.config
-    request = InfillRequest(prefix="x = ", decoding="causal", max_new_tokens=3)
-    assert run(engine, request)[1].probability is None
+    request = InfillRequest(prefix="x = ", max_new_tokens=3, extent="line")
+    calibration = Calibration(bias=1.0, mean=2.0, total=0.5)
     try:
-        engine.config = msgspec.structs.replace(default, calibration=Calibration(bias=1.0, mean=2.0, total=0.5))
+        engine.config = msgspec.structs.replace(default, decoding="causal")
+        assert run(engine, request)[1].probability is None
+        engine.config = msgspec.structs.replace(engine.config, calibration=calibration)
         answer = run(engine, request)[1]
+        assert run(engine, msgspec.structs.replace(request, decoding="diffusion"))[1].probability is None
+        assert run(engine, msgspec.structs.replace(request, extent="block"))[1].probability is None
     finally:
         engine.config = default
     assert answer.score is not None
