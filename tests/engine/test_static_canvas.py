@@ -200,11 +200,12 @@ def random_script(steps: int, rows: int) -> Tensor:
 
     slots = torch.arange(64)
     behind = torch.where(some(0, 40, 64) > 0, FILLER, some(2, 60, 64))
-    draft = torch.where(slots < some(0, 22, 1), some(2, 60, 64), behind)
+    length = some(0, 22, 1)
+    draft = torch.where(slots < length, some(2, 60, 64), behind)
     for step in range(1, steps):
         draft[step] = torch.where(some(0, 3, 1)[step] > 0, draft[step - 1], draft[step])
-    certainty = some(40, 80, 1, 1) / 10
-    return torch.nn.functional.one_hot(draft, TINY.vocab_size) * certainty
+    certainty = torch.where(slots < length, some(40, 80, 1), some(40, 80, 1)) / 10
+    return torch.nn.functional.one_hot(draft, TINY.vocab_size) * certainty[..., None]
 
 
 def test_every_decision_about_any_draft_is_that_of_the_readable_loop() -> None:
@@ -291,6 +292,12 @@ def test_a_spent_time_budget_returns_the_confident_left_part_after_one_step(mode
     first = readable(model, asked)[0]
     assert state.stop_reason == "time_budget"
     assert state.end == confident(first.belief, first.end)
+
+
+def test_what_is_final_when_time_runs_out_is_shown_whole(model: DiffusionGemma) -> None:
+    ((state,),) = DeviceLoop(model).fill([row(model, *CASES["full but eager"])], deadline=time.perf_counter() - 1)
+    assert state.stop_reason == "converged"
+    assert state.end == 30
 
 
 def test_the_canvas_is_the_shortest_that_holds_the_longest_hole_or_grows_as_far_as_it_goes(
