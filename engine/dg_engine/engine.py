@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dg_engine import adapters, checkpoint
-from dg_engine.api import Draft, Infill, InfillRequest, ModelInfo, Piece, Score, ScoreRequest, StopReason
+from dg_engine.api import Draft, Extent, Infill, InfillRequest, ModelInfo, Piece, Score, ScoreRequest, StopReason
 from dg_engine.canvas import SeededDraws
 from dg_engine.causal import Start, behind, best_fit, write
 from dg_engine.device_loop import DeviceLoop, Row, can_capture, canvas_bucket
@@ -155,9 +155,14 @@ class Engine:
         )
 
     def warm_up(self) -> None:
-        """Run one small infill, so that the first user does not pay for lazy initialisation."""
-        for _ in self.infill(InfillRequest(prefix="def f(a):\n    return ", suffix="\n", max_denoising_steps=2)):
-            pass
+        """Run a small infill of each extent, so that the first user does not pay for lazy initialisation."""
+        extents: tuple[Extent, ...] = ("line", "block")
+        for extent in extents:
+            request = InfillRequest(
+                prefix="def f(a):\n    return ", suffix="\n", extent=extent, max_denoising_steps=2, max_new_tokens=8
+            )
+            for _ in self.infill(request):
+                pass
 
     @torch.inference_mode()
     def infill(self, request: InfillRequest) -> Iterator[Draft | Infill]:

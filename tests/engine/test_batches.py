@@ -149,6 +149,15 @@ def test_a_causal_row_reads_suffix_then_span_and_is_judged_on_the_span_and_its_e
         assert any(written in text for text in texts)
 
 
+def test_a_vocabulary_without_marks_has_no_causal_rows(split: EncodedSplit) -> None:
+    older = Tokenizer(tiny_tokenizer(special_tokens=("<pad>", "<eos>", "<bos>", "<|file|>")))
+    vocabulary = Vocabulary.of(older)
+    assert vocabulary.marks is None
+    batch = Batcher(split, vocabulary, replace(TINY, vocab_size=older.vocab_size), seed=3).batch(0, LAYOUT)
+    assert batch.middles is None
+    assert batch.canvases is not None
+
+
 def test_chunk_and_canvas_together_are_the_document(
     batch: tuple[Chunks, Canvases], split: EncodedSplit, tokenizer: Tokenizer
 ) -> None:

@@ -130,17 +130,17 @@ class Batcher:
 
     def batch(self, number: int, layout: Layout) -> Batch:
         """Batch 0, 1, ...; all layouts of a run have as many chunks."""
-        rng = np.random.default_rng((self._seed, number))
+        rng, marks = np.random.default_rng((self._seed, number)), self._vocabulary.marks
         rows, canvases, middles = list[NDArray[np.int64]](), list[Cut](), list[Cut]()
         for index in range(number * layout.chunks, (number + 1) * layout.chunks):
             tokens, cuts = self._chunk(self._place(index, layout)[1], layout, rng)
             rows.append(tokens)
             canvases += cuts[: layout.canvases]
-            middles += cuts[: layout.middles]
+            middles += cuts[: layout.middles] if marks is not None else []
         return Batch(
             _padded(rows, layout.encoder_tokens, self._config.pad_token_id),
             lay_out(canvases, layout.slots, self._config) if canvases else None,
-            lay_out_middles(middles, layout.row_tokens, self._vocabulary.marks, self._config) if middles else None,
+            lay_out_middles(middles, layout.row_tokens, marks, self._config) if middles and marks else None,
         )
 
     def epochs(self, batches: int, layout: Layout) -> float:

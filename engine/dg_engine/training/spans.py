@@ -58,18 +58,16 @@ class Vocabulary(NamedTuple):
     """[V] it begins a line."""
     typed: NDArray[np.bool_]
     """[V] people type behind it."""
-    marks: Marks
+    marks: Marks | None
+    """None of a vocabulary that was learnt before causal infill: then there are no rows for it."""
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Vocabulary:
-        """Read them off the tokens' texts.
-
-        Raises:
-            CheckpointError: the tokenizer lacks `<|suffix|>` or `<|middle|>`.
-        """
+        """Read them off the tokens' texts."""
         newline = tokenizer.with_newline.numpy()
         typed = [text.endswith(_TYPED_AT) or text.strip(" _").isalpha() for text in tokenizer.texts]
-        marks = Marks(tokenizer.special_id("<|suffix|>"), tokenizer.special_id("<|middle|>"))
+        suffix, middle = (tokenizer.backend.token_to_id(token) for token in ("<|suffix|>", "<|middle|>"))
+        marks = None if suffix is None or middle is None else Marks(suffix, middle)
         return cls(newline, newline | np.array(typed), marks)
 
 
