@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -16,16 +14,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dg_engine import device_loop
-from dg_engine import engine as engine_module
-from dg_engine.api import Draft, Infill, InfillRequest
-from dg_engine.device_loop import DeviceLoop, Row, can_capture, canvas_bucket
-from dg_engine.engine import Engine
-from dg_engine.infill import Filling, Hole, confident, fill
+from dg_engine.device_loop import DeviceLoop, Row, can_capture
+from dg_engine.infill import Filling, Hole, fill
 from dg_engine.model import DiffusionGemma
 from dg_engine.packed import PackedModel
 from dg_engine.policies import Denoising, EntropyBound, LinearTemperature, NeverStop, StableAndConfident
 from dg_engine.static_canvas import random_numbers, static_step
-from dg_engine.testing import SHAPES, TINY, tiny_checkpoint, tiny_model
+from dg_engine.testing import SHAPES, TINY, tiny_model
 from dg_kernels import launching
 
 FILLER = 1
@@ -278,47 +273,6 @@ def test_two_requests_that_take_turns_do_not_meet(model: DiffusionGemma) -> None
         assert_equal([turn[number][0] for turn in turns], readable(model, asked))
 
 
-def test_what_was_told_stays_true_after_the_next_step(model: DiffusionGemma) -> None:
-    states, kept = [], []
-    for (state,) in DeviceLoop(model).fill([row(model, HOLE, PLAN)]):
-        states.append(state)
-        kept.append(told(state))
-    assert [told(state) for state in states] == kept
-
-
-def test_a_spent_time_budget_returns_the_confident_left_part_after_one_step(model: DiffusionGemma) -> None:
-    asked = row(model, HOLE, PLAN)
-    ((state,),) = DeviceLoop(model).fill([asked], deadline=time.perf_counter() - 1)
-    first = readable(model, asked)[0]
-    assert state.stop_reason == "time_budget"
-    assert state.end == confident(first.belief, first.end)
-
-
-def test_what_is_final_when_time_runs_out_is_shown_whole(model: DiffusionGemma) -> None:
-    ((state,),) = DeviceLoop(model).fill([row(model, *CASES["full but eager"])], deadline=time.perf_counter() - 1)
-    assert state.stop_reason == "converged"
-    assert state.end == 30
-
-
-def test_the_canvas_is_the_shortest_that_holds_the_longest_hole_or_grows_as_far_as_it_goes(
-    model: DiffusionGemma,
-) -> None:
-    asked = [row(model, replace(HOLE, longest=longest), PLAN) for longest in (40, 61, 62, 200, 300)]
-    assert [canvas_bucket(one) for one in asked] == [64, 64, 128, 256, 256]
-    hole = replace(HOLE, ends=ends(), initial=192, longest=300)
-    (states,) = static(model, row(model, hole, replace(PLAN, max_denoising_steps=4)))
-    assert [len(state.belief.argmax) for state in states] == [192, 192, 253, 253]
-
-
-def test_a_hole_that_no_canvas_holds_is_refused(model: DiffusionGemma) -> None:
-    asked = row(model, replace(HOLE, initial=254), PLAN)
-    assert canvas_bucket(asked) is None
-    with pytest.raises(ValueError, match="at most 256 slots"):
-        next(DeviceLoop(model).fill([asked]))
-    with pytest.raises(ValueError, match="needs rows"):
-        next(DeviceLoop(model).fill([]))
-
-
 def test_random_numbers_are_uniform_and_differ_by_seed_step_and_slot() -> None:
     seed, step = (part.flatten() for part in torch.meshgrid(torch.arange(-4, 4), torch.arange(8), indexing="ij"))
     uniform, noise = random_numbers(seed, step, 1024, 64)
@@ -410,48 +364,6 @@ def test_a_step_is_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     for one in given:
         for found, expected in zip(whole(*one), static_step(*one), strict=True):
             torch.testing.assert_close(found, expected)
-
-
-def test_the_engine_takes_the_loop_where_a_step_can_be_captured(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    directory = tiny_checkpoint(tmp_path)
-    request = InfillRequest(prefix="def f(a):\n    ", suffix="\n", document="a", seed=5)
-    plain = list(Engine.load(directory, device="cpu").infill(request))
-    taken = []
-
-    class NotedLoop(DeviceLoop):
-        def fill(self, rows: Any, *, deadline: float | None = None) -> Iterator[tuple[Filling, ...]]:
-            taken.append(len(rows))
-            return super().fill(rows, deadline=deadline)
-
-    monkeypatch.setattr(engine_module, "can_capture", lambda model: True)
-    monkeypatch.setattr(engine_module, "DeviceLoop", NotedLoop)
-    engine = Engine.load(directory, device="cpu")
-    *drafts, answer = engine.infill(request)
-    assert taken == [1]
-    assert [type(event) for event in (*drafts, answer)] == [type(event) for event in plain]
-    assert all(isinstance(draft, Draft) for draft in drafts)
-    assert isinstance(answer, Infill)
-    assert answer.steps == len([draft for draft in drafts if isinstance(draft, Draft) and draft.step])
-
-
-class OnCuda(DiffusionGemma):
-    """A model that says so."""
-
-    @property
-    def device(self) -> torch.device:
-        return torch.device("cuda")
-
-
-def test_what_can_be_captured_runs_on_cuda_and_asks_nobody_which_rows_chose_an_expert(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    assert not can_capture(DiffusionGemma(EVERY_EXPERT))
-    assert can_capture(OnCuda(EVERY_EXPERT))
-    assert not can_capture(OnCuda(TINY)), "no kernel takes weights on a CPU"
-    monkeypatch.setattr(device_loop, "served", lambda *tensors: True)
-    assert can_capture(OnCuda(TINY))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
