@@ -7,6 +7,7 @@ shapes and chooses the implementation.
 
 from dg_kernels.canvas_attention import canvas_attention
 from dg_kernels.expert_mlp import expert_mlp, gated_mlp
+from dg_kernels.expert_mlp.packed import PackedExperts, packed_expert_mlp
 from dg_kernels.quantised import (
     dequantise_e2m1,
     dequantise_e4m3,
@@ -21,6 +22,7 @@ from dg_kernels.sampling import SamplingStatistics, sampling_statistics, soft_ca
 from dg_kernels.vocabulary_head import VocabularyStatistics, vocabulary_head
 
 __all__ = [
+    "PackedExperts",
     "SamplingStatistics",
     "VocabularyStatistics",
     "canvas_attention",
@@ -29,6 +31,7 @@ __all__ = [
     "dequantise_int4",
     "expert_mlp",
     "gated_mlp",
+    "packed_expert_mlp",
     "quantise_e2m1",
     "quantise_e4m3",
     "quantise_int4",

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dg_kernels.canvas_attention.plan import plan as plan_canvas_attention
 from dg_kernels.configurations import tile_for
+from dg_kernels.expert_mlp.packed import PackedExperts
 from dg_kernels.expert_mlp.plan import plan as plan_expert_mlp
 from dg_kernels.launching import Launch
 from dg_kernels.vocabulary_head.plan import plan as plan_vocabulary_head
@@ -41,12 +42,39 @@ def _canvas_attention(device: str, *, width: int, key_heads: int, prefix: int) -
     return plan_canvas_attention(query, keys, keys, tile=tile_for(f"canvas_attention/{width}", device))[0]
 
 
-def _expert_mlp(device: str) -> list[Launch]:
+def _experts(device: str, gate_up: Tensor | PackedExperts, down: Tensor | PackedExperts) -> list[Launch]:
     x, pairs = _numbers(_CANVAS, _HIDDEN), (_CANVAS, _CHOSEN)
-    gate_up, down = _numbers(_EXPERTS, 2 * _INNER, _HIDDEN), _numbers(_EXPERTS, _HIDDEN, _INNER)
     index, weight = _numbers(*pairs, dtype=torch.int64), _numbers(*pairs, dtype=torch.float32)
     tiles = {name: tile_for(f"expert_mlp/{name}", device) for name in ("gate_up", "down")}
     return plan_expert_mlp(x, gate_up, down, index, weight, tiles=tiles)[0]
+
+
+def _expert_mlp(device: str) -> list[Launch]:
+    gate_up, down = _numbers(_EXPERTS, 2 * _INNER, _HIDDEN), _numbers(_EXPERTS, _HIDDEN, _INNER)
+    return _experts(device, gate_up, down)
+
+
+def _packed_expert_mlp(device: str, *, pack: Callable[[int, int], PackedExperts]) -> list[Launch]:
+    """The two products alone: what is before and after them is that of plain experts."""
+    return _experts(device, pack(2 * _INNER, _HIDDEN), pack(_HIDDEN, _INNER))[2:4]
+
+
+def _fp8(rows: int, columns: int) -> PackedExperts:
+    return PackedExperts("e4m3", _numbers(_EXPERTS, rows, columns, dtype=torch.float8_e4m3fn), None, _factor(rows))
+
+
+def _nvfp4(rows: int, columns: int) -> PackedExperts:
+    scale = _numbers(_EXPERTS, rows, columns // 16, dtype=torch.float8_e4m3fn)
+    return PackedExperts("e2m1", _numbers(_EXPERTS, rows, columns // 2, dtype=torch.uint8), scale, _factor(rows))
+
+
+def _int4(rows: int, columns: int) -> PackedExperts:
+    scale = _numbers(_EXPERTS, rows, columns // 32)
+    return PackedExperts("int4", _numbers(_EXPERTS, rows, columns // 8, dtype=torch.int32), scale, _factor(rows))
+
+
+def _factor(rows: int) -> Tensor:
+    return _numbers(_EXPERTS, rows, dtype=torch.float32)
 
 
 PLANS: Mapping[str, Callable[[str], list[Launch]]] = {
@@ -55,6 +83,9 @@ PLANS: Mapping[str, Callable[[str], list[Launch]]] = {
     "canvas_attention, sliding layers": partial(_canvas_attention, width=256, key_heads=8, prefix=_WINDOW),
     "canvas_attention, full layers": partial(_canvas_attention, width=512, key_heads=2, prefix=_PREFIX),
     "expert_mlp": _expert_mlp,
+    "packed_expert_mlp, FP8": partial(_packed_expert_mlp, pack=_fp8),
+    "packed_expert_mlp, NVFP4": partial(_packed_expert_mlp, pack=_nvfp4),
+    "packed_expert_mlp, INT4": partial(_packed_expert_mlp, pack=_int4),
     "vocabulary_head": _vocabulary_head,
 }
 """By name, from the device's name in `configurations.json` to the launches there. Narrow heads are of small models."""

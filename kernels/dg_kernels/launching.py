@@ -43,7 +43,7 @@ class Launch:
 
 
 def launch(
-    kernel: Any, grid: tuple[int, ...], arguments: Mapping[str, Argument], tile: Tile, **constants: int
+    kernel: Any, grid: tuple[int, ...], arguments: Mapping[str, Argument], tile: Tile, **constants: int | str
 ) -> Launch:
     """A launch with the warps and the stages of its tile."""
     return Launch(kernel, grid, arguments, constants, tile.warps, tile.stages)

@@ -14,7 +14,7 @@ BY_CAPABILITY = {architecture.capability: architecture for architecture in ARCHI
 @pytest.mark.parametrize("capability", [89, 90])
 def test_a_kernel_compiled_now_keeps_the_table(capability: int) -> None:
     architecture = BY_CAPABILITY[capability]
-    ((name, launch),) = launches(architecture, "down_product")
+    ((name, launch),) = launches(architecture, "^expert_mlp: down_product")
     found = compile_launch(launch, architecture)
     assert violations(read_table(), name, found, architecture, launch) == []
     assert found.tensor_core == architecture.tensor_core
@@ -46,7 +46,7 @@ def test_nothing_in_the_table_spills_or_needs_more_than_its_device_has() -> None
 )
 def test_what_is_worse_than_the_table_is_said(change: dict[str, int | str], complaint: str) -> None:
     architecture = BY_CAPABILITY[90]
-    ((name, launch),) = launches(architecture, "down_product")
+    ((name, launch),) = launches(architecture, "^expert_mlp: down_product")
     allowed = {"registers": 80, "spills": 0, "shared": 1000, "tensor_core": "HGMMA"}
     table = Table("any", {name: {"sm_90": Resources(**allowed)}})  # type: ignore[arg-type]
     assert violations(table, name, Resources(**allowed), architecture, launch) == []  # type: ignore[arg-type]
@@ -56,6 +56,6 @@ def test_what_is_worse_than_the_table_is_said(change: dict[str, int | str], comp
 
 def test_a_kernel_that_is_not_in_the_table_is_said() -> None:
     architecture = BY_CAPABILITY[90]
-    ((name, launch),) = launches(architecture, "down_product")
+    ((name, launch),) = launches(architecture, "^expert_mlp: down_product")
     (complaint,) = violations(Table("any", {}), name, Resources(1, 0, 0, "HGMMA"), architecture, launch)
     assert complaint.endswith("is not in the table: run python -m dg_kernels.aot --update")

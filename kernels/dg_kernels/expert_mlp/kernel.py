@@ -57,9 +57,68 @@ def _block(first_pair, first_block, order, experts, rows: tl.constexpr, padded: 
 
 
 @triton.jit
+def _matrix(
+    values,
+    scale,
+    row,
+    start,
+    length,
+    row_there,
+    kind: tl.constexpr,
+    group: tl.constexpr,
+    depth: tl.constexpr,
+    whole: tl.constexpr,
+):
+    """[M, depth] of M rows of `length` numbers, from the column `start`; in fp32 if they are packed."""
+    if kind == "plain":
+        numbers = _run(values, row, start, length, row_there, depth, whole)
+    else:
+        if kind == "e4m3":
+            numbers = _e4m3(_run(values, row, start, length, row_there, depth, whole).to(tl.int32))
+        else:
+            byte = _run(values, row, start // 2, length // 2, row_there, depth // 2, whole).to(tl.int32)
+            numbers = tl.join(_four_bits(byte & 0xF, kind), _four_bits(byte >> 4, kind)).reshape(row.shape[0], depth)
+        if group:
+            shared = _run(scale, row, start // group, length // group, row_there, depth // group, whole)
+            factor = _e4m3(shared.to(tl.int32)) if scale.dtype.element_ty == tl.uint8 else shared.to(tl.float32)
+            numbers = numbers.reshape(row.shape[0], depth // group, group) * factor[:, :, None]
+            numbers = numbers.reshape(row.shape[0], depth)
+    return numbers
+
+
+@triton.jit
+def _run(values, row, start, length, row_there, depth: tl.constexpr, whole: tl.constexpr):
+    """[M, depth] stored elements; past the end zeros, whose numbers meet the zeros past the end of x."""
+    column = start + tl.arange(0, depth)
+    there = row_there[:, None] if whole else row_there[:, None] & (column < length)[None, :]
+    return tl.load(values + row[:, None] * length + column[None, :], mask=there, other=0)
+
+
+@triton.jit
+def _e4m3(code):
+    """Codes in the low eight bits of int32 to fp32. By arithmetic: Triton has the type from sm_89 on only."""
+    # Exponent and mantissa at fp32's places; what is missing is the difference of the biases, 127 - 7.
+    bits = ((code & 0x80) << 24) | ((code & 0x7F) << 20)
+    return bits.to(tl.float32, bitcast=True) * 1.329227995784916e36
+
+
+@triton.jit
+def _four_bits(code, kind: tl.constexpr):
+    """Codes in the low four bits of int32 to fp32."""
+    if kind == "int4":
+        # In the mantissa of 128: it means 128 more than the code, which is 8 more than the number.
+        return ((code << 16) | 0x43000000).to(tl.float32, bitcast=True) - 136.0
+    # e2m1 at fp32's places; the biases differ by 127 - 1.
+    bits = ((code & 8) << 28) | ((code & 7) << 22)
+    return bits.to(tl.float32, bitcast=True) * 8.507059173023462e37
+
+
+@triton.jit
 def gate_up_product(
     x,
     gate_up,
+    scale,
+    factor,
     inner,
     order,
     first_pair,
@@ -72,6 +131,8 @@ def gate_up_product(
     columns: tl.constexpr,
     depth: tl.constexpr,
     padded: tl.constexpr,
+    kind: tl.constexpr,
+    group: tl.constexpr,
     whole: tl.constexpr,
 ):
     """gelu(gate x) * up x of a block's pairs, at their sorted places in `inner` [pairs, width]."""
@@ -82,19 +143,19 @@ def gate_up_product(
     along = tl.arange(0, depth)
     within = feature < width
     right = x + (pair // chosen).to(tl.int64)[None, :] * hidden + along[:, None]
-    left = gate_up + (expert.to(tl.int64) * 2 * width + feature)[:, None] * hidden + along[None, :]
-    skip = width.to(tl.int64) * hidden
+    own = expert.to(tl.int64) * 2 * width + feature
     gate = tl.zeros((columns, rows), tl.float32)
     up = tl.zeros((columns, rows), tl.float32)
     for start in range(0, hidden, depth):
-        if whole:
-            seen, given = there[None, :], within[:, None]
-        else:
-            inside = start + along < hidden
-            seen, given = there[None, :] & inside[:, None], within[:, None] & inside[None, :]
+        seen = there[None, :] if whole else there[None, :] & (start + along < hidden)[:, None]
         row = tl.load(right + start, mask=seen, other=0.0)
-        gate = tl.dot(tl.load(left + start, mask=given, other=0.0), row, gate)
-        up = tl.dot(tl.load(left + skip + start, mask=given, other=0.0), row, up)
+        left = _matrix(gate_up, scale, own, start, hidden, within, kind, group, depth, whole)
+        gate = tl.dot(left.to(row.dtype), row, gate)
+        left = _matrix(gate_up, scale, own + width, start, hidden, within, kind, group, depth, whole)
+        up = tl.dot(left.to(row.dtype), row, up)
+    if kind != "plain":
+        gate *= tl.load(factor + own, mask=within, other=0.0)[:, None]
+        up *= tl.load(factor + own + width, mask=within, other=0.0)[:, None]
     # gelu by tanh z = 1 - 2 / (e^2z + 1); beyond 40 the exponential adds nothing.
     twice = 1.5957691216057308 * (gate + 0.044715 * gate * gate * gate)
     value = gate * (1.0 - 1.0 / (tl.exp(tl.minimum(twice, 40.0)) + 1.0)) * up
@@ -106,6 +167,8 @@ def gate_up_product(
 def down_product(
     inner,
     down,
+    scale,
+    factor,
     weight,
     outputs,
     order,
@@ -118,6 +181,8 @@ def down_product(
     columns: tl.constexpr,
     depth: tl.constexpr,
     padded: tl.constexpr,
+    kind: tl.constexpr,
+    group: tl.constexpr,
     whole: tl.constexpr,
 ):
     """weight * down inner of a block's pairs, scattered to the pairs' own rows of `outputs` [pairs, hidden]."""
@@ -128,16 +193,15 @@ def down_product(
     along = tl.arange(0, depth)
     within = feature < hidden
     right = inner + place.to(tl.int64)[None, :] * width + along[:, None]
-    left = down + (expert.to(tl.int64) * hidden + feature)[:, None] * width + along[None, :]
+    own = expert.to(tl.int64) * hidden + feature
     total = tl.zeros((columns, rows), tl.float32)
     for start in range(0, width, depth):
-        if whole:
-            seen, given = there[None, :], within[:, None]
-        else:
-            inside = start + along < width
-            seen, given = there[None, :] & inside[:, None], within[:, None] & inside[None, :]
+        seen = there[None, :] if whole else there[None, :] & (start + along < width)[:, None]
         row = tl.load(right + start, mask=seen, other=0.0)
-        total = tl.dot(tl.load(left + start, mask=given, other=0.0), row, total)
+        left = _matrix(down, scale, own, start, width, within, kind, group, depth, whole)
+        total = tl.dot(left.to(row.dtype), row, total)
+    if kind != "plain":
+        total *= tl.load(factor + own, mask=within, other=0.0)[:, None]
     share = tl.load(weight + pair, mask=there, other=0.0).to(tl.float32)
     target = outputs + pair.to(tl.int64)[None, :] * hidden + feature[:, None]
     tl.store(target, (total * share[None, :]).to(outputs.dtype.element_ty), mask=there[None, :] & within[:, None])

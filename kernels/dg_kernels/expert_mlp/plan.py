@@ -9,6 +9,7 @@ from torch import Tensor
 
 from dg_kernels.configurations import Tile, tile_for
 from dg_kernels.expert_mlp.kernel import down_product, gate_up_product, place_blocks, sort_pairs, sum_pairs
+from dg_kernels.expert_mlp.packed import PackedExperts
 from dg_kernels.launching import Argument, Launch, blocks, device_name, launch
 
 _SORTED_AT_ONCE, _COMPARED_AT_ONCE = 32, 128
@@ -17,8 +18,8 @@ _SUMMED_AT_ONCE = 1024
 
 def plan(
     x: Tensor,
-    gate_up: Tensor,
-    down: Tensor,
+    gate_up: Tensor | PackedExperts,
+    down: Tensor | PackedExperts,
     index: Tensor,
     weight: Tensor,
     *,
@@ -50,8 +51,8 @@ def plan(
         "hidden": hidden,
         "width": width,
     }
-    gate_up_arguments = shared | {"x": x, "gate_up": gate_up.contiguous(), "inner": inner, "chosen": chosen}
-    down_arguments = shared | {"inner": inner, "down": down.contiguous(), "weight": weight.contiguous()}
+    gate_up_arguments = shared | {"x": x, "inner": inner, "chosen": chosen}
+    down_arguments = shared | {"inner": inner, "weight": weight.contiguous(), "outputs": outputs}
     return [
         Launch(
             sort_pairs,
@@ -75,16 +76,8 @@ def plan(
             warps=8,
             stages=1,
         ),
-        _product(gate_up_product, gate_up_arguments, gate_up_tile, most, features=width, summed=hidden, padded=padded),
-        _product(
-            down_product,
-            down_arguments | {"outputs": outputs},
-            down_tile,
-            most,
-            features=hidden,
-            summed=width,
-            padded=padded,
-        ),
+        _product(gate_up_product, "gate_up", gate_up, gate_up_arguments, gate_up_tile, (most, width), padded),
+        _product(down_product, "down", down, down_arguments, down_tile, (most, hidden), padded),
         Launch(
             sum_pairs,
             (rows, blocks(hidden, _SUMMED_AT_ONCE)),
@@ -97,16 +90,42 @@ def plan(
 
 
 def _product(
-    kernel: object, arguments: Mapping[str, Argument], tile: Tile, most: int, *, features: int, summed: int, padded: int
+    kernel: object,
+    name: str,
+    matrix: Tensor | PackedExperts,
+    arguments: Mapping[str, Argument],
+    tile: Tile,
+    results: tuple[int, int],
+    padded: int,
 ) -> Launch:
+    """A product's launch with its weight under `name`: blocks by features."""
+    length, depth = matrix.shape[2], tile.depth
+    constants: dict[str, int | str] = {"kind": "plain", "group": 0}
+    if isinstance(matrix, PackedExperts):
+        # A step of the sum takes whole groups; both are powers of two.
+        depth = max(depth, matrix.group)
+        values = matrix.values.contiguous().view(torch.uint8)
+        weights = {name: values, "scale": _scale(matrix, values), "factor": matrix.factor.contiguous()}
+        constants = {"kind": matrix.kind, "group": matrix.group}
+    else:
+        weights = {name: matrix.contiguous(), "scale": matrix, "factor": matrix}
     return launch(
         kernel,
-        (most, blocks(features, tile.columns)),
-        arguments,
+        (results[0], blocks(results[1], tile.columns)),
+        {**arguments, **weights},
         tile,
         rows=tile.rows,
         columns=tile.columns,
-        depth=tile.depth,
+        depth=depth,
         padded=padded,
-        whole=summed % tile.depth == 0,
+        whole=length % depth == 0,
+        **constants,
     )
+
+
+def _scale(matrix: PackedExperts, values: Tensor) -> Tensor:
+    """The scales, those of eight bits as bytes; where there are none, something that is there and will not be read."""
+    if matrix.scale is None:
+        return values
+    scale = matrix.scale.contiguous()
+    return scale.view(torch.uint8) if scale.dtype is torch.float8_e4m3fn else scale

@@ -14,8 +14,10 @@ from dg_kernels.testing import assert_agrees, random
 TILES = dict.fromkeys(("gate_up", "down"), Tile(rows=16, columns=16, depth=16, warps=4, stages=2))
 
 
-@pytest.mark.parametrize(("rows", "experts", "chosen"), [(1, 1, 1), (1, 5, 2), (7, 3, 3), (40, 5, 2), (3, 130, 8)])
-@pytest.mark.parametrize(("hidden", "width"), [(32, 16), (19, 37)])
+@pytest.mark.parametrize(
+    ("rows", "experts", "chosen", "hidden", "width"),
+    [(1, 1, 1, 32, 16), (1, 5, 2, 19, 37), (7, 3, 3, 16, 16), (24, 3, 2, 19, 37), (2, 130, 4, 16, 32)],
+)
 def test_agrees_with_the_reference(
     rows: int, experts: int, chosen: int, hidden: int, width: int, device: torch.device, dtype: torch.dtype
 ) -> None:
