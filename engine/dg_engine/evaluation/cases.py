@@ -34,7 +34,7 @@ MEANINGS: dict[str, str] = {
     "humaneval-random-span-light": "any characters of a solution",
 }
 
-_ONE_LINE: frozenset[CaseKind] = frozenset(("line", "middle", "expression"))
+ONE_LINE: frozenset[CaseKind] = frozenset(("line", "middle", "expression"))
 
 MAX_ANSWER = 200
 """Characters of an answer; about 64 tokens."""
@@ -73,7 +73,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     @property
     def in_line(self) -> bool:
         """Whether an editor would ask for one line here: behind the hole its line goes on or ends."""
-        return self.kind in _ONE_LINE
+        return self.kind in ONE_LINE
 
 
 def draw_cases(documents: Iterable[Document], per_kind: int, seed: int = 0) -> list[Case]:

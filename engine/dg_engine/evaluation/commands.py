@@ -18,7 +18,7 @@ from dg_engine.engine import Engine
 from dg_engine.errors import EngineError
 from dg_engine.evaluation import gate as gates
 from dg_engine.evaluation.calibration import evidence, fit, reliability
-from dg_engine.evaluation.cases import Case, draw_cases
+from dg_engine.evaluation.cases import ONE_LINE, Case, draw_cases
 from dg_engine.evaluation.harness import Outcome, count, run
 from dg_engine.evaluation.humaneval import read_tasks
 from dg_engine.evaluation.ledger import Ledger, run_name
@@ -144,7 +144,8 @@ def _findings(
     engine: Engine, outcomes: list[Outcome], systems: tuple[System, ...], split: Split, seeds: int
 ) -> Findings:
     calibrated = systems[0].name
-    scored = evidence([one for one in outcomes if one.key.system == calibrated])
+    # The engine calibrates what it offers for one line; answers of several are another matter.
+    scored = evidence([one for one in outcomes if one.key.system == calibrated and one.kind in ONE_LINE])
     return Findings(
         # The directories' names alone: a published report is no place for somebody's paths.
         model=msgspec.structs.replace(

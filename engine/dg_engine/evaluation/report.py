@@ -141,8 +141,8 @@ def _calibration(found: Findings) -> list[str]:
         return [*heading, f"Too few answers of `{found.calibrated}` are right to fit a probability of being right."]
     fitted = found.calibration
     about = (
-        f"Probability that an answer of `{found.calibrated}` is exactly right, fitted to this split: logistic of "
-        f"{fitted.bias:.3f} {fitted.mean:+.3f} x mean {fitted.total:+.3f} x total "
+        f"Probability that a one-line answer of `{found.calibrated}` is exactly right, fitted to this split: logistic "
+        f"of {fitted.bias:.3f} {fitted.mean:+.3f} x mean {fitted.total:+.3f} x total "
         "log-probability (nats, by the causal twin)."
     )
     return [*heading, about, "", *_reliability(found.reliability)]

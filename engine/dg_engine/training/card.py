@@ -149,10 +149,11 @@ def _results(model: Path, lines: list[dict[str, Any]]) -> str:
 def _limits() -> str:
     return """## Limits
 
-It has seen little Python and nothing else: it writes plausible short pieces, seldom the right ones, and knows no other
-language. Given the length of the answer it is right several times as often as without: finding the length is what it
-has learnt least. From left to right the same weights do better on rests of lines, without seeing what follows. Read
-what it offers before accepting it.
+It has seen little Python and nothing else: it writes plausible short pieces, often not the right ones, and knows no
+other language. Its diffusion is far weaker than its causal side: finding the length of an answer is what it has learnt
+least. So single lines are written from left to right and fitted to the suffix (`causal_fit`), and several lines, which
+diffusion offers sooner, seldom parse. Its probabilities are some points off, most where they are highest. Read what it
+offers before accepting it.
 """
 
 
