@@ -125,9 +125,9 @@ def bench(
 def measure(engine: Engine, holes: int, steps: int | None, *, quiet: bool = True) -> Iterator[Row]:
     """Fill the same holes under every condition; conditions take turns, so that a busy moment hits all alike."""
     conditions: list[tuple[str, Decoding]] = [("warm", "diffusion"), ("cold", "diffusion"), ("warm", "causal")]
-    if engine.config.causal_suffix_tokens:
-        conditions.append(("warm", "causal_infill"))
     for extent in ("line", "block"):
+        own = engine.config.decoding if extent == "line" else engine.config.block_decoding
+        conditions += [("warm", own)] if ("warm", own) not in conditions else []
         gaps = list(cut_gaps(holes, extent))
         samples: dict[tuple[str, Decoding], list[Sample]] = {condition: [] for condition in conditions}
         for gap in track(gaps, f"{extent} holes", console=Console(stderr=True), transient=True, disable=quiet):

@@ -27,7 +27,7 @@ from dg_engine.canvas import BANNED
 from dg_engine.model import DiffusionGemma, Masks
 from dg_engine.prefix_cache import PrefixCache
 
-SHORTLIST = 6
+SHORTLIST = 5
 """Beginnings that are judged by the whole suffix."""
 LEAST_LIKELY = -3.0
 """Nats by which a branch's first token may be less likely than the likeliest."""
@@ -159,7 +159,7 @@ def best_fit(model: DiffusionGemma, cache: PrefixCache, texts: Sequence[Written]
         model: the encoder and the head.
         cache: of what is before the texts, one row.
         texts: at least one, of at least one token; with `fits` for the suffix's first token.
-        suffix: at least one token; more than some 16 say little more.
+        suffix: at least one token; more than some ten say little more.
     """
     before = {
         Beginning(number, end): sum(text.gains[:end])

@@ -40,7 +40,7 @@ PREFILL_CHUNK = 128
 DOCUMENTS = 8
 BRANCHES = 4
 """Texts that are begun with different tokens before one is chosen by the suffix."""
-FIT_TOKENS = 16
+FIT_TOKENS = 10
 """Of the suffix, by which an answer's end is judged."""
 
 

@@ -12,7 +12,7 @@ import torch
 
 from dg_engine import causal
 from dg_engine.api import Draft, Infill, InfillRequest, ScoreRequest
-from dg_engine.engine import BRANCHES, PREFILL_CHUNK, Engine
+from dg_engine.engine import BRANCHES, FIT_TOKENS, PREFILL_CHUNK, Engine
 from dg_engine.errors import RequestError
 from dg_engine.paths import shipped_model
 from dg_engine.prompt import CUT_STEP, encode_header, encode_prefix
@@ -128,7 +128,7 @@ def test_a_fitted_answer_is_the_beginning_that_is_likeliest_together_with_the_su
     found = run(engine, request)[1]
     tokenizer, model = engine.tokenizer, engine.model
     healed = tokenizer.heal(prefix)
-    row, behind = encode_prefix(tokenizer, "", healed.kept, 256), tokenizer.encode(suffix)[:16]
+    row, behind = encode_prefix(tokenizer, "", healed.kept, 256), tokenizer.encode(suffix)[:FIT_TOKENS]
 
     def logs(tokens: list[int]) -> torch.Tensor:
         logits = model.logits(model.encode(torch.tensor([row + tokens])).hidden[0])
