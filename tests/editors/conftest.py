@@ -33,6 +33,16 @@ def shared_editor(editor_name: str) -> Iterator[Editor]:
             editor.close()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Try a test of a real editor again: on a loaded machine one in a thousand loses a key or draws late.
+
+    A fault of ours fails every time. What was tried again is in pytest's summary.
+    """
+    for item in items:
+        if item.path.is_relative_to(Path(__file__).parent):
+            item.add_marker(pytest.mark.flaky(reruns=2))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
