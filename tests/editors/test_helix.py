@@ -72,7 +72,10 @@ def test_the_menu_has_the_completion(desk: Desk, before: str, name: str) -> None
     desk.keep()
     take(desk, "return width * height")
     desk.editor.save()
-    until(lambda: desk.file.read_text() == f"{before}return width * height\n", lambda: desk.file.read_text())
+    written = f"{before}return width * height\n"
+    until(
+        lambda: desk.file.exists() and desk.file.read_text() == written, lambda: f"not saved:\n{desk.editor.screen()}"
+    )
 
 
 def test_a_server_that_is_killed_comes_back_by_hand(desk: Desk, helix: Helix) -> None:

@@ -60,10 +60,10 @@ def desk(window: Editor, request: pytest.FixtureRequest) -> Desk:
     return Desk(window, request.node.originalname)
 
 
-def offered(desk: Desk, before: str = HEAD, after: str = "\n", newline: str = "\n") -> str:
-    """Open a file, type `return ` and wait for ghost text."""
+def offered(desk: Desk, before: str = HEAD, after: str = "\n", newline: str = "\n", typed: str = "return ") -> str:
+    """Open a file, type something and wait for ghost text."""
     desk.open(f"{before}|{after}", newline=newline)
-    desk.editor.type("return ")
+    desk.editor.type(typed)
     return desk.editor.wait_for_ghost()
 
 
@@ -93,15 +93,17 @@ def test_what_shows_is_what_is_accepted(desk: Desk, before: str, newline: str) -
 
 
 def test_typing_along_words_and_undo(desk: Desk) -> None:
-    shown = offered(desk)
+    # In the middle of a name, so that the answer is not of one letter: the model is told the file's random folder.
+    typed = "return wi"
+    shown = offered(desk, typed=typed)
     desk.editor.type(shown[0])
     desk.editor.wait_for_ghost(shown[1:])
     desk.editor.accept_word()
-    until(lambda: desk.editor.text() != f"{HEAD}return {shown[0]}\n", "no word was accepted")
-    taken = desk.editor.text().removeprefix(f"{HEAD}return ").removesuffix("\n")
+    until(lambda: desk.editor.text() != f"{HEAD}{typed}{shown[0]}\n", "no word was accepted")
+    taken = desk.editor.text().removeprefix(f"{HEAD}{typed}").removesuffix("\n")
     assert shown.startswith(taken)
     desk.editor.undo()
-    desk.editor.wait_for_text(f"{HEAD}return {shown[0]}\n")
+    desk.editor.wait_for_text(f"{HEAD}{typed}{shown[0]}\n")
 
 
 def test_an_engine_that_is_killed_comes_back(desk: Desk) -> None:
