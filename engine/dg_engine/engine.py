@@ -21,7 +21,7 @@ from torch import Tensor
 from dg_engine import adapters, checkpoint
 from dg_engine.api import Draft, Extent, Infill, InfillRequest, ModelInfo, Piece, Score, ScoreRequest, StopReason
 from dg_engine.canvas import SeededDraws
-from dg_engine.causal import Start, behind, best_fit, write
+from dg_engine.causal import Start, Written, behind, best_fit, write
 from dg_engine.device_loop import DeviceLoop, Row, can_capture, canvas_bucket
 from dg_engine.errors import CheckpointError, RequestError
 from dg_engine.hardware import best_device, fastest_dtype
@@ -168,7 +168,7 @@ class Engine:
     def infill(self, request: InfillRequest) -> Iterator[Draft | Infill]:
         """Do the work of a request, yielding after every unit; the last item is the `Infill`.
 
-        A draft of step 0 has no text yet: a chunk of the prefix was encoded.
+        A draft of step 0 has nothing to show: a chunk of the prefix was encoded, or a text that is not the first grew.
         """
         started = time.perf_counter()
         healed = self.tokenizer.heal(request.prefix)
@@ -283,10 +283,7 @@ class Engine:
             deadline=asked.deadline,
         ):
             if any(text.stop_reason is None for text in texts):
-                text, whole = _without(healed.cut, self.tokenizer.decode(texts[0].tokens))
-                pieces = (Piece(text, settled=True),) if whole and text else ()
-                steps = max(len(text.tokens) for text in texts)
-                yield Draft(step=steps, pieces=pieces, milliseconds=asked.milliseconds)
+                yield self._shown(asked, texts[0], steps=max(len(text.tokens) for text in texts))
         chosen, end = 0, len(texts[0].tokens)
         if suffix and end:
             chosen, end = best_fit(self.model, prefix.cache, texts, suffix)
@@ -294,6 +291,14 @@ class Engine:
         assert best.stop_reason is not None  # noqa: S101  (`write` ends with one)
         steps = max(len(text.gains) for text in texts)
         yield self._answer(asked, best.tokens[:end], best.gains, steps, best.stop_reason)
+
+    def _shown(self, asked: _Asked, first: Written, steps: int) -> Draft:
+        """The first branch while it grows; while only others do there is nothing new to show, as in draft 0."""
+        if first.stop_reason is not None:
+            return Draft(step=0, pieces=(), milliseconds=asked.milliseconds)
+        text, whole = _without(asked.healed.cut, self.tokenizer.decode(first.tokens))
+        pieces = (Piece(text, settled=True),) if whole and text else ()
+        return Draft(step=steps, pieces=pieces, milliseconds=asked.milliseconds)
 
     def _suffix_row(self, suffix: str) -> list[int]:
         """`<|suffix|>`, the first tokens of the suffix, `<|middle|>`."""

@@ -154,6 +154,16 @@ def test_a_fitted_answer_is_the_beginning_that_is_likeliest_together_with_the_su
 
 
 @torch.inference_mode()
+def test_no_draft_of_a_fitted_answer_is_shown_twice() -> None:
+    engine = Engine.load(shipped_model())
+    source = Path(heapq.__file__).read_text(encoding="utf-8")
+    for place in range(5000, 15_000, 2000):
+        request = InfillRequest(prefix=source[:place], suffix=source[place + 9 :], extent="line", decoding="causal_fit")
+        shown = [draft.text for draft in run(engine, request)[0] if draft.step]
+        assert len(set(shown)) == len(shown)
+
+
+@torch.inference_mode()
 def test_what_is_given_up_for_speed_changes_no_answer_of_the_shipped_model(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Engine.load(shipped_model(), dtype=torch.float32)
     source = Path(heapq.__file__).read_text(encoding="utf-8")
