@@ -203,7 +203,7 @@ class Engine:
         """None after each chunk but the last, then the encoded prefix."""
         cache = self._prefixes.reusable(document, tokens)
         cached = cache.length if cache else 0
-        chunks = torch.split(torch.tensor([tokens[cached:]], device=self._device), PREFILL_CHUNK, dim=1)
+        chunks = torch.split(torch.tensor([tokens[cached:]], device=self.model.device), PREFILL_CHUNK, dim=1)
         for number, chunk in enumerate(chunks):
             hidden, cache = self.model.encode(chunk, cache, slice(-1, None))
             if number + 1 < len(chunks):
@@ -217,7 +217,7 @@ class Engine:
         suffix = self.tokenizer.encode(_head(asked.request.suffix, count))[:count]
         row = Row(
             cache=asked.prefix.cache,
-            suffix=torch.tensor(suffix, dtype=torch.long, device=self._device),
+            suffix=torch.tensor(suffix, dtype=torch.long, device=self.model.device),
             hole=self._hole(asked),
             plan=self._plan(asked.request),
             seed=asked.request.seed,
@@ -233,7 +233,7 @@ class Engine:
         """The states of a hole, by the loop that suits the device."""
         if self._device_loop is not None and canvas_bucket(row) is not None:
             return (state for (state,) in self._device_loop.fill([row], deadline=deadline))
-        draws = SeededDraws(self.model.config.vocab_size, row.seed, self._device)
+        draws = SeededDraws(self.model.config.vocab_size, row.seed, self.model.device)
         return fill(self.model, row.cache, row.suffix, row.hole, row.plan, draws, deadline=deadline)
 
     def _hole(self, asked: _Asked) -> Hole:
@@ -250,10 +250,10 @@ class Engine:
         )
 
     def _ends(self, request: InfillRequest) -> Tensor:
-        return (self._line_ends if request.extent == "line" else self._answer_ends).to(self._device)
+        return (self._line_ends if request.extent == "line" else self._answer_ends).to(self.model.device)
 
     def _first_allowed(self, healed: Healed) -> Tensor | None:
-        return None if healed.allowed is None else healed.allowed.to(self._device)
+        return None if healed.allowed is None else healed.allowed.to(self.model.device)
 
     def _plan(self, request: InfillRequest) -> Denoising:
         plan = self.denoising
@@ -342,15 +342,11 @@ class Engine:
         """[N] log-probability, in nats, that the causal twin gives to each of N tokens after the prefix."""
         if not tokens:
             return torch.zeros(0)
-        ids = torch.tensor(tokens, device=self._device)
+        ids = torch.tensor(tokens, device=self.model.device)
         hidden = prefix.last
         if len(tokens) > 1:
             hidden = torch.cat((hidden, self.model.encode(ids[None, :-1], prefix.cache).hidden[0]))
         return self.model.logits(hidden).log_softmax(dim=-1).gather(1, ids[:, None])[:, 0]
-
-    @property
-    def _device(self) -> torch.device:
-        return self.model.decoder.embed_tokens.weight.device
 
 
 def _head(suffix: str, tokens: int) -> str:
