@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dg_engine.model import DiffusionGemma
+from dg_engine.training.ahead import Ahead
 from dg_engine.training.batches import Batcher
 from dg_engine.training.encoded import EncodedSplit
 from dg_engine.training.objective import Loss, Losses
@@ -24,8 +25,7 @@ from dg_engine.training.plan import Layouts
 from dg_engine.training.run_state import load_state, save_state
 from dg_engine.training.schedule import Schedule
 from dg_engine.training.spans import Vocabulary
-from dg_engine.training.throughput import training_flops
-from dg_engine.training.trainer import Progress, Speed
+from dg_engine.training.trainer import Progress, accumulate
 from dg_engine.training.validation import Validation
 
 
@@ -116,7 +116,7 @@ class FineTuning:
     ) -> None:
         self.plan, self._learner, self._directory, self._keep, self._clock = plan, learner, directory, keep, clock
         self.loss = Loss(model, torch.Generator().manual_seed(plan.seed))
-        self._batcher = Batcher(train, vocabulary, model.config, plan.seed)
+        self._batches = Ahead(Batcher(train, vocabulary, model.config, plan.seed))
         self._validation = Validation(
             held_out, vocabulary, model.config, plan.layouts.usual, batches=plan.checked_batches
         )
@@ -168,21 +168,13 @@ class FineTuning:
     def _step(self) -> Progress:
         started = self._clock()
         moment = self.plan.schedule.at(min(1.0, self.elapsed / self.plan.seconds))
-        sums, tokens, flops = torch.zeros(len(Losses._fields)), 0, 0.0
-        for index in range(self.plan.accumulate):
-            number = self.update * self.plan.accumulate + index
-            batch = self._batcher.batch(number, self.plan.layouts.pick(moment.stage, number))
-            losses = self.loss(batch, moment.objective)
-            (losses.total / self.plan.accumulate).backward()  # type: ignore[no-untyped-call]
-            sums += torch.stack([value.detach().float().cpu() for value in losses])
-            tokens += batch.tokens
-            flops += training_flops(self.loss.model.config, batch, moment.objective)
+        done = accumulate(self.loss, self._batches, self.plan.layouts, self.plan.accumulate, self.update, moment)
         self._learner.step(moment.rate)
+        losses = Losses(*done.losses.cpu())
         seconds = self._clock() - started
         self.update += 1
         self.elapsed += seconds
-        speed = Speed(tokens / seconds, flops / seconds) if seconds else Speed(0.0, 0.0)
-        return Progress(self.update, self.elapsed, moment.stage, Losses(*(sums / self.plan.accumulate)), speed)
+        return Progress(self.update, self.elapsed, moment.stage, losses, done.speed(seconds))
 
     def _save(self) -> None:
         tensors = self._learner.state() | {"generator": self.loss.generator.get_state()}

@@ -19,7 +19,7 @@ from dg_engine.training.ahead import Ahead
 from dg_engine.training.encoded import EncodedSplit
 from dg_engine.training.objective import Loss, Losses, Objective
 from dg_engine.training.optimiser import Optimiser
-from dg_engine.training.plan import Plan
+from dg_engine.training.plan import Layouts, Plan
 from dg_engine.training.run_state import Metrics, load_state, save_state
 from dg_engine.training.schedule import Moment, Stage
 from dg_engine.training.spans import Vocabulary
@@ -47,10 +47,30 @@ class Progress(NamedTuple):
     speed: Speed
 
 
-class _Done(NamedTuple):
+class Done(NamedTuple):
+    """The gradients' side of an update."""
+
     losses: Tensor
+    """The means of `Losses`, in its order."""
     tokens: int
     flops: float
+
+    def speed(self, seconds: float) -> Speed:
+        """Of an update that took so long."""
+        return Speed(self.tokens / seconds, self.flops / seconds) if seconds else Speed(0.0, 0.0)
+
+
+def accumulate(loss: Loss, batches: Ahead, layouts: Layouts, count: int, update: int, moment: Moment) -> Done:
+    """Add up in the model the gradients of an update's so many batches."""
+    losses, tokens, flops = torch.zeros(len(Losses._fields), device=loss.model.device), 0, 0.0
+    for number in range(update * count, (update + 1) * count):
+        batch = batches.batch(number, partial(layouts.pick, moment.stage))
+        found = loss(batch, moment.objective)
+        (found.total / count).backward()  # type: ignore[no-untyped-call]
+        losses += torch.stack([value.detach().float() for value in found]) / count
+        tokens += batch.tokens
+        flops += training_flops(loss.model.config, batch, moment.objective)
+    return Done(losses, tokens, flops)
 
 
 Saved = Callable[[], None]
@@ -165,7 +185,7 @@ class Trainer:
     def _step(self) -> Progress:
         started = self._clock()
         moment = self.plan.schedule.at(self.elapsed / self.plan.seconds)
-        done = self._accumulate(moment)
+        done = accumulate(self.loss, self._batches, self.plan.layouts, self.plan.accumulate, self.update, moment)
         norm = self._optimiser.step(moment.rate)
         self._fold_in()
         losses = Losses(*done.losses.cpu())
@@ -173,22 +193,9 @@ class Trainer:
         self.update += 1
         self.elapsed += seconds
         self.tokens += done.tokens
-        speed = Speed(done.tokens / seconds, done.flops / seconds) if seconds else Speed(0.0, 0.0)
-        progress = Progress(self.update, self.elapsed, moment.stage, losses, speed)
+        progress = Progress(self.update, self.elapsed, moment.stage, losses, done.speed(seconds))
         self._metrics.add(self._line(progress, moment, norm))
         return progress
-
-    def _accumulate(self, moment: Moment) -> _Done:
-        losses, tokens, flops = torch.zeros(len(Losses._fields), device=self.model.device), 0, 0.0
-        for index in range(self.plan.accumulate):
-            number = self.update * self.plan.accumulate + index
-            batch = self._batches.batch(number, partial(self.plan.layouts.pick, moment.stage))
-            found = self.loss(batch, moment.objective)
-            (found.total / self.plan.accumulate).backward()  # type: ignore[no-untyped-call]
-            losses += torch.stack([value.detach().float() for value in found]) / self.plan.accumulate
-            tokens += batch.tokens
-            flops += training_flops(self.model.config, batch, moment.objective)
-        return _Done(losses, tokens, flops)
 
     def _fold_in(self) -> None:
         """Take the new weights into the average, which follows them closely at first."""
