@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import msgspec
@@ -55,3 +57,12 @@ def test_it_opens_in_transformers() -> None:
         expected = theirs.eval()(input_ids=tokens, decoder_input_ids=canvas).logits
         found = ours.logits(ours.decode(canvas, ours.encode(tokens).cache, None))
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-3)
+
+
+def test_loading_and_answering_leave_the_compiler_alone() -> None:
+    # Its import takes as long as all the rest of the engine's start.
+    code = (
+        "import sys; from dg_engine import paths; from dg_engine.engine import Engine; "
+        "Engine.load(paths.shipped_model(), device='cpu').warm_up(); sys.exit('torch._dynamo' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
