@@ -167,6 +167,7 @@ def _stop_on_signals(server: Server) -> None:
 @click.option("--watch", is_flag=True, help="Show the drafts as they crystallise.")
 @click.option("--json", "as_json", is_flag=True, help="Print text, range, steps, milliseconds, score and stop reason.")
 @click.option("--steps", type=click.IntRange(min=1), help="Denoising steps at most.")
+@click.option("--decoding", default="auto", help="How it is made, as the setting `decoding` has it.")
 @_MODEL
 @_ADAPTER
 @click.pass_obj
@@ -176,6 +177,7 @@ def complete(
     watch: bool,  # noqa: FBT001  (click passes options by their names)
     as_json: bool,  # noqa: FBT001  (as above)
     steps: int | None,
+    decoding: str,
     model: str,
     adapter: str,
 ) -> None:
@@ -185,12 +187,15 @@ def complete(
     3 when the engine fails.
     """
     from dg_lsp import terminal
-    from dg_lsp.settings import EngineSettings, Settings
+    from dg_lsp.settings import SettingsError, parse
 
     if watch and as_json:
         raise click.UsageError("--watch and --json exclude each other.")
-    engine = EngineSettings(model=model, adapter=adapter, answer_timeout_s=120.0)
-    settings = Settings(max_denoising_steps=steps, engine=engine)
+    engine = {"model": model, "adapter": adapter, "answerTimeoutS": 120.0}
+    try:
+        settings = parse({"maxDenoisingSteps": steps, "decoding": decoding, "engine": engine})
+    except SettingsError as error:
+        raise click.UsageError(str(error)) from error
     display = terminal.Watched() if watch else terminal.Json() if as_json else terminal.Plain()
     sys.exit(asyncio.run(terminal.complete(place, choice.factory()(settings), settings, display)))
 

@@ -82,7 +82,9 @@ class Stage:
         self._client = client
         self._uri = FILE.as_uri()
         self._version = 1
-        client.initialize(INLINE, rootUri=FILE.parent.as_uri(), initializationOptions={**settings, "drafts": True})
+        # Only diffusion refines a whole draft at every step; what a checkpoint does best may be another way.
+        watched = {**settings, "decoding": "diffusion", "drafts": True}
+        client.initialize(INLINE, rootUri=FILE.parent.as_uri(), initializationOptions=watched)
         client.open("", self._uri)
 
     def wait(self) -> None:

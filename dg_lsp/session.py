@@ -278,4 +278,5 @@ def _request(planned: Plan, path: Path | None, settings: Settings) -> InfillRequ
         max_denoising_steps=settings.max_denoising_steps,
         entropy_bound=settings.entropy_bound,
         time_budget_ms=settings.time_budget_ms,
+        decoding=None if settings.decoding == "auto" else settings.decoding,
     )

@@ -13,9 +13,12 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_typ
 import msgspec
 from msgspec import Meta
 
+from dg_engine.api import Decoding
+
 SECTION = "dg"
 
 MultiLine = Literal["auto", "always", "never"]
+DecodingChoice = Literal["auto", Decoding]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Count = Annotated[int, Meta(ge=1)]
 Amount = Annotated[float, Meta(ge=0)]
@@ -69,6 +72,14 @@ class CompletionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         MultiLine, _about("Whether completions may have several lines; `auto` decides by the syntax at the cursor.")
     ] = "auto"
     in_comments: Annotated[bool, _about("Offer completions inside comments.")] = True
+    decoding: Annotated[
+        DecodingChoice,
+        _about(
+            "How completions are made: in denoising steps (`diffusion`); from left to right without a look at what "
+            "follows (`causal`), then ended where that follows best (`causal_fit`), or with a look at it "
+            "(`causal_infill`, if the model learnt that); `auto` is what the model does best."
+        ),
+    ] = "auto"
     max_new_tokens: Annotated[Count, _about("The longest completion, in tokens.")] = 64
     max_denoising_steps: Annotated[
         Count | None,

@@ -89,6 +89,13 @@ def test_a_place_that_does_not_exist_is_status_2(source: Path, place: str, words
     assert words in done.stderr
 
 
+def test_a_decoding_that_does_not_exist_is_status_2_and_those_that_do_are_named(source: Path) -> None:
+    assert complete(source, "2:12", "--decoding", "causal_fit").stdout == "a + b\n"
+    done = complete(source, "2:12", "--decoding", "telepathic")
+    assert done.returncode == 2
+    assert "causal_fit" in done.stderr
+
+
 def test_a_file_that_cannot_be_read_is_status_2(source: Path) -> None:
     done = complete(source.with_name("absent.py"), "1:1")
     assert done.returncode == 2

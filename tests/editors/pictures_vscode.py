@@ -120,7 +120,7 @@ def still(editor: VSCode, path: Path) -> None:
 
 def animation(editor: VSCode, path: Path) -> None:
     """A completion from its first draft to the ghost text, cut out of the window."""
-    editor.configure(drafts=True)
+    editor.configure(drafts=True, decoding="diffusion")
     frames = [(image, TYPING_MS) for image in prepare(editor)]
     with slowed(health_of("").pid):
         editor.type(TYPED[-1])

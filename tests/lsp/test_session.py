@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
-from dg_engine.api import Draft, Infill, InfillRequest, Piece
+from dg_engine.api import Decoding, Draft, Infill, InfillRequest, Piece
 from dg_engine.errors import EngineFailed
 from dg_engine.exclusion import Exclusions
 from dg_lsp.backends import Report
 from dg_lsp.document import Change, Position
 from dg_lsp.planning import Plan, Silence
 from dg_lsp.session import CHANGED, CLOSED, SUPERSEDED, Ask, EngineTrouble, Offer, Outcome, Selected, Services, Session
-from dg_lsp.settings import EngineSettings, Settings
+from dg_lsp.settings import DecodingChoice, EngineSettings, Settings
 from dg_lsp.testing import marked
 
 SOURCE = "def add(a, b):\n    return |"
@@ -275,12 +275,27 @@ async def request_with(settings: Settings, source: str = SOURCE) -> InfillReques
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("max_new_tokens", 7), ("max_denoising_steps", 3), ("entropy_bound", 0.5), ("time_budget_ms", 20.0)],
+    [
+        ("max_new_tokens", 7),
+        ("max_denoising_steps", 3),
+        ("entropy_bound", 0.5),
+        ("time_budget_ms", 20.0),
+        ("decoding", "causal_fit"),
+    ],
 )
-async def test_each_engine_knob_reaches_the_request(name: str, value: float) -> None:
+async def test_each_engine_knob_reaches_the_request(name: str, value: float | str) -> None:
     changed: dict[str, Any] = {name: value}
     assert getattr(await request_with(Settings(**changed)), name) == value
     assert getattr(await request_with(Settings()), name) != value
+
+
+@pytest.mark.asyncio
+async def test_the_decoding_is_the_models_choice_unless_one_is_named() -> None:
+    assert (await request_with(Settings())).decoding is None
+
+
+def test_every_decoding_of_the_engine_can_be_chosen() -> None:
+    assert get_args(DecodingChoice) == ("auto", *get_args(Decoding))
 
 
 @pytest.mark.asyncio
