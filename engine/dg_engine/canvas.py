@@ -1,4 +1,4 @@
-"""One denoising step on one canvas: decode, sample, accept, renoise, restore what is pinned. Token ids only.
+"""One denoising step: decode, sample, accept, renoise, restore what is pinned. Token ids only.
 
 A canvas is a run of slots after an encoded prefix. Its *free* slots are to be filled and hold noise until a step
 accepts a token for them; every other slot is *pinned*. Nothing accepted is frozen: each step judges every free slot.
@@ -6,13 +6,15 @@ accepts a token for them; every other slot is *pinned*. Nothing accepted is froz
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from dg_engine.model import DiffusionGemma
+from dg_engine.model import DiffusionGemma, Masks
 from dg_engine.policies import EntropyBound
 from dg_engine.prefix_cache import PrefixCache
 from dg_kernels import sampling_statistics
@@ -129,36 +131,97 @@ def denoise_step(
     first_allowed: Tensor | None = None,
     bias: TokenBias | None = None,
 ) -> tuple[Canvas, Belief]:
-    """Refine the canvas once.
+    """`denoise_together` of one canvas."""
+    (refined,) = denoise_together(
+        model,
+        cache,
+        [canvas],
+        temperature=temperature,
+        acceptance=acceptance,
+        draws=draws,
+        first_allowed=first_allowed,
+        bias=bias,
+    )
+    return refined
+
+
+def denoise_together(
+    model: DiffusionGemma,
+    cache: PrefixCache,
+    canvases: Sequence[Canvas],
+    *,
+    temperature: float,
+    acceptance: EntropyBound,
+    draws: Draws,
+    first_allowed: Tensor | None = None,
+    banned: Tensor | None = None,
+    bias: TokenBias | None = None,
+) -> list[tuple[Canvas, Belief]]:
+    """Refine each of several canvases over one prefix once, in one pass of the decoder.
 
     Logits, statistics and randomness are spent on free slots alone; pinned slots keep their token and, after the first
-    step, are self-conditioned on its embedding.
+    step, are self-conditioned on its embedding. The canvases lie one behind the other in one row, so that the prefix is
+    not copied and nothing is padding; masks and positions make each see the prefix and itself alone.
 
     Args:
         model: the decoder.
         cache: the encoded prefix.
-        canvas: the state before.
+        canvases: the states before, all of the same number of steps.
         temperature: of this step.
-        acceptance: which of the sampled tokens to keep.
+        acceptance: which of a canvas's sampled tokens to keep.
         draws: one uniform number and one noise token per free slot.
-        first_allowed: [V] booleans; tokens outside are banned from the first free slot.
+        first_allowed: [V] booleans; tokens outside are banned from the first free slot of each canvas.
+        banned: [V] booleans; tokens banned from every free slot.
         bias: added at every free slot.
 
     Returns:
-        The state after, and what was found.
+        For each canvas the state after, and what was found.
     """
-    signal = None if canvas.signal is None else canvas.signal[None]
-    hidden = model.decode(canvas.tokens[None], cache, signal, read=canvas.free)[0]
-    logits = model.logits(hidden)
+    row, slots = _joined(canvases), [len(canvas.free) for canvas in canvases]
+    positions, masks = (None, None) if len(canvases) == 1 else _apart(model, cache, canvases)
+    signal = None if row.signal is None else row.signal[None]
+    logits = model.logits(model.decode(row.tokens[None], cache, signal, positions, masks, read=row.free)[0])
     if bias is not None:
         logits[:, bias.token] += bias.nats
+    if banned is not None:
+        logits.masked_fill_(banned, BANNED)
     if first_allowed is not None:
-        logits[0].masked_fill_(~first_allowed, BANNED)
-    found = sampling_statistics(logits, temperature, draws.uniform(len(canvas.free)))
-    accepted = acceptance.accept(found.entropy)
-    tokens = canvas.tokens.clone()
-    tokens[canvas.free] = torch.where(accepted, found.sample, draws.noise(len(canvas.free)))
-    known = model.embed(canvas.tokens)
-    known[canvas.free] = model.soft_embedding(found.probabilities)
-    after = replace(canvas, tokens=tokens, signal=known)
-    return after, Belief(found.argmax, found.confidence, found.entropy, accepted)
+        for first in accumulate(slots[:-1], initial=0):
+            logits[first].masked_fill_(~first_allowed, BANNED)
+    found = sampling_statistics(logits, temperature, draws.uniform(len(row.free)))
+    accepted = torch.cat([acceptance.accept(entropy) for entropy in found.entropy.split(slots)])
+    tokens = row.tokens.clone()
+    tokens[row.free] = torch.where(accepted, found.sample, draws.noise(len(row.free)))
+    known = model.embed(row.tokens)
+    known[row.free] = model.soft_embedding(found.probabilities)
+    lengths = [len(canvas.tokens) for canvas in canvases]
+    parts = (found.argmax, found.confidence, found.entropy, accepted)
+    beliefs = map(Belief, *(part.split(slots) for part in parts))
+    states = zip(canvases, tokens.split(lengths), known.split(lengths), strict=True)
+    after = [replace(canvas, tokens=its, signal=believed) for canvas, its, believed in states]
+    return list(zip(after, beliefs, strict=True))
+
+
+def _joined(canvases: Sequence[Canvas]) -> Canvas:
+    """The canvases as one row."""
+    starts = accumulate((len(canvas.tokens) for canvas in canvases[:-1]), initial=0)
+    signals = [canvas.signal for canvas in canvases if canvas.signal is not None]
+    return Canvas(
+        tokens=torch.cat([canvas.tokens for canvas in canvases]),
+        free=torch.cat([canvas.free + start for canvas, start in zip(canvases, starts, strict=True)]),
+        signal=torch.cat(signals) if signals else None,
+    )
+
+
+def _apart(model: DiffusionGemma, cache: PrefixCache, canvases: Sequence[Canvas]) -> tuple[Tensor, Masks]:
+    """Positions [C] and masks with which each canvas of the row stands right behind the prefix, alone."""
+    device = canvases[0].tokens.device
+    lengths = torch.tensor([len(canvas.tokens) for canvas in canvases], device=device)
+    owner = torch.arange(len(canvases), device=device).repeat_interleave(lengths)
+    positions = torch.cat([torch.arange(len(canvas.tokens), device=device) for canvas in canvases]) + cache.length
+    near = torch.arange(cache.length, device=device) > cache.length - model.config.window
+    own = owner[:, None] == owner
+    full, sliding = (
+        torch.cat((prefix.expand(len(owner), -1), own), dim=1)[None] for prefix in (torch.ones_like(near), near)
+    )
+    return positions, Masks(full, sliding)

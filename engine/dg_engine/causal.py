@@ -152,12 +152,12 @@ class Beginning(NamedTuple):
     """At least 1."""
 
 
-def best_fit(model: DiffusionGemma, cache: PrefixCache, texts: Sequence[Written], suffix: Sequence[int]) -> Beginning:
+def best_fit(model: DiffusionGemma, start: Start, texts: Sequence[Written], suffix: Sequence[int]) -> Beginning:
     """The beginning of one of the texts for which it and the suffix are likeliest together.
 
     Args:
         model: the encoder and the head.
-        cache: of what is before the texts, one row.
+        start: where the texts begin.
         texts: at least one, of at least one token; with `fits` for the suffix's first token.
         suffix: at least one token; more than some ten say little more.
     """
@@ -174,38 +174,44 @@ def best_fit(model: DiffusionGemma, cache: PrefixCache, texts: Sequence[Written]
     if not known:
         return Beginning(0, len(texts[0].tokens))
     shortlist = sorted(known, key=known.__getitem__)[-SHORTLIST:]
-    behind_each = _gains_behind(model, cache, [text.tokens for text in texts], shortlist, suffix)
+    passages = [Passage([*texts[one.text].tokens[: one.end], *suffix], one.end) for one in shortlist]
+    behind_each = map(sum, gains_behind(model, start, passages))
     return max(zip(shortlist, behind_each, strict=True), key=lambda pair: before[pair[0]] + pair[1])[0]
 
 
-def _gains_behind(
-    model: DiffusionGemma,
-    cache: PrefixCache,
-    texts: Sequence[Sequence[int]],
-    beginnings: Sequence[Beginning],
-    suffix: Sequence[int],
-) -> list[float]:
-    """The log-probability of a suffix behind each of several beginnings of texts, in one pass.
+class Passage(NamedTuple):
+    """Tokens behind a start, of which the first so many are known to be there."""
 
-    One row holds, for each beginning, its tokens and the suffix but its last token. Masks and positions make each of
-    these pieces see the cache and itself alone, as if it stood behind the cache.
+    tokens: Sequence[int]
+    """At least one more than are known."""
+    known: int = 0
+
+
+def gains_behind(model: DiffusionGemma, start: Start, passages: Sequence[Passage]) -> list[list[float]]:
+    """The log-probability, in nats, of each token of each passage that is not known, in one pass.
+
+    One row holds the tokens of all passages, each without its last. Masks and positions make each of them see the cache
+    and itself alone, as if it stood behind the cache.
     """
-    device = cache.keys[0].device
-    pieces = [[*texts[one.text][: one.end], *suffix[:-1]] for one in beginnings]
-    lengths = torch.tensor([len(piece) for piece in pieces], device=device)
-    number = torch.arange(len(pieces), device=device).repeat_interleave(lengths)
-    step = torch.cat([torch.arange(len(piece), device=device) for piece in pieces])
+    device, cache = start.hidden.device, start.cache
+    lengths = torch.tensor([len(passage.tokens) - 1 for passage in passages], device=device)
+    number = torch.arange(len(passages), device=device).repeat_interleave(lengths)
+    step = torch.cat([torch.arange(len(passage.tokens) - 1, device=device) for passage in passages])
     positions = cache.length + step
 
     own = (number[:, None] == number) & (step[:, None] >= step)
     visible = torch.cat((torch.ones(len(step), cache.length, dtype=torch.bool, device=device), own), dim=1)
     keys = torch.cat((torch.arange(cache.length, device=device), positions))
     near = positions[:, None] - keys < model.config.window
-    row = torch.tensor([[token for piece in pieces for token in piece]], device=device)
-    hidden = model.encode_rows(row, cache, Masks(visible[None], (visible & near)[None]), positions)[0]
+    row = [token for passage in passages for token in passage.tokens[:-1]]
+    masks = Masks(visible[None], (visible & near)[None])
+    hidden = start.hidden[:0]
+    if row:
+        hidden = model.encode_rows(torch.tensor([row], device=device), cache, masks, positions)[0]
 
-    predicting = step >= (lengths - len(suffix)).repeat_interleave(lengths)
-    targets = torch.tensor(list(suffix), device=device).repeat(len(pieces))
-    gains = model.logits(hidden[predicting]).log_softmax(dim=-1).gather(1, targets[:, None])
-    totals: list[float] = gains.view(len(pieces), len(suffix)).sum(dim=1).tolist()
-    return totals
+    behind_each = zip(passages, hidden.split(lengths.tolist()), strict=True)
+    predicting = torch.cat([torch.cat((start.hidden, read))[passage.known :] for passage, read in behind_each])
+    targets = [token for passage in passages for token in passage.tokens[passage.known :]]
+    ids = torch.tensor(targets, device=device)[:, None]
+    gains = model.logits(predicting).log_softmax(dim=-1).gather(1, ids)[:, 0]
+    return [part.tolist() for part in gains.split([len(passage.tokens) - passage.known for passage in passages])]

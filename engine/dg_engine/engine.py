@@ -24,10 +24,10 @@ from dg_engine.canvas import SeededDraws
 from dg_engine.causal import Start, Written, behind, best_fit, write
 from dg_engine.device_loop import DeviceLoop, Row, can_capture, canvas_bucket
 from dg_engine.errors import CheckpointError, RequestError
-from dg_engine.hardware import best_device, fastest_dtype
+from dg_engine.fused import FusedModel, can_fuse
+from dg_engine.hardware import best_device, fastest_dtype, multiplies_packed
 from dg_engine.infill import Filling, Hole, fill
 from dg_engine.model import DiffusionGemma
-from dg_engine.packed import PackedModel, can_pack
 from dg_engine.policies import Denoising, EntropyBound
 from dg_engine.prefix_cache import PrefixCache
 from dg_engine.prefix_store import PrefixStore
@@ -119,7 +119,10 @@ class Engine:
         report("reading the tokenizer", 0.3)
         tokenizer = Tokenizer.load(directory)
         report("reading the weights", 0.4)
-        model = checkpoint.load(directory, dtype=dtype or fastest_dtype(where), device=where)
+        # An adapter adds to numbers, not to what they are packed in.
+        keep_packed = adapter is None and multiplies_packed(where)
+        precision = dtype or fastest_dtype(where)
+        model = checkpoint.load(directory, dtype=precision, device=where, keep_packed=keep_packed)
         if tokenizer.vocab_size != model.config.vocab_size:
             raise CheckpointError(
                 f"{directory}/tokenizer.json: expected {model.config.vocab_size} tokens, found {tokenizer.vocab_size}"
@@ -127,15 +130,15 @@ class Engine:
         if adapter is not None:
             report("merging the adapter", 0.8)
             adapters.merge(model, adapters.load(adapter, model, directory))
-        if where == "cpu" and can_pack(model):
-            model = PackedModel(model)
+        if where == "cpu" and can_fuse(model):
+            model = FusedModel(model)
         return cls(model, tokenizer, directory, adapter)
 
     @property
     def info(self) -> ModelInfo:
         """What is loaded and where."""
         config = self.model.config
-        parameters = sum(p.numel() for p in self.model.parameters())
+        parameters = self.model.parameter_count
         expert = 3 * config.hidden_size * config.moe_intermediate_size
         idle = (config.num_experts - config.top_k_experts) * expert * config.num_hidden_layers
         weight = self.model.decoder.embed_tokens.weight
@@ -286,7 +289,7 @@ class Engine:
                 yield self._shown(asked, texts[0], steps=max(len(text.tokens) for text in texts))
         chosen, end = 0, len(texts[0].tokens)
         if suffix and end:
-            chosen, end = best_fit(self.model, prefix.cache, texts, suffix)
+            chosen, end = best_fit(self.model, start, texts, suffix)
         best = texts[chosen]
         assert best.stop_reason is not None  # noqa: S101  (`write` ends with one)
         steps = max(len(text.gains) for text in texts)
