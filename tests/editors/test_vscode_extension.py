@@ -11,7 +11,7 @@ from pathlib import Path
 
 import driver_vscode_host as vscode
 import pytest
-from desk import SCRIPT, SERVER, Desk, launch
+from desk import FAILED, SCRIPT, SERVER, Desk, launch
 from driver import until
 from driver_vscode import VSCode
 
@@ -30,19 +30,43 @@ def base() -> Iterator[Path]:
         yield Path(path)
 
 
-def opened(base: Path, *server: str) -> VSCode:
-    """A window, by default with the scripted engine."""
-    window = launch(VSCode.name, base, server or [*SERVER, "--backend", "scripted", "--script", str(SCRIPT)])
-    assert isinstance(window, VSCode)
-    return window
+class Windows:
+    """One window with the scripted engine for all tests, until one fails and may leave it in any state."""
+
+    def __init__(self, base: Path) -> None:
+        self._base = base
+        self._open: VSCode | None = None
+
+    def shared(self) -> VSCode:
+        """The window, opened when there is none."""
+        if self._open is None:
+            server = [*SERVER, "--backend", "scripted", "--script", str(SCRIPT)]
+            window = launch(VSCode.name, self._base, server)
+            assert isinstance(window, VSCode)
+            self._open = window
+        return self._open
+
+    def close(self) -> None:
+        """Close it; the next test gets a new one."""
+        if self._open is not None:
+            self._open.close()
+            self._open = None
 
 
 @pytest.fixture(scope="module")
-def window(base: Path) -> Iterator[VSCode]:
-    """One window for all tests that leave it as it was."""
-    window = opened(base)
-    yield window
-    window.close()
+def windows(base: Path) -> Iterator[Windows]:
+    """What is open in this module."""
+    windows = Windows(base)
+    yield windows
+    windows.close()
+
+
+@pytest.fixture
+def window(windows: Windows, request: pytest.FixtureRequest) -> Iterator[VSCode]:
+    """The window that all tests share that leave it as it was."""
+    yield windows.shared()
+    if request.node.stash.get(FAILED, True):
+        windows.close()
 
 
 @pytest.fixture
@@ -166,49 +190,37 @@ def test_the_menu_of_the_status_bar(desk: Desk, window: VSCode) -> None:
     window.wait_for_status("ready")
 
 
-def test_a_server_that_keeps_crashing_stays_down_and_says_why(base: Path) -> None:
-    window = opened(base)
-    try:
-        for _ in range(CRASHES - 1):
-            pid = window.server_pid()
-            os.kill(pid, signal.SIGKILL)
-            until(lambda pid=pid: window.server_pid() != pid, "it did not come back")  # type: ignore[misc]
-            window.restart_server()
-        os.kill(window.server_pid(), signal.SIGKILL)
-        window.wait_for_status("has stopped")
-        assert window.popups() == ""
-        window.palette("Restart the Server")
-        window.restart_server()
-    finally:
-        window.close()
-
-
 @pytest.mark.parametrize(
     ("path", "reason"), [("/nowhere/dg-lsp", "names no program"), ("/bin/false", "It left no message")]
 )
-def test_a_server_that_cannot_run_is_shown_and_no_popup(base: Path, path: str, reason: str) -> None:
-    window = opened(base)
-    try:
-        good = window.setting("dg.server.path")
-        window.configure(server={"path": path})
-        assert reason in window.wait_for_status("has stopped")
-        assert window.popups() == ""
-        window.configure(server={"path": good})
+def test_a_server_that_cannot_run_is_shown_and_no_popup(window: VSCode, path: str, reason: str) -> None:
+    good = window.setting("dg.server.path")
+    window.configure(server={"path": path})
+    assert reason in window.wait_for_status("has stopped")
+    assert window.popups() == ""
+    window.configure(server={"path": good})
+    window.restart_server()
+
+
+def test_a_server_that_keeps_crashing_stays_down_and_says_why(window: VSCode) -> None:
+    for _ in range(CRASHES - 1):
+        pid = window.server_pid()
+        os.kill(pid, signal.SIGKILL)
+        until(lambda pid=pid: window.server_pid() != pid, "it did not come back")  # type: ignore[misc]
         window.restart_server()
-    finally:
-        window.close()
+    os.kill(window.server_pid(), signal.SIGKILL)
+    window.wait_for_status("has stopped")
+    assert window.popups() == ""
+    window.palette("Restart the Server")
+    window.restart_server()
 
 
-def test_an_installation_that_fails_says_what_to_do(base: Path) -> None:
-    window = opened(base)
-    try:
-        window.configure(server={"package": str(base / "no-such-checkout")})
-        before = window.status()
-        window.palette("Install or Update the Server")
-        window.wait_for_status("installing")
-        shown = until(window.popups, "no error is shown", patience_s=60)
-        assert "could not be installed" in shown
-        assert "dg.server.package" in shown
-        window.wait_for_status(before)
-    finally:
-        window.close()
+def test_an_installation_that_fails_says_what_to_do(window: VSCode, base: Path) -> None:
+    window.configure(server={"package": str(base / "no-such-checkout")})
+    before = window.status()
+    window.palette("Install or Update the Server")
+    window.wait_for_status("installing")
+    shown = until(window.popups, "no error is shown", patience_s=60)
+    assert "could not be installed" in shown
+    assert "dg.server.package" in shown
+    window.wait_for_status(before)

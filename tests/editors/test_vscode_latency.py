@@ -25,14 +25,14 @@ from driver_vscode import VSCode
 from dg_engine import paths
 from dg_engine.testing import health_of
 
-WARMING = 20
-TRIALS = 80
+WARMING = 10
+TRIALS = 60
 TYPED = 4
 APART = 12
-SAMPLES = 40
+SAMPLES = 30
 """At least so many trials must show something; the real model sometimes has nothing to say."""
-QUIET_S = 0.4
-SILENCE_S = 2.0
+QUIET_S = 0.3
+SILENCE_S = 1.0
 UNSURE = -1000.0
 """A `minScore` with which everything is shown."""
 
