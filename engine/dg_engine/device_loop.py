@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -50,9 +51,10 @@ def can_capture(model: DiffusionGemma) -> bool:
 
     Where rows choose among experts, only a kernel leaves it on the device how many rows each of them got.
     """
-    config, experts = model.config, model.decoder.layers[0].experts
-    chosen = config.top_k_experts < config.num_experts
-    return model.device.type == "cuda" and (not chosen or served(experts.gate_up_proj, experts.down_proj))  # type: ignore[union-attr, arg-type]
+    chosen = model.config.top_k_experts < model.config.num_experts
+    weights = [layer.experts.parameters() for layer in model.decoder.layers]  # type: ignore[union-attr]
+    embedding = model.decoder.embed_tokens.weight
+    return model.device.type == "cuda" and (not chosen or served(embedding, *chain.from_iterable(weights)))
 
 
 def canvas_bucket(row: Row) -> int | None:

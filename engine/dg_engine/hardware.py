@@ -23,6 +23,11 @@ def fastest_dtype(device: str) -> torch.dtype:
     return min((torch.bfloat16, torch.float32), key=_matmul_seconds)
 
 
+def multiplies_packed(device: str) -> bool:
+    """Whether experts of eight and four bits stay so on a device; a CPU would make numbers of them in every step."""
+    return device != "cpu"
+
+
 def _matmul_seconds(dtype: torch.dtype) -> float:
     canvas, weight = torch.ones(64, 256, dtype=dtype), torch.ones(1024, 256, dtype=dtype)
     best = float("inf")

@@ -11,7 +11,15 @@ from torch.nn import functional
 
 from dg_engine.config import ModelConfig
 from dg_engine.prefix_cache import Seen
-from dg_kernels import canvas_attention, expert_mlp, gated_mlp, rms_norm, rotary
+from dg_kernels import (
+    PackedExperts,
+    canvas_attention,
+    expert_mlp,
+    gated_mlp,
+    packed_expert_mlp,
+    rms_norm,
+    rotary,
+)
 
 Angles = tuple[Tensor, Tensor]
 """Cosines and sines, both [C, D] or [B, C, D]."""
@@ -111,6 +119,21 @@ class Experts(nn.Module):
     def forward(self, x: Tensor, index: Tensor, weight: Tensor) -> Tensor:
         """[N, H] to [N, H]."""
         return expert_mlp(x, self.gate_up_proj, self.down_proj, index, weight)
+
+
+class QuantisedExperts(nn.Module):
+    """Experts whose weights stay in eight or four bits.
+
+    They are neither parameters nor buffers: no optimiser, no cast and no state dict may take them for numbers.
+    """
+
+    def __init__(self, gate_up: PackedExperts, down: PackedExperts) -> None:
+        super().__init__()
+        self.gate_up, self.down = gate_up, down
+
+    def forward(self, x: Tensor, index: Tensor, weight: Tensor) -> Tensor:
+        """[N, H] to [N, H]."""
+        return packed_expert_mlp(x, self.gate_up, self.down, index, weight)
 
 
 class Layer(nn.Module):

@@ -10,6 +10,7 @@ follows transformers' `models/diffusion_gemma`, to which tests hold it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dg_engine.config import LayerType, ModelConfig
-from dg_engine.layers import Angles, Layer, RMSNorm, Rows, SelfConditioning
+from dg_engine.layers import Angles, Layer, QuantisedExperts, RMSNorm, Rows, SelfConditioning
 from dg_engine.prefix_cache import PrefixCache, Seen
 from dg_kernels import rotary_angles, soft_cap
 
@@ -47,9 +48,8 @@ class _Decoder(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         # Not nn.Embedding(V, H): that draws normal numbers, which on the meta device imports torch's compiler, 1.4 s.
-        self.embed_tokens = nn.Embedding.from_pretrained(
-            torch.empty(config.vocab_size, config.hidden_size), freeze=False
-        )
+        blank = torch.empty(config.vocab_size, config.hidden_size)
+        self.embed_tokens: nn.Embedding = nn.Embedding.from_pretrained(blank, freeze=False)  # type: ignore[no-untyped-call]
         self.layers = nn.ModuleList(Layer(config, index) for index in range(config.num_hidden_layers))
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.self_conditioning = SelfConditioning(config)
@@ -87,6 +87,13 @@ class DiffusionGemma(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.decoder.embed_tokens.weight.device
+
+    @property
+    def parameter_count(self) -> int:
+        """Of all weights, also of those that stay packed."""
+        packed = [module for module in self.modules() if isinstance(module, QuantisedExperts)]
+        stay = sum(math.prod(matrix.shape) for experts in packed for matrix in (experts.gate_up, experts.down))
+        return stay + sum(parameter.numel() for parameter in self.parameters())
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Token ids [...] to scaled embeddings [..., H]."""

@@ -16,7 +16,9 @@ from torch import Tensor
 from dg_engine import checkpoint
 from dg_engine.errors import CheckpointError
 from dg_engine.formats.schemes import SCHEMES
+from dg_engine.layers import Experts, QuantisedExperts
 from dg_engine.testing import TINY, peak_bytes, tiny_model
+from dg_kernels import quantise_int4
 from dg_kernels.quantised.reference import dequantise_reference, e2m1_value, nibble_reference
 
 CONFIG = replace(
@@ -164,23 +166,110 @@ def by_tensor(matrix: Tensor) -> Tensors:
     return {"weight": matrix.to(torch.float8_e4m3fn), "weight_scale": torch.tensor(float(matrix.abs().max()))}
 
 
+def restacked(parent: Path, single: Path, directory: Path) -> Path:
+    """A checkpoint of two single experts with their tensors stacked, gate and up apart."""
+    tensors = load_file(single / "model.safetensors")
+    stacked = {
+        name.replace("experts.0.", "experts."): torch.stack((tensor, tensors[name.replace("experts.0.", "experts.1.")]))
+        for name, tensor in tensors.items()
+        if "experts.0." in name and not name.endswith("weight_shape")
+    }
+    rest = {name: tensor for name, tensor in tensors.items() if ".experts." not in name}
+    return store(parent, directory, rest | stacked)
+
+
 @pytest.mark.parametrize("matrix", [modelopt, by_row, by_tensor, lambda matrix: {"weight": matrix}])
 def test_fused_and_single_experts_are_the_same(parent: Path, tmp_path: Path, matrix: Matrix) -> None:
     """Stacked over experts, gate and up apart: the scales are stacked as the numbers are."""
     single = written(parent, tmp_path / "single", matrix)
     expected = checkpoint.load(single).state_dict()
-    tensors = load_file(single / "model.safetensors")
-    stacked = {
-        name.replace("experts.0.", "experts."): torch.stack((tensor, tensors[name.replace("experts.0.", "experts.1.")]))
-        for name, tensor in tensors.items()
-        if "experts.0." in name
+    directory = restacked(parent, single, tmp_path / "stacked")
+    torch.testing.assert_close(checkpoint.load(directory).state_dict(), expected, rtol=0, atol=0)
+    tensors = load_file(directory / "model.safetensors")
+    renamed = {name.replace("_proj.weight", "_proj") if "experts" in name else name: tensors[name] for name in tensors}
+    found = checkpoint.load(store(parent, tmp_path / "renamed", renamed)).state_dict()
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def packed_numbers(directory: Path) -> Tensors:
+    """What the experts that stay packed mean, in fp32, by the names of the parameters that they stand for."""
+    model = checkpoint.load(directory, dtype=torch.float32, keep_packed=True)
+    experts = model.decoder.layers[0].experts
+    assert isinstance(experts, QuantisedExperts)
+    assert not list(experts.parameters())
+    return {
+        LAYER + "experts.gate_up_proj": experts.gate_up.dequantised(torch.float32),
+        LAYER + "experts.down_proj": experts.down.dequantised(torch.float32),
     }
-    rest = {name: tensor for name, tensor in tensors.items() if ".experts." not in name}
-    found = checkpoint.load(store(parent, tmp_path / "stacked", rest | stacked)).state_dict()
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
-    renamed = {name.replace("_proj.weight", "_proj"): tensor for name, tensor in stacked.items()}
-    found = checkpoint.load(store(parent, tmp_path / "renamed", rest | renamed)).state_dict()
-    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+def by_group(matrix: Tensor) -> Tensors:
+    """Two groups of 16 columns."""
+    scale = matrix.float().reshape(len(matrix), 2, -1).abs().amax(-1) / 7
+    return {"weight_packed": quantise_int4(matrix, scale), "weight_scale": scale.half()}
+
+
+PACKED: dict[str, tuple[Matrix, float]] = {
+    "FP8, a scale a row": (by_row, 0.0),
+    "FP8, a scale a matrix": (by_tensor, 0.0),
+    "NVFP4, ModelOpt": (modelopt, 0.0),
+    # The inverse of the divisor is rounded, and the product with it.
+    "NVFP4, compressed-tensors": (lambda matrix: SCHEMES["nvfp4"].write(matrix, [matrix]), 2**-22),
+    "INT4, a scale a row": (lambda matrix: SCHEMES["int4"].write(matrix, [matrix]), 0.0),
+    "INT4, a scale for 16 columns": (by_group, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", PACKED)
+def test_experts_that_stay_packed_mean_the_same_numbers(parent: Path, tmp_path: Path, name: str) -> None:
+    matrix, tolerance = PACKED[name]
+    single = written(parent, tmp_path / "single", matrix)
+    stacked = restacked(parent, single, tmp_path / "stacked")
+    plain = checkpoint.load(single, dtype=torch.float32).state_dict()
+    for directory in (single, stacked):
+        for parameter, numbers in packed_numbers(directory).items():
+            torch.testing.assert_close(numbers, plain[parameter], rtol=tolerance, atol=0)
+
+
+@pytest.mark.parametrize("name", PACKED)
+@torch.no_grad()
+def test_a_model_with_packed_experts_computes_what_the_unpacked_one_does(
+    parent: Path, tmp_path: Path, name: str
+) -> None:
+    directory = written(parent, tmp_path / "quantised", PACKED[name][0])
+    plain, packed = (checkpoint.load(directory, dtype=torch.float32, keep_packed=keep) for keep in (False, True))
+    tokens = torch.arange(12)[None] % CONFIG.vocab_size
+    expected, found = plain.encode(tokens), packed.encode(tokens)
+    torch.testing.assert_close(found.hidden, expected.hidden, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(
+        packed.decode(tokens, found.cache, None), plain.decode(tokens, expected.cache, None), rtol=1e-5, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("odd", [lambda matrix: {"weight": matrix}, by_row], ids=["bf16", "another format"])
+def test_experts_that_are_not_stored_alike_become_numbers(parent: Path, tmp_path: Path, odd: Matrix) -> None:
+    stems = list(matrices(load_file(parent / "model.safetensors")))
+    tensors = load_file(written(parent, tmp_path / "single", modelopt) / "model.safetensors")
+    for name in [name for name in tensors if name.startswith(stems[-1])]:
+        tensors.pop(name)
+    matrix = matrices(load_file(parent / "model.safetensors"))[stems[-1]]
+    tensors.update({stems[-1] + end: tensor for end, tensor in odd(matrix).items()})
+    model = checkpoint.load(store(parent, tmp_path / "mixed", tensors), keep_packed=True)
+    assert isinstance(model.decoder.layers[0].experts, Experts)
+
+
+def test_groups_that_no_kernel_knows_become_numbers(tmp_path: Path) -> None:
+    checkpoint.save(tiny_model(replace(CONFIG, hidden_size=48)).bfloat16(), tmp_path / "parent")
+    directory = written(tmp_path / "parent", tmp_path / "groups of 24", by_group)
+    experts = checkpoint.load(directory, keep_packed=True).decoder.layers[0].experts
+    assert isinstance(experts, Experts)
+
+
+def test_packed_experts_are_not_saved(parent: Path, tmp_path: Path) -> None:
+    model = checkpoint.load(written(parent, tmp_path / "quantised", by_row), keep_packed=True)
+    with pytest.raises(CheckpointError, match="packed experts cannot be saved"):
+        checkpoint.save(model, tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
 
 
 def test_gate_and_up_can_be_one_matrix_of_each_expert(parent: Path, tmp_path: Path) -> None:
@@ -212,7 +301,12 @@ def test_loading_holds_no_second_copy(parent: Path, tmp_path: Path) -> None:
     directory = written(parent, tmp_path / "quantised", modelopt)
     numbers = sum(one.nbytes for one in checkpoint.load(directory).state_dict().values())
     peak = peak_bytes(lambda: checkpoint.load(directory))
-    assert numbers * 0.99 < peak < numbers + 20 * CONFIG.moe_intermediate_size * CONFIG.hidden_size < 1.5 * numbers
+    a_matrix = CONFIG.moe_intermediate_size * CONFIG.hidden_size
+    assert numbers * 0.99 < peak < numbers + 20 * a_matrix < 1.5 * numbers
+    experts = 2 * 3 * a_matrix
+    packed = numbers - experts * 2 + experts * 9 // 16 + 4 * 2 * (3 * CONFIG.hidden_size)
+    peak = peak_bytes(lambda: checkpoint.load(directory, keep_packed=True))
+    assert packed * 0.99 < peak < packed + 10 * a_matrix < numbers + 10 * a_matrix
 
 
 def test_loading_reports_its_progress(parent: Path) -> None:

@@ -21,8 +21,9 @@ from dg_engine.formats import convert
 from dg_engine.formats.inspection import Inspection, inspect_checkpoint
 from dg_engine.formats.plan import read_plan
 from dg_engine.formats.sizes import LOGITS_COPIES, memory_as_loaded
+from dg_engine.fused import FusedModel
+from dg_engine.layers import QuantisedExperts
 from dg_engine.model import DiffusionGemma
-from dg_engine.packed import PackedModel
 from dg_engine.policies import EntropyBound
 from dg_engine.testing import TINY, peak_bytes, tiny_checkpoint, tiny_model
 
@@ -133,11 +134,27 @@ def test_weights_take_what_was_foretold(tmp_path: Path, experts: int) -> None:
     tiny_checkpoint(tmp_path, replace(TINY, num_experts=experts, top_k_experts=1))
     model = Engine.load(tmp_path, device="cpu", dtype=torch.float32).model
     tensors = [*model.parameters(), *model.buffers()]
-    if isinstance(model, PackedModel):
+    if isinstance(model, FusedModel):
         tensors += [one for layer in model.layers for one in vars(layer).values() if isinstance(one, Tensor)]
     taken = sum({one.data_ptr(): one.untyped_storage().nbytes() for one in tensors}.values())
-    assert isinstance(model, PackedModel) == (experts == 1)
-    assert memory_as_loaded(read_plan(tmp_path), 1, 1, 4, on_cpu=True).weights == pytest.approx(taken, rel=0.01)
+    assert isinstance(model, FusedModel) == (experts == 1)
+    assert memory_as_loaded(read_plan(tmp_path), 1, 1, 4, device="cpu").weights == pytest.approx(taken, rel=0.01)
+
+
+@pytest.mark.parametrize("format_", ["nvfp4", "fp8", "int4"])
+def test_packed_experts_take_what_was_foretold(tmp_path: Path, format_: str) -> None:
+    model = tiny_model(replace(TINY, hidden_size=64, moe_intermediate_size=64)).bfloat16()
+    checkpoint.save(model, tmp_path / "parent")
+    convert.quantise(tmp_path / "parent", tmp_path / "small", format_)
+    model = checkpoint.load(tmp_path / "small", keep_packed=True)
+    experts = [module for module in model.modules() if isinstance(module, QuantisedExperts)]
+    matrices = [matrix for one in experts for matrix in (one.gate_up, one.down)]
+    tensors = [one for matrix in matrices for one in vars(matrix).values() if isinstance(one, Tensor)]
+    assert len(experts) == 3
+    taken = sum(one.untyped_storage().nbytes() for one in [*model.parameters(), *model.buffers(), *tensors])
+    expected = memory_as_loaded(read_plan(tmp_path / "small"), 1, 1, 2, device="cuda").weights
+    assert expected == pytest.approx(taken, rel=0.001)
+    assert model.parameter_count == checkpoint.load(tmp_path / "parent").parameter_count
 
 
 def test_a_step_takes_what_was_foretold(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from dg_engine import device_loop
 from dg_engine.device_loop import DeviceLoop, Row, can_capture
+from dg_engine.fused import FusedModel
 from dg_engine.infill import Filling, Hole, fill
 from dg_engine.model import DiffusionGemma
-from dg_engine.packed import PackedModel
 from dg_engine.policies import Denoising, EntropyBound, LinearTemperature, NeverStop, StableAndConfident
 from dg_engine.static_canvas import random_numbers, static_step
 from dg_engine.testing import SHAPES, TINY, tiny_model
@@ -155,11 +155,11 @@ def test_the_cases_are_what_they_are_called(model: DiffusionGemma) -> None:
     assert reasons["full but eager"] == "converged"
 
 
-@pytest.mark.parametrize("name", ["every expert", "full layer in the middle", "bidirectional encoder", "packed"])
+@pytest.mark.parametrize("name", ["every expert", "full layer in the middle", "bidirectional encoder", "fused"])
 def test_every_kind_of_model_agrees_with_the_readable_loop(name: str) -> None:
-    config = {"every expert": EVERY_EXPERT, "packed": SHAPES["a single expert"]} | SHAPES
+    config = {"every expert": EVERY_EXPERT, "fused": SHAPES["a single expert"]} | SHAPES
     model = tiny_model(config[name]).double()
-    model = PackedModel(model) if name == "packed" else model
+    model = FusedModel(model) if name == "fused" else model
     asked = row(model, replace(HOLE, filler_bias=1.0), PLAN)
     (found,) = static(model, asked)
     assert_equal(found, readable(model, asked))

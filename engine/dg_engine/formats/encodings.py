@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from dg_engine.errors import CheckpointError
@@ -57,6 +58,14 @@ class Encoded:
         """Of all its tensors."""
         return sum(stored.bytes for stored in self.tensors.values())
 
+    @property
+    def group(self) -> int:
+        """Columns that share a scale; 0 where whole rows do, or nothing is scaled."""
+        if self.format in ("plain", "fp8"):
+            return 0
+        groups = self.tensors["scale"].shape[-1]
+        return 0 if self.format == "int4" and groups == 1 else self.shape[-1] // groups
+
     def decode_into(self, target: Tensor, fetch: Fetch) -> None:
         """Write the numbers into `target`, of this shape; one matrix at a time where there are several.
 
@@ -67,7 +76,6 @@ class Encoded:
         if self.format == "plain":
             target.copy_(values)
             return
-        self._check_stored_shape(fetch)
         scale = self._scale(fetch)
         unpack = _UNPACK[self.format]
         if target.dim() == 2:
@@ -76,23 +84,49 @@ class Encoded:
         for part, stored, factor in zip(target, values, scale, strict=True):
             part.copy_(unpack(stored, factor))
 
+    def scales(self, fetch: Fetch) -> tuple[Tensor | None, Tensor]:
+        """What a matrix that stays packed is multiplied by.
+
+        Returns:
+            Scales of groups [..., N, G] as they are stored, or None where whole rows share one, and the fp32 factors
+            of rows [..., N or 1, 1]. A divisor becomes its inverse, which is rounded once more than `decode_into`.
+
+        Raises:
+            CheckpointError: as `decode_into`.
+        """
+        scale, over_all = self._checked_scales(fetch)
+        if not self.group:
+            return None, scale.float()
+        return scale, over_all.reciprocal() if self._divides else over_all
+
     def _scale(self, fetch: Fetch) -> Tensor:
         """[..., N or 1, G] fp32."""
-        rows = [*self.shape[:-2], -1, 1] if self.format == "fp8" else list(self.tensors["scale"].shape)
-        scale = self._finite("scale", fetch).reshape(rows)
-        over = [*self.shape[:-2], 1, 1]
-        if "scale_2" in self.tensors:
-            return scale * self._finite("scale_2", fetch).flatten().expand(math.prod(over)).reshape(over)
-        if "global_scale" in self.tensors:
-            divisor = self._finite("global_scale", fetch, divides=True).flatten()
-            return scale / divisor.expand(math.prod(over)).reshape(over)
-        return scale
+        scale, over_all = self._checked_scales(fetch)
+        return scale.float() / over_all if self._divides else scale.float() * over_all
 
-    def _finite(self, role: Role, fetch: Fetch, *, divides: bool = False) -> Tensor:
+    @property
+    def _divides(self) -> bool:
+        return "global_scale" in self.tensors
+
+    def _checked_scales(self, fetch: Fetch) -> tuple[Tensor, Tensor]:
+        """[..., N or 1, G] as stored, and the fp32 number over all of a matrix [..., 1, 1]; one where there is none."""
+        self._check_stored_shape(fetch)
+        scale = self._finite("scale", fetch)
+        if self.format == "fp8":
+            scale = scale.reshape([*self.shape[:-2], -1, 1])
+        over = [*self.shape[:-2], 1, 1]
+        role: Role = "global_scale" if self._divides else "scale_2"
+        if role not in self.tensors:
+            return scale, scale.new_ones(over, dtype=torch.float32)
+        number = self._finite(role, fetch, other_than_zero=self._divides).float().flatten()
+        return scale, number.expand(math.prod(over)).reshape(over)
+
+    def _finite(self, role: Role, fetch: Fetch, *, other_than_zero: bool = False) -> Tensor:
         stored = self.tensors[role]
-        scale = fetch(stored).float()
-        if not scale.isfinite().all() or (divides and not scale.all()):
-            raise stored.refused("expected finite scales" + (" other than zero" if divides else ""))
+        scale = fetch(stored)
+        numbers = scale.float()
+        if not numbers.isfinite().all() or (other_than_zero and not numbers.all()):
+            raise stored.refused("expected finite scales" + (" other than zero" if other_than_zero else ""))
         return scale
 
     def _check_stored_shape(self, fetch: Fetch) -> None:

@@ -84,7 +84,7 @@ def inspect_checkpoint(directory: Path, device: str, *, context: int, canvas: in
         device=device,
         device_bytes=_device_bytes(device),
         dtype=str(dtype).removeprefix("torch."),
-        as_loaded=memory_as_loaded(plan, context, slots, dtype.itemsize, on_cpu=device == "cpu"),
+        as_loaded=memory_as_loaded(plan, context, slots, dtype.itemsize, device=device),
         as_packed=memory_as_packed(plan, context, slots),
     )
 

@@ -15,11 +15,9 @@ from dg_engine.config import ModelConfig, read_config
 from dg_engine.errors import CheckpointError
 from dg_engine.formats.declared import declared_formats
 from dg_engine.formats.encodings import Encoded, recognise
-from dg_engine.formats.headers import Stored, read_headers
+from dg_engine.formats.headers import TORCH_TYPES, Stored, read_headers
 from dg_engine.formats.places import DECODER, ENCODER, Place, Role, is_skipped, meaning
 from dg_engine.model import DiffusionGemma
-
-_DTYPES = {"F16": torch.float16, "F32": torch.float32, "F64": torch.float64}
 
 
 class Source(NamedTuple):
@@ -47,7 +45,8 @@ class Plan:
     def dtype(self) -> torch.dtype:
         """The type of the embedding as it is stored; bf16 if that is quantised."""
         (embedding,) = self.sources[DECODER + "embed_tokens.weight"]
-        return _DTYPES.get(embedding.encoded.values.dtype, torch.bfloat16)
+        stored = embedding.encoded
+        return TORCH_TYPES[stored.values.dtype] if stored.format == "plain" else torch.bfloat16
 
 
 def read_plan(directory: Path) -> Plan:

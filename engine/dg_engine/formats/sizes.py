@@ -6,9 +6,11 @@ from collections.abc import Iterable
 
 import msgspec
 
+from dg_engine.formats.packing import MATRICES, packable, packed_bytes
 from dg_engine.formats.places import DECODER
 from dg_engine.formats.plan import Plan, Source
-from dg_engine.packed import can_pack
+from dg_engine.fused import can_fuse
+from dg_engine.hardware import multiplies_packed
 
 PARTS = ("experts", "attention", "dense", "router", "self-conditioning", "embedding", "norms")
 """In the order in which they are shown. `dense` are the MLPs beside the experts; `norms` has the scalars too."""
@@ -19,7 +21,7 @@ LOGITS_COPIES = 5
 _MARKS = {"experts": "experts", "self_attn": "attention", "mlp": "dense", "router": "router"}
 _MARKS |= {"self_conditioning": "self-conditioning", "embed_tokens": "embedding"}
 
-_COPIED_WHEN_PACKED = tuple(f"{name}_proj.weight" for name in ("q", "k", "v", "gate", "up"))
+_COPIED_WHEN_FUSED = tuple(f"{name}_proj.weight" for name in ("q", "k", "v", "gate", "up"))
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,14 +72,10 @@ def parts(plan: Plan) -> list[Part]:
     return found
 
 
-def memory_as_loaded(plan: Plan, context: int, canvas: int, item_bytes: int, *, on_cpu: bool) -> Memory:
+def memory_as_loaded(plan: Plan, context: int, canvas: int, item_bytes: int, *, device: str) -> Memory:
     """What this engine takes: numbers of `item_bytes` bytes, and every layer keeps all of the prefix."""
-    numbers = sum(parameter.numel() for parameter in plan.parameters.values())
-    if on_cpu and can_pack(plan.model):
-        numbers += sum(parameter.numel() for name, parameter in plan.parameters.items() if _is_packed(name))
-    weights = numbers * item_bytes
     return Memory(
-        weights=weights,
+        weights=_weights(plan, item_bytes, device),
         sliding_cache=_cache(plan, context, item_bytes, sliding=True),
         full_cache=_cache(plan, context, item_bytes, sliding=False),
         canvas=canvas * plan.config.vocab_size * 4 * LOGITS_COPIES,
@@ -95,10 +93,24 @@ def memory_as_packed(plan: Plan, context: int, canvas: int) -> Memory:
     )
 
 
-def _is_packed(parameter: str) -> bool:
-    """Whether `PackedModel` has a second copy of it."""
+def _weights(plan: Plan, item_bytes: int, device: str) -> int:
+    """Of experts that stay packed their bits, of all else its numbers; with what `FusedModel` has twice."""
+    modules = packable(plan) if multiplies_packed(device) else []
+    stay = {f"{module}.{matrix}" for module in modules for matrix in MATRICES}
+    fused = device == "cpu" and can_fuse(plan.model)
+    total = 0
+    for name, parameter in plan.parameters.items():
+        if name in stay:
+            total += packed_bytes(parameter, plan.sources[name])
+        else:
+            total += parameter.numel() * item_bytes * (2 if fused and _is_fused(name) else 1)
+    return total
+
+
+def _is_fused(parameter: str) -> bool:
+    """Whether `FusedModel` has a second copy of it."""
     return "experts" in parameter or (
-        parameter.startswith(DECODER + "layers.") and parameter.endswith(_COPIED_WHEN_PACKED)
+        parameter.startswith(DECODER + "layers.") and parameter.endswith(_COPIED_WHEN_FUSED)
     )
 
 

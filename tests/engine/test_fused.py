@@ -1,4 +1,4 @@
-"""The network packed for a CPU against the readable one, and the rows that are read against all of them."""
+"""The network fused for a CPU against the readable one, and the rows that are read against all of them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from dg_engine.config import ModelConfig
+from dg_engine.fused import FusedModel
 from dg_engine.layers import Rows
 from dg_engine.model import DiffusionGemma, Encoded, Masks
-from dg_engine.packed import PackedModel
 from dg_engine.testing import SHAPES, TINY, tiny_model
 
 ONE_EXPERT = {name: replace(config, num_experts=1, top_k_experts=1) for name, config in SHAPES.items()}
@@ -40,16 +40,16 @@ def assert_equal(found: Encoded, expected: Encoded) -> None:
 
 @pytest.mark.parametrize("config", ONE_EXPERT.values(), ids=ONE_EXPERT.keys())
 @torch.inference_mode()
-def test_the_packed_network_equals_the_readable_one(config: ModelConfig) -> None:
+def test_the_fused_network_equals_the_readable_one(config: ModelConfig) -> None:
     with torch.inference_mode(mode=False):
         model = with_uneven_norms(config)
-        packed = PackedModel(model)
+        fused = FusedModel(model)
     prefix, canvas = tokens(config, 2, PREFIX), tokens(config, 2, CANVAS, seed=1)
-    expected, found = model.encode(prefix), packed.encode(prefix)
+    expected, found = model.encode(prefix), fused.encode(prefix)
     assert_equal(found, expected)
     signal = model.embed(tokens(config, 2, CANVAS, seed=2))
     torch.testing.assert_close(
-        packed.decode(canvas, found.cache, signal), model.decode(canvas, expected.cache, signal), rtol=1e-4, atol=1e-5
+        fused.decode(canvas, found.cache, signal), model.decode(canvas, expected.cache, signal), rtol=1e-4, atol=1e-5
     )
 
 
@@ -58,20 +58,20 @@ def test_in_bf16_the_two_differ_by_its_rounding_alone() -> None:
     with torch.inference_mode(mode=False):
         exact = with_uneven_norms(ONE_EXPERT["a single expert"])
         rounded = with_uneven_norms(exact.config).bfloat16()
-        packed = PackedModel(rounded)
+        fused = FusedModel(rounded)
     prefix = tokens(exact.config, 1, PREFIX)
     truth = exact.encode(prefix).hidden
     error = (rounded.encode(prefix).hidden.float() - truth).norm()
-    assert (packed.encode(prefix).hidden.float() - truth).norm() < 1.5 * error
+    assert (fused.encode(prefix).hidden.float() - truth).norm() < 1.5 * error
 
 
 @pytest.mark.parametrize("read", SOME, ids=["slice", "last", "indices"])
-@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("fused", [False, True])
 @torch.no_grad()
-def test_rows_that_are_read_equal_the_same_rows_of_all(read: Rows, *, packed: bool) -> None:
+def test_rows_that_are_read_equal_the_same_rows_of_all(read: Rows, *, fused: bool) -> None:
     config = ONE_EXPERT["a single expert"]
     plain = with_uneven_norms(config)
-    model = PackedModel(plain) if packed else plain
+    model = FusedModel(plain) if fused else plain
     prefix, canvas = tokens(config, 2, PREFIX), tokens(config, 2, CANVAS, seed=1)
     whole, some = model.encode(prefix), model.encode(prefix, read=read)
     torch.testing.assert_close(some.hidden, whole.hidden[:, read], rtol=1e-5, atol=1e-6)
@@ -96,6 +96,6 @@ def test_one_more_token_equals_the_last_of_a_chunk() -> None:
     assert_equal(one, whole._replace(hidden=whole.hidden[:, -1:]))
 
 
-def test_experts_that_are_chosen_row_by_row_are_not_packed() -> None:
+def test_experts_that_are_chosen_row_by_row_are_not_fused() -> None:
     with pytest.raises(ValueError, match="4 experts"):
-        PackedModel(tiny_model(replace(TINY, num_experts=4, top_k_experts=2)))
+        FusedModel(tiny_model(replace(TINY, num_experts=4, top_k_experts=2)))

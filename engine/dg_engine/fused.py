@@ -18,10 +18,10 @@ from dg_engine.model import DiffusionGemma
 from dg_engine.prefix_cache import Seen
 from dg_kernels import canvas_attention, rms_norm, rotary
 
-Packed = tuple[Tensor, Tensor, Tensor]
+Layered = tuple[Tensor, Tensor, Tensor]
 
 
-class PackedLayer:
+class FusedLayer:
     """One layer with its own copies of the weights; called as `Layer.forward`.
 
     Args:
@@ -44,9 +44,9 @@ class PackedLayer:
         )
         self._out = attention.o_proj.weight
         self._after_attention = layer.post_attention_layernorm.weight
-        self._pack_feed_forward(layer)
+        self._fuse_feed_forward(layer)
 
-    def _pack_feed_forward(self, layer: Layer) -> None:
+    def _fuse_feed_forward(self, layer: Layer) -> None:
         """Gates of both, then ups of both: one activation and one product for the two together."""
         dense, experts = layer.mlp, layer.experts
         before, before_experts = layer.pre_feedforward_layernorm.weight, layer.pre_feedforward_layernorm_2.weight
@@ -74,7 +74,7 @@ class PackedLayer:
         mask: Tensor | None,
         scalar: Tensor,
         read: Rows | None = None,
-    ) -> Packed:
+    ) -> Layered:
         """As `Layer.forward`."""
         heads, key_heads = self._query_heads, self._key_heads
         projected = functional.linear(rms_norm(x, None, self._eps), self._project)
@@ -97,8 +97,8 @@ class PackedLayer:
         return rms_norm(dense + rms_norm(mixed, self._after_experts, self._eps), self._after, self._eps)
 
 
-class PackedModel(DiffusionGemma):
-    """A `DiffusionGemma` for a CPU: it shares the parameters of the readable one, and runs packed copies of its layers.
+class FusedModel(DiffusionGemma):
+    """A `DiffusionGemma` for a CPU: it shares the parameters of the readable one, and runs fused copies of its layers.
 
     Args:
         model: its weights must not change afterwards.
@@ -108,22 +108,22 @@ class PackedModel(DiffusionGemma):
     """
 
     def __init__(self, model: DiffusionGemma) -> None:
-        if not can_pack(model):
-            raise ValueError(f"{model.config.num_experts} experts cannot be packed")
+        if not can_fuse(model):
+            raise ValueError(f"{model.config.num_experts} experts cannot be fused")
         with torch.device("meta"):
             super().__init__(model.config)
         self.load_state_dict(model.state_dict(), assign=True)
         self.eval().requires_grad_(requires_grad=False)
-        self._packed = [PackedLayer(layer) for layer in self.decoder.layers]  # type: ignore[arg-type]
+        self._fused = [FusedLayer(layer) for layer in self.decoder.layers]  # type: ignore[arg-type]
 
     @property
-    def layers(self) -> list[PackedLayer]:
-        """The packed layers."""
-        return self._packed
+    def layers(self) -> list[FusedLayer]:
+        """The fused layers."""
+        return self._fused
 
 
-def can_pack(model: DiffusionGemma) -> bool:
-    """Whether there is a packed form: every row of every layer goes through the same matrices."""
+def can_fuse(model: DiffusionGemma) -> bool:
+    """Whether there is a fused form: every row of every layer goes through the same matrices."""
     return model.config.num_experts == 1
 
 

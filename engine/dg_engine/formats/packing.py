@@ -1,0 +1,71 @@
+"""Experts that stay in memory in the bits in which they are stored, gathered from however many tensors they lie in."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dg_engine.formats.encodings import Fetch
+from dg_engine.formats.headers import TORCH_TYPES
+from dg_engine.formats.plan import Plan, Source
+from dg_kernels import PackedExperts
+
+_KINDS: dict[str, Literal["e4m3", "e2m1", "int4"]] = {"fp8": "e4m3", "nvfp4": "e2m1", "int4": "int4"}
+MATRICES = ("gate_up_proj", "down_proj")
+"""Of the experts of a layer."""
+
+
+def packable(plan: Plan) -> Iterator[str]:
+    """The names of the modules whose experts can stay packed: both matrices or none."""
+    for name in plan.parameters:
+        module, _, matrix = name.rpartition(".")
+        if matrix == MATRICES[0] and all(_is_packable(plan.sources[f"{module}.{one}"]) for one in MATRICES):
+            yield module
+
+
+def packed(parameter: Tensor, sources: Sequence[Source], fetch: Fetch, device: str) -> PackedExperts:
+    """The matrices of one parameter [E, N, K]; no more than one stored tensor is held beside them.
+
+    Args:
+        parameter: its shape.
+        sources: where its parts lie; they are packable.
+        fetch: reads to the device.
+        device: where they stay.
+
+    Raises:
+        CheckpointError: a scale is not a finite number, or a stored shape is another; names the tensor.
+    """
+    encoded = sources[0].encoded
+    values, *scale = (torch.empty(shape, dtype=dtype, device=device) for shape, dtype in _tensors(parameter, sources))
+    factor = torch.empty(*parameter.shape[:2], 1, device=device)
+    for place, part in sources:
+        group_scales, row_factors = part.scales(fetch)
+        place.of(values).copy_(fetch(part.values))
+        place.of(factor).copy_(row_factors)
+        if group_scales is not None:
+            place.of(scale[0]).copy_(group_scales)
+    return PackedExperts(_KINDS[encoded.format], values, scale[0] if scale else None, factor[..., 0])
+
+
+def packed_bytes(parameter: Tensor, sources: Sequence[Source]) -> int:
+    """What `packed` takes."""
+    stored = sum(torch.Size(shape).numel() * dtype.itemsize for shape, dtype in _tensors(parameter, sources))
+    return stored + parameter.shape[:2].numel() * torch.float32.itemsize
+
+
+def _tensors(parameter: Tensor, sources: Sequence[Source]) -> Iterator[tuple[tuple[int, ...], torch.dtype]]:
+    """Shape and type of the values and, where groups have some, of the scales."""
+    encoded, (experts, rows, columns) = sources[0].encoded, parameter.shape
+    yield (experts, rows, encoded.values.shape[-1]), TORCH_TYPES[encoded.values.dtype]
+    if encoded.group:
+        yield (experts, rows, columns // encoded.group), TORCH_TYPES[encoded.tensors["scale"].dtype]
+
+
+def _is_packable(sources: Sequence[Source]) -> bool:
+    """All parts alike, with groups that kernels know: a power of two."""
+    formats = {(part.format, part.group, part.tensors["scale"].dtype if part.group else None) for _, part in sources}
+    ((format_, group, _), *others) = formats
+    return not others and format_ in _KINDS and group.bit_count() < 2
