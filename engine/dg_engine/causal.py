@@ -209,9 +209,9 @@ def gains_behind(model: DiffusionGemma, start: Start, passages: Sequence[Passage
     if row:
         hidden = model.encode_rows(torch.tensor([row], device=device), cache, masks, positions)[0]
 
-    behind_each = zip(passages, hidden.split(lengths.tolist()), strict=True)
+    behind_each = zip(passages, torch.split(hidden, lengths.tolist()), strict=True)
     predicting = torch.cat([torch.cat((start.hidden, read))[passage.known :] for passage, read in behind_each])
     targets = [token for passage in passages for token in passage.tokens[passage.known :]]
     ids = torch.tensor(targets, device=device)[:, None]
     gains = model.logits(predicting).log_softmax(dim=-1).gather(1, ids)[:, 0]
-    return [part.tolist() for part in gains.split([len(passage.tokens) - passage.known for passage in passages])]
+    return [part.tolist() for part in torch.split(gains, [len(passage.tokens) - passage.known for passage in passages])]

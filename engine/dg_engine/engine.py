@@ -20,18 +20,18 @@ from torch import Tensor
 
 from dg_engine import adapters, checkpoint
 from dg_engine.api import Draft, Extent, Infill, InfillRequest, ModelInfo, Piece, Score, ScoreRequest, StopReason
-from dg_engine.canvas import SeededDraws
 from dg_engine.causal import Start, Written, behind, best_fit, write
-from dg_engine.device_loop import DeviceLoop, Row, can_capture, canvas_bucket
 from dg_engine.errors import CheckpointError, RequestError
 from dg_engine.fused import FusedModel, can_fuse
 from dg_engine.hardware import best_device, fastest_dtype, multiplies_packed
-from dg_engine.infill import Filling, Hole, fill
+from dg_engine.infill import Filling, Hole
+from dg_engine.lengths import ByFiller, Gap
 from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising, EntropyBound
 from dg_engine.prefix_cache import PrefixCache
 from dg_engine.prefix_store import PrefixStore
-from dg_engine.prompt import encode_prefix
+from dg_engine.probe import ByProbe
+from dg_engine.prompt import encode_prefix, encode_suffix
 from dg_engine.settings import read_denoising, read_infill_config
 from dg_engine.tokenizer import REPLACEMENT, Healed, Tokenizer
 
@@ -89,7 +89,8 @@ class Engine:
         self.config = read_infill_config(directory)
         self.denoising = read_denoising(directory)
         self._prefixes = PrefixStore(DOCUMENTS)
-        self._device_loop = DeviceLoop(model) if can_capture(model) else None
+        probe = self.config.length_probe
+        self._lengths = ByFiller(model) if probe is None else ByProbe(model, probe, tokenizer.special)
         self._answer_ends = tokenizer.special.clone()
         self._line_ends = self._answer_ends | tokenizer.with_newline
 
@@ -216,28 +217,22 @@ class Engine:
         yield _Prefix(cache, hidden[0, -1:], len(tokens), cached)
 
     def _diffuse(self, asked: _Asked) -> Iterator[Draft | Infill]:
-        count = self.config.suffix_tokens
-        suffix = self.tokenizer.encode(_head(asked.request.suffix, count))[:count]
-        row = Row(
-            cache=asked.prefix.cache,
+        suffix = encode_suffix(self.tokenizer, asked.request.suffix, self.config.suffix_tokens)
+        gap = Gap(
+            start=Start(asked.prefix.last, asked.prefix.cache),
             suffix=torch.tensor(suffix, dtype=torch.long, device=self.model.device),
             hole=self._hole(asked),
             plan=self._plan(asked.request),
             seed=asked.request.seed,
+            deadline=asked.deadline,
         )
-        for state in self._filled(row, asked.deadline):
+        for state in self._lengths.fill(gap):
             yield Draft(step=state.step, pieces=self._pieces(state, asked.healed), milliseconds=asked.milliseconds)
         assert state.stop_reason is not None  # noqa: S101  (`fill` ends with one)
-        tokens = state.belief.argmax[: state.end].tolist()
-        gains = self._log_probabilities(asked.prefix, tokens).tolist()
-        yield self._answer(asked, tokens, gains, state.step, state.stop_reason)
-
-    def _filled(self, row: Row, deadline: float | None) -> Iterator[Filling]:
-        """The states of a hole, by the loop that suits the device."""
-        if self._device_loop is not None and canvas_bucket(row) is not None:
-            return (state for (state,) in self._device_loop.fill([row], deadline=deadline))
-        draws = SeededDraws(self.model.config.vocab_size, row.seed, self.model.device)
-        return fill(self.model, row.cache, row.suffix, row.hole, row.plan, draws, deadline=deadline)
+        gains = state.gains
+        if gains is None:
+            gains = self._log_probabilities(asked.prefix, state.tokens).tolist()
+        yield self._answer(asked, state.tokens, gains, state.step, state.stop_reason)
 
     def _hole(self, asked: _Asked) -> Hole:
         line = asked.request.extent == "line"
@@ -250,6 +245,7 @@ class Engine:
             first_allowed=self._first_allowed(asked.healed),
             filler_bias=self.config.filler_bias,
             pinned_signal=self.config.pinned_signal,
+            typed=tuple(self.tokenizer.encode(asked.healed.cut)),
         )
 
     def _ends(self, request: InfillRequest) -> Tensor:
@@ -274,7 +270,7 @@ class Engine:
         if decoding == "causal_infill":
             start = behind(self.model, prefix.cache, self._suffix_row(request.suffix))
         elif decoding == "causal_fit":
-            suffix = self.tokenizer.encode(_head(request.suffix, FIT_TOKENS))[:FIT_TOKENS]
+            suffix = encode_suffix(self.tokenizer, request.suffix, FIT_TOKENS)
         for texts in write(
             self.model,
             start,
@@ -308,7 +304,7 @@ class Engine:
         count = self.config.causal_suffix_tokens
         if not count:
             raise RequestError("this checkpoint did not learn causal infill; ask for diffusion or causal")
-        tokens = self.tokenizer.encode(_head(suffix, count))[:count]
+        tokens = encode_suffix(self.tokenizer, suffix, count)
         return [self.tokenizer.special_id("<|suffix|>"), *tokens, self.tokenizer.special_id("<|middle|>")]
 
     def _answer(self, asked: _Asked, chosen: list[int], gains: list[float], steps: int, reason: StopReason) -> Infill:
@@ -331,10 +327,9 @@ class Engine:
 
     def _pieces(self, state: Filling, healed: Healed) -> tuple[Piece, ...]:
         """The draft's text in runs of accepted and not accepted tokens, less what the user already has."""
-        tokens = state.belief.argmax[: state.end].tolist()
         accepted = state.belief.accepted[: state.end].tolist()
         pieces, had = list[Piece](), healed.cut
-        for settled, run in groupby(zip(tokens, accepted, strict=True), key=itemgetter(1)):
+        for settled, run in groupby(zip(state.tokens, accepted, strict=True), key=itemgetter(1)):
             text, whole = _without(had, self.tokenizer.decode([token for token, _ in run]))
             had = "" if whole else had
             if text:
@@ -350,11 +345,6 @@ class Engine:
         if len(tokens) > 1:
             hidden = torch.cat((hidden, self.model.encode(ids[None, :-1], prefix.cache).hidden[0]))
         return self.model.logits(hidden).log_softmax(dim=-1).gather(1, ids[:, None])[:, 0]
-
-
-def _head(suffix: str, tokens: int) -> str:
-    """Enough characters of the suffix for so many tokens; few tokens are longer than 16 characters."""
-    return suffix[: 16 * tokens]
 
 
 def _without(cut: str, text: str) -> tuple[str, bool]:

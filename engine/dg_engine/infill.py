@@ -18,7 +18,7 @@ from torch import Tensor
 from dg_engine.api import StopReason
 from dg_engine.canvas import Belief, Canvas, Draws, TokenBias, denoise_step, new_canvas
 from dg_engine.model import DiffusionGemma
-from dg_engine.policies import Denoising
+from dg_engine.policies import Denoising, NeverStop, StableAndConfident
 from dg_engine.prefix_cache import PrefixCache
 
 HOLE_LENGTHS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256)
@@ -42,6 +42,8 @@ class Hole:
     """Nats added to the filler's logit: what the training loss, by weighing filler less, took from it."""
     pinned_signal: bool = True
     """Whether the checkpoint was trained to be told which slots are pinned."""
+    typed: tuple[int, ...] = ()
+    """Tokens of what the user typed of the answer: all of it where nothing is to be inserted."""
 
 
 class Filling(NamedTuple):
@@ -53,6 +55,30 @@ class Filling(NamedTuple):
     step: int
     stop_reason: StopReason | None
     """None while there is more to do."""
+    gains: list[float] | None = None
+    """The log-probability of each of the answer's tokens, in nats, where the length was found by it."""
+
+    @property
+    def tokens(self) -> list[int]:
+        """The answer so far."""
+        return self.belief.argmax[: self.end].tolist()
+
+
+@dataclass(slots=True)
+class Settling:
+    """How the draft of a hole changes from step to step."""
+
+    judged: list[int] | None = None
+    """The draft up to what ends the answer, after the last step."""
+    unchanged: int = 0
+    """Steps since it changed."""
+
+    def settled(self, belief: Belief, end: int, stopping: StableAndConfident | NeverStop) -> bool:
+        """Whether to stop after one more step, by the draft up to what ends the answer."""
+        judged = belief.argmax[: end + 1].tolist()
+        self.unchanged = self.unchanged + 1 if judged == self.judged else 0
+        self.judged = judged
+        return stopping.met(self.unchanged, float(belief.entropy[: end + 1].mean()))
 
 
 # A slot is spare when it stands this far behind the answer's end: room for the answer to change its mind.
@@ -85,8 +111,7 @@ def fill(
         deadline: `time.perf_counter()` seconds after which to stop with what is certain; at least one step is run.
     """
     canvas = new_canvas(model, hole.initial, suffix, draws, pinned_signal=hole.pinned_signal)
-    previous: list[int] | None = None
-    unchanged = 0
+    settling = Settling()
     for step in range(plan.max_denoising_steps):
         canvas, belief = denoise_step(
             model,
@@ -99,12 +124,10 @@ def fill(
             bias=TokenBias(hole.filler, hole.filler_bias) if hole.filler_bias else None,
         )
         end = answer_end(belief.argmax, hole.ends)
-        judged = belief.argmax[: end + 1].tolist()
-        unchanged = unchanged + 1 if judged == previous else 0
-        previous = judged
+        settled = settling.settled(belief, end, plan.stopping)
         growing = step > 0 and end == len(belief.argmax) < hole.longest
         reason: StopReason | None = None
-        if not growing and plan.stopping.met(unchanged, float(belief.entropy[: end + 1].mean())):
+        if settled and not growing:
             reason = "converged"
         elif deadline is not None and time.perf_counter() >= deadline:
             reason, end = "time_budget", confident(belief, end)

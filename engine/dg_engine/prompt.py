@@ -26,6 +26,11 @@ def encode_prefix(tokenizer: Tokenizer, path: str, text: str, max_tokens: int) -
     return header + tokens[_cut(tokenizer, tokens, max_tokens - len(header)) :]
 
 
+def encode_suffix(tokenizer: Tokenizer, suffix: str, tokens: int) -> list[int]:
+    """The first so many tokens of the text behind the cursor; few tokens are longer than 16 characters."""
+    return tokenizer.encode(suffix[: 16 * tokens])[:tokens]
+
+
 def encode_header(tokenizer: Tokenizer, path: str) -> list[int]:
     """What stands before a file's text: `<bos>` alone, or with `<|file|>`, the last parts of the path and a newline."""
     bos = tokenizer.special_id("<bos>")

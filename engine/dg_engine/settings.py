@@ -40,6 +40,46 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         return 1 / (1 + math.exp(-min(max(odds, -_SURE), _SURE)))
 
 
+class LengthBias(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """B(L) = a exp(-b L) + c exp(-d L) + e: how sure a model is of a hole of L slots, whatever it holds.
+
+    CAL (arXiv 2602.00476) divides by it; it is fitted for each checkpoint, on holes whose length is known.
+    """
+
+    a: float
+    b: float
+    c: float
+    d: float
+    e: float
+
+    def __post_init__(self) -> None:
+        """Refuse what is not positive for every length."""
+        if not (self.e > 0 and min(self.a, self.b, self.c, self.d) >= 0):
+            raise ValueError("bias: e must be above 0, and a, b, c and d at least 0")
+
+    def of(self, length: int) -> float:
+        """B(length)."""
+        return self.a * math.exp(-self.b * length) + self.c * math.exp(-self.d * length) + self.e
+
+
+class LengthProbe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How the length of an answer is found with a checkpoint that did not learn filler."""
+
+    lengths: tuple[int, ...] = (1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+    """Slots that are tried, ascending; those beyond `line_hole` or `block_hole` are not."""
+    candidates: int = 4
+    """Lengths that are refined after the first step."""
+    bias: LengthBias | None = None
+    """None compares the lengths as they are."""
+
+    def __post_init__(self) -> None:
+        """Refuse lengths that could not be tried."""
+        if not self.lengths or self.lengths[0] < 1 or list(self.lengths) != sorted(set(self.lengths)):
+            raise ValueError("lengths must be at least 1, and ascend")
+        if self.candidates < 1:
+            raise ValueError(f"candidates must be at least 1, not {self.candidates}")
+
+
 class InfillConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to lay out prefix and canvas for this checkpoint."""
 
@@ -57,6 +97,10 @@ class InfillConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """Whether pinned slots are self-conditioned on their own embedding from the first step on."""
     file_header: bool = False
     """Whether the prefix begins with the file's path behind a special token."""
+    chat: bool = False
+    """Whether the file is the answer of a chat, where the vocabulary has the tokens of one."""
+    length_probe: LengthProbe | None = None
+    """How the length of an answer is found; None where the checkpoint learnt to close a hole with filler."""
     decoding: Decoding = "diffusion"
     """What a request for one line gets that names none: what the evaluation found best."""
     block_decoding: Decoding = "diffusion"
@@ -76,8 +120,15 @@ class InfillConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         return request.decoding or (self.decoding if request.extent == "line" else self.block_decoding)
 
 
+RELEASED = InfillConfig(suffix_tokens=32, chat=True, length_probe=LengthProbe())
+"""What holds for a checkpoint without `infill_config.json`: it was trained to chat, and knows neither filler nor pinned
+text. Of the suffix, which the chat shows, few tokens are pinned: they lie in the canvas once for every length."""
+
+
 class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of `generation_config.json` that denoising reads; absent or null takes the published value."""
+    """The fields of `generation_config.json` that are read; absent or null takes the published value."""
+
+    eos_token_id: int | list[int] | None = None
 
     max_denoising_steps: int | None = None
     sampler_config: dict[str, Any] | None = None
@@ -112,7 +163,7 @@ def read_infill_config(directory: Path) -> InfillConfig:
     Raises:
         CheckpointError: the file has an unknown key or a wrong value.
     """
-    return _read(directory / "infill_config.json", InfillConfig)
+    return _read(directory / "infill_config.json", InfillConfig) or RELEASED
 
 
 def read_denoising(directory: Path) -> Denoising:
@@ -121,20 +172,34 @@ def read_denoising(directory: Path) -> Denoising:
     Raises:
         CheckpointError: a value is wrong or impossible.
     """
-    path = directory / "generation_config.json"
     try:
-        return _read(path, GenerationConfig).denoising()
+        return _read_generation(directory).denoising()
     except ValueError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise CheckpointError(f"{directory / 'generation_config.json'}: {error}") from error
+
+
+def read_ends(directory: Path) -> tuple[int, ...]:
+    """The tokens that end a generated text by `generation_config.json`; none where it names none.
+
+    Raises:
+        CheckpointError: a value is wrong.
+    """
+    ends = _read_generation(directory).eos_token_id
+    return (ends,) if isinstance(ends, int) else tuple(ends or ())
+
+
+def _read_generation(directory: Path) -> GenerationConfig:
+    return _read(directory / "generation_config.json", GenerationConfig) or GenerationConfig()
 
 
 _Config = TypeVar("_Config", InfillConfig, GenerationConfig)
 
 
-def _read(path: Path, kind: type[_Config]) -> _Config:
+def _read(path: Path, kind: type[_Config]) -> _Config | None:
+    """The file's content; None where there is no file."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except FileNotFoundError:
-        return kind()
+        return None
     except (OSError, msgspec.DecodeError) as error:
         raise CheckpointError(f"{path}: {error}") from error

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dg_engine import device_loop
-from dg_engine import engine as engine_module
+from dg_engine import lengths as lengths_module
 from dg_engine.api import Draft, Infill, InfillRequest
 from dg_engine.device_loop import DeviceLoop, Row, can_capture, canvas_bucket
 from dg_engine.engine import Engine
@@ -117,8 +117,8 @@ def test_the_engine_takes_the_loop_where_a_step_can_be_captured(
             taken.append(len(rows))
             return super().fill(rows, deadline=deadline)
 
-    monkeypatch.setattr(engine_module, "can_capture", lambda model: True)
-    monkeypatch.setattr(engine_module, "DeviceLoop", NotedLoop)
+    monkeypatch.setattr(lengths_module, "can_capture", lambda model: True)
+    monkeypatch.setattr(lengths_module, "DeviceLoop", NotedLoop)
     engine = Engine.load(directory, device="cpu")
     *drafts, answer = engine.infill(request)
     assert taken == [1]
