@@ -31,7 +31,7 @@ SHORTLIST = 5
 """Beginnings that are judged by the whole suffix."""
 LEAST_LIKELY = -3.0
 """Nats by which a branch's first token may be less likely than the likeliest."""
-MARGIN = 6.0
+MARGIN = 3.0
 """Nats by which more of the suffix may turn the order of two beginnings that its first token leaves."""
 
 
@@ -46,6 +46,15 @@ class Written:
     """Behind each token but possibly the last, the log-probability that the suffix's first token comes next."""
     stop_reason: StopReason | None = None
     """None while there is more to do."""
+
+
+class Fit(NamedTuple):
+    """To what texts are fitted while they are written."""
+
+    token: int
+    """The suffix's first, whose log-probability goes into `fits`."""
+    patience: int
+    """Tokens: where for so many no beginning was likelier than one that is there, none is expected any more."""
 
 
 class Start(NamedTuple):
@@ -70,7 +79,7 @@ def write(
     limit: int,
     *,
     branches: int = 1,
-    suffix_token: int | None = None,
+    fit: Fit | None = None,
     first_allowed: Tensor | None = None,
     deadline: float | None = None,
 ) -> Iterator[list[Written]]:
@@ -82,7 +91,7 @@ def write(
         ends: [V] booleans, tokens that end the text and are not part of it. A text that ends at once has no branches.
         limit: tokens at most.
         branches: texts at most, the likeliest first.
-        suffix_token: whose log-probability goes into `fits`; branches that cannot win with it any more are given up.
+        fit: what is behind the texts; branches that hardly can fit it better any more are given up.
         first_allowed: [V] booleans; with what the text may begin; None for anything.
         deadline: `time.perf_counter()` seconds after which to stop.
     """
@@ -90,19 +99,25 @@ def write(
     if first_allowed is not None:
         logits = logits.masked_fill(~first_allowed, BANNED)
     texts = _begun(logits.log_softmax(dim=-1)[0], ends, branches)
-    cache = start.cache.repeated(len(texts))
+    growing, cache = texts, start.cache.repeated(len(texts))
     for length in range(1, limit + 1):
         if length == limit:
             _stop(texts, "max_new_tokens")
         elif deadline is not None and time.perf_counter() >= deadline:
             _stop(texts, "time_budget")
         yield texts
-        if all(text.stop_reason is not None for text in texts):
+        rows = [row for row, text in enumerate(growing) if text.stop_reason is None]
+        if not rows:
             return
-        last = torch.tensor([[text.tokens[-1]] for text in texts], device=cache.keys[0].device)
+        if len(rows) < len(growing):
+            growing, cache = [growing[row] for row in rows], cache.of_rows(rows)
+        last = torch.tensor([[text.tokens[-1]] for text in growing], device=cache.keys[0].device)
         encoded = model.encode(last, cache, slice(-1, None))
         cache = encoded.cache
-        _grow(texts, model.logits(encoded.hidden[:, 0]).log_softmax(dim=-1), ends, suffix_token)
+        logs = model.logits(encoded.hidden[:, 0]).log_softmax(dim=-1)
+        _grow(growing, logs, ends, fit)
+        if fit is not None:
+            _give_up(texts, fit.patience)
 
 
 def _begun(logs: Tensor, ends: Tensor, branches: int) -> list[Written]:
@@ -119,28 +134,27 @@ def _stop(texts: Sequence[Written], reason: StopReason) -> None:
         text.stop_reason = text.stop_reason or reason
 
 
-def _grow(texts: Sequence[Written], logs: Tensor, ends: Tensor, suffix_token: int | None) -> None:
-    """One more token for each of N branches that go on, by log-probabilities [N, V]."""
+def _grow(texts: Sequence[Written], logs: Tensor, ends: Tensor, fit: Fit | None) -> None:
+    """One more token for each of N branches, by log-probabilities [N, V]."""
     best = logs.max(dim=-1)
-    fits = [0.0] * len(texts) if suffix_token is None else logs[:, suffix_token].tolist()
-    for text, gain, token, fit in zip(texts, best.values.tolist(), best.indices.tolist(), fits, strict=True):
-        if text.stop_reason is None:
-            text.fits.append(fit)
-            text.gains.append(gain)
-            if bool(ends[token]):
-                text.stop_reason = "end_of_sequence"
-            else:
-                text.tokens.append(token)
-    if suffix_token is not None:
-        _give_up(texts)
+    for text, gain, token in zip(texts, best.values.tolist(), best.indices.tolist(), strict=True):
+        text.gains.append(gain)
+        if bool(ends[token]):
+            text.stop_reason = "end_of_sequence"
+        else:
+            text.tokens.append(token)
+    if fit is not None:
+        for text, gain in zip(texts, logs[:, fit.token].tolist(), strict=True):
+            text.fits.append(gain)
 
 
-def _give_up(texts: Sequence[Written]) -> None:
+def _give_up(texts: Sequence[Written], patience: int) -> None:
     """Stop the branches in which, from here on, hardly anything can become likelier than a beginning that is there."""
-    found = max(sum(text.gains[: end + 1]) + fit for text in texts for end, fit in enumerate(text.fits))
+    found, end = max((sum(text.gains[:end]) + fit, end) for text in texts for end, fit in enumerate(text.fits, 1))
+    late = max(len(text.fits) for text in texts) - end >= patience
     for text in texts:
-        if text.stop_reason is None and sum(text.gains) + MARGIN < found:
-            text.stop_reason = "converged"
+        if late or sum(text.gains) + MARGIN < found:
+            text.stop_reason = text.stop_reason or "converged"
 
 
 class Beginning(NamedTuple):
@@ -152,28 +166,34 @@ class Beginning(NamedTuple):
     """At least 1."""
 
 
-def best_fit(model: DiffusionGemma, start: Start, texts: Sequence[Written], suffix: Sequence[int]) -> Beginning:
+def best_fit(
+    model: DiffusionGemma, start: Start, texts: Sequence[Written], suffix: Sequence[int], length: int | None = None
+) -> Beginning:
     """The beginning of one of the texts for which it and the suffix are likeliest together.
 
     Args:
         model: the encoder and the head.
         start: where the texts begin.
-        texts: at least one, of at least one token; with `fits` for the suffix's first token.
+        texts: at least one, of at least one token; with `fits` for the suffix's first token unless the length is known.
         suffix: at least one token; more than some ten say little more.
+        length: tokens, where they are known: beginnings of other lengths do not count. None for any.
     """
     before = {
         Beginning(number, end): sum(text.gains[:end])
         for number, text in enumerate(texts)
         for end in range(1, len(text.tokens) + 1)
     }
-    known = {
-        one: gain + texts[one.text].fits[one.end - 1]
-        for one, gain in before.items()
-        if one.end <= len(texts[one.text].fits)
-    }
-    if not known:
+    if length is None:
+        known = {
+            one: gain + texts[one.text].fits[one.end - 1]
+            for one, gain in before.items()
+            if one.end <= len(texts[one.text].fits)
+        }
+        shortlist = sorted(known, key=known.__getitem__)[-SHORTLIST:]
+    else:
+        shortlist = [one for one in before if one.end == length]
+    if not shortlist:
         return Beginning(0, len(texts[0].tokens))
-    shortlist = sorted(known, key=known.__getitem__)[-SHORTLIST:]
     passages = [Passage([*texts[one.text].tokens[: one.end], *suffix], one.end) for one in shortlist]
     behind_each = map(sum, gains_behind(model, start, passages))
     return max(zip(shortlist, behind_each, strict=True), key=lambda pair: before[pair[0]] + pair[1])[0]

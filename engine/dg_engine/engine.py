@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dg_engine import adapters, checkpoint
 from dg_engine.api import Draft, Extent, Infill, InfillRequest, ModelInfo, Piece, Score, ScoreRequest, StopReason
-from dg_engine.causal import Start, Written, behind, best_fit, write
+from dg_engine.causal import Fit, Start, Written, behind, best_fit, write
 from dg_engine.errors import CheckpointError, RequestError
 from dg_engine.fused import FusedModel, can_fuse
 from dg_engine.hardware import best_device, fastest_dtype, multiplies_packed
@@ -38,6 +38,8 @@ from dg_engine.tokenizer import REPLACEMENT, Healed, Tokenizer
 # Tokens encoded between two chances to cancel: about 10 ms of a 5 M model on one core.
 PREFILL_CHUNK = 128
 DOCUMENTS = 8
+PATIENCE: dict[Extent, int] = {"line": 8, "block": 16}
+"""Tokens that branches go on beyond the best end so far: on validation projects more found nothing better."""
 BRANCHES = 4
 """Texts that are begun with different tokens before one is chosen by the suffix."""
 FIT_TOKENS = 10
@@ -63,6 +65,8 @@ class _Asked(NamedTuple):
     prefix: _Prefix
     started: float
     """`time.perf_counter()` seconds."""
+    length: int | None = None
+    """Of the answer in tokens, where it is known."""
 
     @property
     def deadline(self) -> float | None:
@@ -169,11 +173,22 @@ class Engine:
                 pass
 
     @torch.inference_mode()
-    def infill(self, request: InfillRequest) -> Iterator[Draft | Infill]:
+    def infill(self, request: InfillRequest, length: int | None = None) -> Iterator[Draft | Infill]:
         """Do the work of a request, yielding after every unit; the last item is the `Infill`.
 
         A draft of step 0 has nothing to show: a chunk of the prefix was encoded, or a text that is not the first grew.
+
+        Args:
+            request: what is asked.
+            length: tokens of the answer, where `causal_fit` is told them: what not knowing them costs is measured so.
+
+        Raises:
+            RequestError: the checkpoint did not learn what is asked.
+            ValueError: another decoding is told the length.
         """
+        decoding = self.config.decoding_of(request)
+        if length is not None and decoding != "causal_fit":
+            raise ValueError(f"{decoding} cannot be told the length of its answer")
         started = time.perf_counter()
         healed = self.tokenizer.heal(request.prefix)
         tokens = encode_prefix(self.tokenizer, self._path(request.path), healed.kept, self.config.max_prefix_tokens)
@@ -182,8 +197,8 @@ class Engine:
             if prefix is None:
                 yield Draft(step=0, pieces=(), milliseconds=_since(started))
         assert prefix is not None  # noqa: S101  (the last item always is a prefix)
-        produce = self._diffuse if self.config.decoding_of(request) == "diffusion" else self._write
-        yield from produce(_Asked(request, healed, prefix, started))
+        produce = self._diffuse if decoding == "diffusion" else self._write
+        yield from produce(_Asked(request, healed, prefix, started, length))
 
     @torch.inference_mode()
     def score(self, request: ScoreRequest) -> Score:
@@ -264,7 +279,7 @@ class Engine:
 
     def _write(self, asked: _Asked) -> Iterator[Draft | Infill]:
         """From left to right with the same weights, with the suffix or without."""
-        request, healed, prefix, _ = asked
+        request, healed, prefix, _, length = asked
         start, suffix = Start(prefix.last, prefix.cache), list[int]()
         decoding = self.config.decoding_of(request)
         if decoding == "causal_infill":
@@ -275,9 +290,9 @@ class Engine:
             self.model,
             start,
             self._ends(request),
-            request.max_new_tokens,
+            length or request.max_new_tokens,
             branches=BRANCHES if suffix else 1,
-            suffix_token=suffix[0] if suffix else None,
+            fit=Fit(suffix[0], PATIENCE[request.extent]) if suffix and length is None else None,
             first_allowed=self._first_allowed(healed),
             deadline=asked.deadline,
         ):
@@ -285,7 +300,7 @@ class Engine:
                 yield self._shown(asked, texts[0], steps=max(len(text.tokens) for text in texts))
         chosen, end = 0, len(texts[0].tokens)
         if suffix and end:
-            chosen, end = best_fit(self.model, start, texts, suffix)
+            chosen, end = best_fit(self.model, start, texts, suffix, length)
         best = texts[chosen]
         assert best.stop_reason is not None  # noqa: S101  (`write` ends with one)
         steps = max(len(text.gains) for text in texts)

@@ -73,6 +73,11 @@ class PrefixCache:
         keys, values = (tuple(one.expand(rows, -1, -1, -1) for one in part) for part in (self.keys, self.values))
         return PrefixCache(keys, values)
 
+    def of_rows(self, rows: list[int]) -> PrefixCache:
+        """Some of several rows; a copy."""
+        keys, values = (tuple(one[rows] for one in part) for part in (self.keys, self.values))
+        return PrefixCache(keys, values)
+
     def with_room(self, places: int) -> PrefixCache:
         """The same with so many free places behind it: itself, or a copy where they are not there or not its own."""
         room = self.room

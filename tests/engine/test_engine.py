@@ -12,7 +12,7 @@ import torch
 
 from dg_engine import causal
 from dg_engine.api import Draft, Infill, InfillRequest, ScoreRequest
-from dg_engine.engine import BRANCHES, FIT_TOKENS, PREFILL_CHUNK, Engine
+from dg_engine.engine import BRANCHES, FIT_TOKENS, PATIENCE, PREFILL_CHUNK, Engine
 from dg_engine.errors import RequestError
 from dg_engine.paths import shipped_model
 from dg_engine.prompt import CUT_STEP, encode_header, encode_prefix
@@ -179,6 +179,7 @@ def test_what_is_given_up_for_speed_changes_no_answer_of_the_shipped_model(monke
     quick = answers()
     monkeypatch.setattr(causal, "MARGIN", 1e9)
     monkeypatch.setattr(causal, "LEAST_LIKELY", -1e9)
+    monkeypatch.setitem(PATIENCE, "line", 1000)
     assert answers() == quick
 
 

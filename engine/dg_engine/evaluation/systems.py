@@ -103,6 +103,12 @@ SYSTEMS = (
         decoding="causal_fit",
     ),
     System(
+        name="causal-fit-given",
+        about="the same among the texts of the right number of tokens alone",
+        decoding="causal_fit",
+        length="given",
+    ),
+    System(
         name="causal-infill",
         about="from left to right behind the suffix, as the checkpoint learnt it",
         decoding="causal_infill",
@@ -173,7 +179,7 @@ def answer(engine: Engine, system: System, case: Case, true_tokens: int, seed: i
         engine: with the case's prefix in its cache, as it is while somebody types.
         system: the way.
         case: the hole.
-        true_tokens: how many the truth has; only told to systems whose length is given.
+        true_tokens: how many the truth has behind the healed prefix; only told to systems whose length is given.
         seed: of the run.
     """
     started = time.perf_counter()
@@ -189,8 +195,9 @@ def answer(engine: Engine, system: System, case: Case, true_tokens: int, seed: i
 
 
 def _candidates(engine: Engine, system: System, case: Case, true_tokens: int, seed: int) -> Iterator[Infill]:
+    exact = true_tokens if system.length == "given" and system.decoding == "causal_fit" else None
     for one in system.tries:
-        *_, last = engine.infill(system.request(case, true_tokens, seed, one))
+        *_, last = engine.infill(system.request(case, true_tokens, seed, one), exact)
         assert isinstance(last, Infill)  # noqa: S101  (the engine's contract)
         yield last
         if system.decoding == "causal" and last.stop_reason == "end_of_sequence":
