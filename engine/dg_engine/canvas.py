@@ -17,10 +17,8 @@ from torch import Tensor
 from dg_engine.model import DiffusionGemma, Masks
 from dg_engine.policies import EntropyBound
 from dg_engine.prefix_cache import PrefixCache
-from dg_kernels import sampling_statistics
-
-# Far below every capped logit, and finite: minus infinity times a probability of zero would be no number.
-BANNED = -1e4
+from dg_kernels import BANNED as BANNED
+from dg_kernels import AllowedTokens, LogitBias
 
 
 class TokenBias(NamedTuple):
@@ -28,6 +26,10 @@ class TokenBias(NamedTuple):
 
     token: int
     nats: float
+
+    def of(self, slots: Tensor) -> LogitBias:
+        """The same for each of some slots."""
+        return LogitBias(torch.full_like(slots, self.token), torch.full_like(slots, self.nats, dtype=torch.float32))
 
 
 class Draws(Protocol):
@@ -180,26 +182,38 @@ def denoise_together(
     row, slots = _joined(canvases), [len(canvas.free) for canvas in canvases]
     positions, masks = (None, None) if len(canvases) == 1 else _apart(model, cache, canvases)
     signal = None if row.signal is None else row.signal[None]
-    logits = model.logits(model.decode(row.tokens[None], cache, signal, positions, masks, read=row.free)[0])
-    if bias is not None:
-        logits[:, bias.token] += bias.nats
-    if banned is not None:
-        logits.masked_fill_(banned, BANNED)
-    if first_allowed is not None:
-        for first in accumulate(slots[:-1], initial=0):
-            logits[first].masked_fill_(~first_allowed, BANNED)
-    found = sampling_statistics(logits, temperature, draws.uniform(len(row.free)))
-    accepted = torch.cat([acceptance.accept(entropy) for entropy in found.entropy.split(slots)])
+    hidden = model.decode(row.tokens[None], cache, signal, positions, masks, read=row.free)[0]
+    uniform = draws.uniform(len(row.free))
+    found = model.sampled(
+        hidden,
+        torch.full_like(uniform, temperature),
+        uniform,
+        None if bias is None else bias.of(row.free),
+        _allowed(slots, first_allowed, banned),
+    )
+    accepted = torch.cat([acceptance.accept(entropy) for entropy in torch.split(found.entropy, slots)])
     tokens = row.tokens.clone()
     tokens[row.free] = torch.where(accepted, found.sample, draws.noise(len(row.free)))
     known = model.embed(row.tokens)
     known[row.free] = model.soft_embedding(found.probabilities)
     lengths = [len(canvas.tokens) for canvas in canvases]
     parts = (found.argmax, found.confidence, found.entropy, accepted)
-    beliefs = map(Belief, *(part.split(slots) for part in parts))
-    states = zip(canvases, tokens.split(lengths), known.split(lengths), strict=True)
+    beliefs = map(Belief, *(torch.split(part, slots) for part in parts))
+    states = zip(canvases, torch.split(tokens, lengths), torch.split(known, lengths), strict=True)
     after = [replace(canvas, tokens=its, signal=believed) for canvas, its, believed in states]
     return list(zip(after, beliefs, strict=True))
+
+
+def _allowed(slots: Sequence[int], first_allowed: Tensor | None, banned: Tensor | None) -> AllowedTokens | None:
+    """Of the free slots, of which each canvas has so many: one mask for the first of each and one for the others."""
+    told = banned if first_allowed is None else first_allowed
+    if told is None:
+        return None
+    others = torch.ones_like(told) if banned is None else ~banned
+    first = others if first_allowed is None else others & first_allowed
+    number = torch.ones(sum(slots), dtype=torch.long, device=told.device)
+    number[list(accumulate(slots[:-1], initial=0))] = 0
+    return AllowedTokens(torch.stack((first, others)), number)
 
 
 def _joined(canvases: Sequence[Canvas]) -> Canvas:

@@ -21,7 +21,7 @@ from torch.nn import functional
 from dg_engine.config import LayerType, ModelConfig
 from dg_engine.layers import Angles, Layer, QuantisedExperts, RMSNorm, Rows, SelfConditioning
 from dg_engine.prefix_cache import PrefixCache, Seen
-from dg_kernels import rotary_angles, soft_cap
+from dg_kernels import AllowedTokens, LogitBias, SamplingStatistics, rotary_angles, soft_cap, vocabulary_head
 
 
 class Encoded(NamedTuple):
@@ -108,6 +108,28 @@ class DiffusionGemma(nn.Module):
         """Hidden states [..., H] to soft-capped fp32 logits [..., V]."""
         raw = functional.linear(hidden, self.decoder.embed_tokens.weight)
         return soft_cap(raw, self.config.final_logit_softcapping)
+
+    def sampled(
+        self,
+        hidden: Tensor,
+        temperature: Tensor,
+        uniform: Tensor,
+        bias: LogitBias | None = None,
+        allowed: AllowedTokens | None = None,
+    ) -> SamplingStatistics:
+        """What a step must know of the distributions at hidden states [R, H]; on a GPU without writing any logits.
+
+        The arguments, [R] each, are those of `vocabulary_head`.
+        """
+        return vocabulary_head(
+            hidden,
+            self.decoder.embed_tokens.weight,
+            cap=self.config.final_logit_softcapping,
+            temperature=temperature,
+            uniform=uniform,
+            bias=bias,
+            allowed=allowed,
+        )
 
     def encode(self, tokens: Tensor, cache: PrefixCache | None = None, read: Rows | None = None) -> Encoded:
         """Run the causal encoder over tokens [B, S] that follow the cached ones.

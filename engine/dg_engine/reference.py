@@ -7,10 +7,11 @@ import math
 import torch
 from torch import Tensor
 
-from dg_engine.canvas import BANNED, Draws, TokenBias
+from dg_engine.canvas import Draws, TokenBias
 from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising
 from dg_engine.prefix_cache import PrefixCache
+from dg_kernels import BANNED
 
 
 def denoise_reference(

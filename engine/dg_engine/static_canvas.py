@@ -16,12 +16,11 @@ import torch
 from torch import Tensor
 
 from dg_engine.api import StopReason
-from dg_engine.canvas import BANNED
 from dg_engine.infill import CERTAIN, SPARE
 from dg_engine.model import DiffusionGemma, Masks
 from dg_engine.policies import within_bound
 from dg_engine.prefix_cache import Seen
-from dg_kernels import SamplingStatistics, sampling_statistics
+from dg_kernels import AllowedTokens, LogitBias, SamplingStatistics
 
 REASONS: tuple[StopReason | None, ...] = (None, "converged", "max_denoising_steps")
 """What the numbers in `State.reason` mean."""
@@ -122,9 +121,7 @@ def static_step(model: DiffusionGemma, shape: Shape, seen: Sequence[Seen], rules
     slots = torch.arange(shape.canvas, device=state.tokens.device)
     free = slots < state.hole[:, None]
     uniform, noise = random_numbers(rules.seed, state.step, shape.canvas, model.config.vocab_size)
-    logits = _logits(model, shape, seen, rules, state)
-    flat = sampling_statistics(logits.flatten(0, 1), 1.0, uniform.flatten())
-    found = SamplingStatistics(*(part.view(*shape[:2], *part.shape[1:]) for part in flat))
+    found = _sampled(model, shape, rules, state, _decoded(model, shape, seen, rules, state), uniform)
 
     uncertain = found.entropy.masked_fill(~free, torch.inf)
     accepted = within_bound(uncertain, rules.entropy_bound[:, None]) & free
@@ -184,19 +181,34 @@ def signed(number: int) -> int:
 _GAMMA, _FIRST, _SECOND = signed(0x9E3779B97F4A7C15), signed(0xBF58476D1CE4E5B9), signed(0x94D049BB133111EB)
 
 
-def _logits(model: DiffusionGemma, shape: Shape, seen: Sequence[Seen], rules: Rules, state: State) -> Tensor:
-    """[B, C, V] fp32: biased, with what may not begin the answer banned, divided by the temperature of the step."""
+def _decoded(model: DiffusionGemma, shape: Shape, seen: Sequence[Seen], rules: Rules, state: State) -> Tensor:
+    """[B, C, H]."""
     slots = torch.arange(shape.canvas, device=state.tokens.device)
     positions = rules.prefix[:, None] + slots
     own = slots < (state.hole + rules.suffix)[:, None]
     masks = Masks(*(_mask(rules.prefix, _places(model, shape, sliding=sliding), own) for sliding in (False, True)))
-    logits = model.logits(model.decode_over(state.tokens, seen, state.signal, positions, masks))
-    filler, nats = (one[:, None, None].expand(-1, shape.canvas, 1) for one in (rules.filler, rules.filler_bias))
-    logits.scatter_add_(2, filler, nats)
-    logits[:, 0].masked_fill_(~rules.first_allowed, BANNED)
-    # In fp64, so that the quotient is rounded as the twin's is.
+    return model.decode_over(state.tokens, seen, state.signal, positions, masks)
+
+
+def _sampled(
+    model: DiffusionGemma, shape: Shape, rules: Rules, state: State, hidden: Tensor, uniform: Tensor
+) -> SamplingStatistics:
+    """Of every slot, at the temperature of the step: [B, C] and [B, C, V], the first of each canvas by its own mask."""
+    # In fp64, so that the temperature is rounded as the twin's is.
     temperature = rules.t_min + (rules.t_max - rules.t_min) * (rules.steps - state.step) / rules.steps
-    return logits.div_(temperature.float()[:, None, None])
+    told = (temperature.float(), rules.filler, rules.filler_bias)
+    warmth, filler, nats = (one[:, None].expand(-1, shape.canvas).flatten() for one in told)
+    row = torch.arange(shape.batch, device=hidden.device)[:, None]
+    slot = torch.arange(shape.canvas, device=hidden.device)
+    number = torch.where(slot == 0, row, -1).flatten()
+    found = model.sampled(
+        hidden.flatten(0, 1),
+        warmth,
+        uniform.flatten(),
+        LogitBias(filler, nats),
+        AllowedTokens(rules.first_allowed, number),
+    )
+    return SamplingStatistics(*(part.view(*shape[:2], *part.shape[1:]) for part in found))
 
 
 def _places(model: DiffusionGemma, shape: Shape, *, sliding: bool) -> int:

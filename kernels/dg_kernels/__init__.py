@@ -19,12 +19,14 @@ from dg_kernels.quantised import (
 from dg_kernels.rms_norm import rms_norm
 from dg_kernels.rotary import rotary, rotary_angles
 from dg_kernels.sampling import SamplingStatistics, sampling_statistics, soft_cap
-from dg_kernels.vocabulary_head import VocabularyStatistics, vocabulary_head
+from dg_kernels.vocabulary_head import BANNED, AllowedTokens, LogitBias, sampled_from, vocabulary_head
 
 __all__ = [
+    "BANNED",
+    "AllowedTokens",
+    "LogitBias",
     "PackedExperts",
     "SamplingStatistics",
-    "VocabularyStatistics",
     "canvas_attention",
     "dequantise_e2m1",
     "dequantise_e4m3",
@@ -38,6 +40,7 @@ __all__ = [
     "rms_norm",
     "rotary",
     "rotary_angles",
+    "sampled_from",
     "sampling_statistics",
     "soft_cap",
     "vocabulary_head",

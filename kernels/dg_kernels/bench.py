@@ -108,8 +108,8 @@ def _vocabulary_head(make: _Make, sizes: Sizes) -> Case:
     temperature = torch.full_like(uniform, 0.6)
     return Case(
         "vocabulary_head",
-        lambda: vocabulary_head(hidden, weight, cap=30.0, temperature=temperature, uniform=uniform, keep_logits=True),
-        vocabulary_head_cost(sizes.canvas, sizes.vocabulary, sizes.hidden, keep_logits=True),
+        lambda: vocabulary_head(hidden, weight, cap=30.0, temperature=temperature, uniform=uniform),
+        vocabulary_head_cost(sizes.canvas, sizes.vocabulary, sizes.hidden),
         (hidden, weight),
     )
 

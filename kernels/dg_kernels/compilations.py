@@ -16,6 +16,7 @@ from dg_kernels.configurations import tile_for
 from dg_kernels.expert_mlp.packed import PackedExperts
 from dg_kernels.expert_mlp.plan import plan as plan_expert_mlp
 from dg_kernels.launching import Launch
+from dg_kernels.vocabulary_head import AllowedTokens, LogitBias
 from dg_kernels.vocabulary_head.plan import plan as plan_vocabulary_head
 
 __all__ = ["PLANS"]
@@ -32,8 +33,9 @@ def _numbers(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
 def _vocabulary_head(device: str) -> list[Launch]:
     fp32 = _numbers(_CANVAS, dtype=torch.float32)
     hidden, weight = _numbers(_CANVAS, _HIDDEN), _numbers(_VOCABULARY, _HIDDEN)
-    tile = tile_for("vocabulary_head", device)
-    return plan_vocabulary_head(hidden, weight, 30.0, fp32, fp32, keep_logits=True, tile=tile)[0]
+    tile, number = tile_for("vocabulary_head", device), _numbers(_CANVAS, dtype=torch.int64)
+    bias, masks = LogitBias(number, fp32), _numbers(1, _VOCABULARY, dtype=torch.bool)
+    return plan_vocabulary_head(hidden, weight, 30.0, fp32, fp32, bias, AllowedTokens(masks, number), tile=tile)[0]
 
 
 def _canvas_attention(device: str, *, width: int, key_heads: int, prefix: int) -> list[Launch]:

@@ -18,10 +18,9 @@ class Cost(NamedTuple):
         return max(self.bytes / bytes_per_second, self.flops / flops_per_second)
 
 
-def vocabulary_head_cost(rows: int, vocabulary: int, width: int, *, size: int = 2, keep_logits: bool = False) -> Cost:
-    """Of `vocabulary_head`, with `size` bytes a number: the weight, the hidden states and, where kept, the logits."""
-    kept = rows * vocabulary if keep_logits else 0
-    return Cost(size * (vocabulary * width + rows * width + kept), 2 * rows * vocabulary * width)
+def vocabulary_head_cost(rows: int, vocabulary: int, width: int, *, size: int = 2) -> Cost:
+    """Of `vocabulary_head`, with `size` bytes a number: the weight, the hidden states and the probabilities."""
+    return Cost(size * (vocabulary * width + rows * width + rows * vocabulary), 2 * rows * vocabulary * width)
 
 
 def canvas_attention_cost(

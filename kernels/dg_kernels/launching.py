@@ -58,10 +58,10 @@ def run(launches: Sequence[Launch]) -> None:
 def served(*tensors: Tensor) -> bool:
     """Whether kernels can take these: in bf16 on a CUDA device, with triton installed and no gradient wanted."""
     return (
-        _wanted.get()
-        and all(tensor.is_cuda and tensor.dtype is torch.bfloat16 for tensor in tensors)
+        all(tensor.is_cuda and tensor.dtype is torch.bfloat16 for tensor in tensors)
         and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
         and _installed()
+        and _wanted.get()  # last: torch's compiler cannot trace it, and elsewhere need not
     )
 
 

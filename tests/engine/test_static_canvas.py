@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,7 +20,7 @@ from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising, EntropyBound, LinearTemperature, NeverStop, StableAndConfident
 from dg_engine.static_canvas import random_numbers, static_step
 from dg_engine.testing import SHAPES, TINY, tiny_model
-from dg_kernels import launching
+from dg_kernels import SamplingStatistics, sampled_from
 
 FILLER = 1
 EVERY_EXPERT = replace(TINY, top_k_experts=TINY.num_experts)
@@ -182,8 +181,9 @@ class ScriptedModel(DiffusionGemma):
     script: Iterator[Tensor]
     """[.., C, V] logits."""
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        return next(self.script)[..., : hidden.shape[-2], :].clone()
+    def sampled(self, hidden: Tensor, *drawn: Any) -> SamplingStatistics:
+        logits = next(self.script).reshape(-1, 64, TINY.vocab_size)
+        return sampled_from(logits[:, : len(hidden) // len(logits)].flatten(0, 1).clone(), *drawn)
 
 
 def random_script(steps: int, rows: int) -> Tensor:
@@ -358,8 +358,6 @@ def test_a_step_is_one_graph(monkeypatch: pytest.MonkeyPatch) -> None:
     two = replace(TINY, num_hidden_layers=2, layer_types=("sliding_attention", "full_attention"))
     model = tiny_model(replace(two, num_experts=1, top_k_experts=1))
     given = arguments(model, [row(model, HOLE, replace(PLAN, max_denoising_steps=2))], monkeypatch)
-    # Dynamo cannot trace `ContextVar.get`, by which kernels are switched off to compare with.
-    monkeypatch.setattr(launching, "_wanted", SimpleNamespace(get=lambda: True), raising=False)
     whole = torch.compile(static_step, fullgraph=True, backend="eager")
     for one in given:
         for found, expected in zip(whole(*one), static_step(*one), strict=True):

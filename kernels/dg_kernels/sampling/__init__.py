@@ -22,7 +22,7 @@ class SamplingStatistics(NamedTuple):
     sample: Tensor
     """[R] int64: drawn by inverse transform from the row's uniform number."""
     probabilities: Tensor
-    """[R, V] fp32."""
+    """[R, V] fp32; from `vocabulary_head` on a GPU in the type of the hidden states."""
 
 
 def soft_cap(logits: Tensor, cap: float) -> Tensor:
@@ -30,7 +30,7 @@ def soft_cap(logits: Tensor, cap: float) -> Tensor:
     return torch.tanh(logits.float() / cap) * cap
 
 
-def sampling_statistics(logits: Tensor, temperature: float, uniform: Tensor) -> SamplingStatistics:
+def sampling_statistics(logits: Tensor, temperature: float | Tensor, uniform: Tensor) -> SamplingStatistics:
     """Divide capped logits by the temperature and take everything that a step needs in one pass.
 
     The sample is the two-level inverse of the cumulative distribution. `torch.multinomial` draws V random numbers a
@@ -38,7 +38,7 @@ def sampling_statistics(logits: Tensor, temperature: float, uniform: Tensor) -> 
 
     Args:
         logits: [R, V] fp32.
-        temperature: positive.
+        temperature: positive; one for all rows, or [R] fp32 (not checked: on a GPU that would wait for the device).
         uniform: [R] fp32 in [0, 1): the only randomness.
 
     Returns:
@@ -47,7 +47,9 @@ def sampling_statistics(logits: Tensor, temperature: float, uniform: Tensor) -> 
     Raises:
         ValueError: the temperature is not positive, or there is not one uniform number a row.
     """
-    if not temperature > 0:
+    if isinstance(temperature, Tensor):
+        temperature = temperature[:, None]
+    elif not temperature > 0:
         raise ValueError(f"temperature must be positive, not {temperature}")
     if uniform.shape != logits.shape[:1]:
         raise ValueError(f"uniform must be {list(logits.shape[:1])}, not {list(uniform.shape)}")

@@ -1,4 +1,4 @@
-"""The tied head with everything that a denoising step asks of its logits, which themselves need not be written."""
+"""The tied head with everything that a denoising step asks of its logits, which themselves are never written."""
 
 from __future__ import annotations
 
@@ -9,36 +9,47 @@ from torch import Tensor
 from torch.nn import functional
 
 from dg_kernels.launching import run, served
-from dg_kernels.sampling import sampling_statistics, soft_cap
+from dg_kernels.sampling import SamplingStatistics, sampling_statistics, soft_cap
 
-__all__ = ["VocabularyStatistics", "vocabulary_head"]
+__all__ = ["BANNED", "AllowedTokens", "LogitBias", "sampled_from", "vocabulary_head"]
+
+BANNED = -1e4
+"""The logit of what is not allowed: far below every capped one, and finite, so that nothing becomes NaN."""
 
 
-class VocabularyStatistics(NamedTuple):
-    """What a step must know of every row's distribution over the vocabulary."""
+class LogitBias(NamedTuple):
+    """What is added to the logit of one token of each row."""
 
-    argmax: Tensor
+    token: Tensor
     """[R] int64."""
-    confidence: Tensor
-    """[R] fp32: the probability of `argmax`."""
-    entropy: Tensor
-    """[R] fp32, nats."""
-    sample: Tensor
-    """[R] int64."""
-    log_normaliser: Tensor
-    """[R] fp32: log-sum-exp of the row's logits; exp(logits - log_normaliser) are the probabilities."""
-    logits: Tensor | None
-    """[R, V] in the type of the hidden states, capped and divided by the temperature, where they were asked for."""
+    nats: Tensor
+    """[R] fp32."""
+
+
+class AllowedTokens(NamedTuple):
+    """What rows may be: masks, and which row keeps to which."""
+
+    masks: Tensor
+    """[M, V] booleans, true where a token is allowed."""
+    number: Tensor
+    """[R] int64: of a row's mask; -1 allows everything."""
 
 
 def vocabulary_head(
-    hidden: Tensor, weight: Tensor, *, cap: float, temperature: Tensor, uniform: Tensor, keep_logits: bool = False
-) -> VocabularyStatistics:
-    """`sampling_statistics` of the soft-capped logits hidden weight^T, one pass over the weight.
+    hidden: Tensor,
+    weight: Tensor,
+    *,
+    cap: float,
+    temperature: Tensor,
+    uniform: Tensor,
+    bias: LogitBias | None = None,
+    allowed: AllowedTokens | None = None,
+) -> SamplingStatistics:
+    """`sampled_from` the soft-capped logits hidden weight^T, in one pass over the weight.
 
-    On a GPU no fp32 logits are written: each tile of the vocabulary leaves five numbers per row, and a second, small
-    kernel merges them. With `keep_logits` the tiles also write their logits in 16 bits, which is what conditioning the
-    next step needs: probabilities are bf16 there anyway.
+    On a GPU no logits are written: each tile of the vocabulary leaves five numbers per row, which a second, small
+    kernel merges, and exp(logits - their largest in the tile), which a third scales to probabilities where they lie.
+    Each is rounded twice to the type of the hidden states, whatever its size.
 
     The sample is a function of its row and its uniform number alone, whatever else is in the batch. On a CPU it is the
     inverse of the cumulative distribution. On a GPU the uniform number chooses a tile in that way, and the token within
@@ -51,30 +62,48 @@ def vocabulary_head(
         cap: positive: logits are squashed into (-cap, cap).
         temperature: [R] fp32, positive (not checked: that would wait for the device).
         uniform: [R] fp32 in [0, 1): the only randomness.
-        keep_logits: return the logits too.
+        bias: added to capped logits.
+        allowed: all other tokens get BANNED for a logit; both before the temperature divides.
 
     Raises:
         ValueError: shapes that do not belong together, or a cap that is not positive.
     """
-    rows = hidden.shape[:1]
+    rows, vocabulary = hidden.shape[:1], weight.shape[0]
     if hidden.shape[1] != weight.shape[1]:
         raise ValueError(f"weight must be [V, {hidden.shape[1]}], not {list(weight.shape)}")
-    if temperature.shape != rows or uniform.shape != rows:
-        raise ValueError(
-            f"temperature and uniform must be {list(rows)}, not {list(temperature.shape)} and {list(uniform.shape)}"
-        )
+    named = {"temperature": temperature, "uniform": uniform}
+    if bias is not None:
+        named |= {"bias.token": bias.token, "bias.nats": bias.nats}
+    if allowed is not None:
+        named["allowed.number"] = allowed.number
+        if allowed.masks.shape[1:] != (vocabulary,):
+            raise ValueError(f"allowed.masks must be [M, {vocabulary}], not {list(allowed.masks.shape)}")
+    for name, given in named.items():
+        if given.shape != rows:
+            raise ValueError(f"{name} must be {list(rows)}, not {list(given.shape)}")
     if not cap > 0:
         raise ValueError(f"cap must be positive, not {cap}")
     if served(hidden, weight):
         from dg_kernels.vocabulary_head.plan import plan
 
-        launches, found = plan(hidden, weight, cap, temperature, uniform, keep_logits=keep_logits)
+        launches, found = plan(hidden, weight, cap, temperature, uniform, bias, allowed)
         run(launches)
         return found
-    logits = soft_cap(functional.linear(hidden, weight), cap) / temperature[:, None]
-    found_ = sampling_statistics(logits, 1.0, uniform)
-    return VocabularyStatistics(
-        *found_[:4],
-        torch.logsumexp(logits, dim=-1),
-        logits.to(hidden.dtype) if keep_logits else None,
-    )
+    return sampled_from(soft_cap(functional.linear(hidden, weight), cap), temperature, uniform, bias, allowed)
+
+
+def sampled_from(
+    logits: Tensor,
+    temperature: Tensor,
+    uniform: Tensor,
+    bias: LogitBias | None = None,
+    allowed: AllowedTokens | None = None,
+) -> SamplingStatistics:
+    """`sampling_statistics` of capped logits [R, V], which are overwritten; the rest as in `vocabulary_head`."""
+    if bias is not None:
+        logits.scatter_add_(1, bias.token[:, None], bias.nats[:, None])
+    if allowed is not None:
+        # The number -1 is that of the last: anything.
+        masks = torch.cat((allowed.masks, torch.ones_like(allowed.masks[:1])))
+        logits.masked_fill_(~masks[allowed.number], BANNED)
+    return sampling_statistics(logits, temperature, uniform)

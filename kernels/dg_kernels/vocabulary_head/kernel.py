@@ -1,8 +1,8 @@
-"""`vocabulary_head` on the device: one program for each tile of rows by tokens, then one for each row.
+"""`vocabulary_head` on the device: one program for each tile of rows by tokens, one for some rows, one for each tile.
 
 A tile keeps, of its logits y: their largest m, s = sum e^(y - m), t = sum e^(y - m) (y - m), the place of m and one
 token drawn from the tile. The entropy is then log S - T / S with sums rebased to the row's largest: nothing cancels
-where it is near zero.
+where it is near zero. The e^(y - m) themselves become probabilities by one factor for each row of a tile.
 """
 
 import triton
@@ -13,11 +13,15 @@ import triton.language as tl
 def tile_statistics(
     hidden,
     weight,
-    logits,
+    masses,
     temperature,
     uniform,
     sums,
     tokens,
+    favoured,
+    nats,
+    masks,
+    number,
     row_count,
     vocabulary,
     width,
@@ -26,9 +30,9 @@ def tile_statistics(
     columns: tl.constexpr,
     depth: tl.constexpr,
     whole: tl.constexpr,
-    keep: tl.constexpr,
+    banned: tl.constexpr,
 ):
-    """Sums [3, padded rows, tiles] and tokens [2, padded rows, tiles] of one tile; its logits, if they are kept."""
+    """Sums [3, padded rows, tiles] and tokens [2, padded rows, tiles] of one tile, and its `masses` of [rows, V]."""
     # The row block is the fast axis: all blocks of rows meet one tile of the weight while it is in the cache.
     tile, tiles = tl.program_id(1), tl.num_programs(1)
     row = tl.program_id(0) * rows + tl.arange(0, rows)
@@ -49,14 +53,22 @@ def tile_statistics(
         total = tl.dot(x, w, total)
     warmth = tl.load(temperature + row, mask=row_there, other=1.0)
     # tanh by the exponential; beyond 40 it is 1 in fp32.
-    y = (1.0 - 2.0 / (tl.exp(tl.minimum(total * (2.0 / cap), 40.0)) + 1.0)) * (cap / warmth)[:, None]
-    if keep:
-        place = logits + row.to(tl.int64)[:, None] * vocabulary + token[None, :]
-        tl.store(place, y.to(logits.dtype.element_ty), mask=row_there[:, None] & token_there[None, :])
+    y = (1.0 - 2.0 / (tl.exp(tl.minimum(total * (2.0 / cap), 40.0)) + 1.0)) * cap
+    there = row_there[:, None] & token_there[None, :]
+    more = tl.load(nats + row, mask=row_there, other=0.0)
+    chosen = tl.load(favoured + row, mask=row_there, other=0)
+    y += tl.where(chosen[:, None] == token[None, :], more[:, None], 0.0)
+    mask = tl.load(number + row, mask=row_there, other=-1)
+    place = masks + mask[:, None] * vocabulary + token[None, :]
+    y = tl.where(tl.load(place, mask=there & (mask >= 0)[:, None], other=1) != 0, y, banned)
+    y *= (1.0 / warmth)[:, None]
     y = tl.where(token_there[None, :], y, -float("inf"))
     largest = tl.max(y, 1)
     shifted = tl.where(token_there[None, :], y - largest[:, None], 0.0)
     mass = tl.where(token_there[None, :], tl.exp(shifted), 0.0)
+    tl.store(
+        masses + row.to(tl.int64)[:, None] * vocabulary + token[None, :], mass.to(masses.dtype.element_ty), mask=there
+    )
     sum_ = tl.sum(mass, 1)
     out = row.to(tl.int64) * tiles + tile
     plane = tl.num_programs(0).to(tl.int64) * rows * tiles
@@ -114,3 +126,18 @@ def merge_tiles(
     tl.store(argmax + row, best.to(tl.int64), mask=row_there)
     chosen = _inverse(mass, tl.load(uniform + row, mask=row_there, other=0.0) * total, padded)
     tl.store(sample + row, tl.load(tokens + plane + base + chosen, mask=row_there).to(tl.int64), mask=row_there)
+
+
+@triton.jit
+def scale_tiles(masses, sums, normaliser, row_count, vocabulary, tiles, rows: tl.constexpr, columns: tl.constexpr):
+    """Masses of tiles to probabilities of rows, where they lie."""
+    row = tl.program_id(0) * rows + tl.arange(0, rows)
+    tile = tl.program_id(1)
+    token = tile * columns + tl.arange(0, columns)
+    row_there = row < row_count
+    largest = tl.load(sums + row.to(tl.int64) * tiles + tile, mask=row_there, other=0.0)
+    factor = tl.exp(largest - tl.load(normaliser + row, mask=row_there, other=0.0))
+    place = masses + row.to(tl.int64)[:, None] * vocabulary + token[None, :]
+    there = row_there[:, None] & (token < vocabulary)[None, :]
+    scaled = tl.load(place, mask=there, other=0.0).to(tl.float32) * factor[:, None]
+    tl.store(place, scaled.to(masses.dtype.element_ty), mask=there)

@@ -7,12 +7,16 @@ from torch import Tensor
 
 from dg_kernels.configurations import Tile, tile_for
 from dg_kernels.launching import Argument, Launch, blocks, device_name, launch
-from dg_kernels.vocabulary_head import VocabularyStatistics
-from dg_kernels.vocabulary_head.kernel import merge_tiles, tile_statistics
+from dg_kernels.sampling import SamplingStatistics
+from dg_kernels.vocabulary_head import BANNED, AllowedTokens, LogitBias
+from dg_kernels.vocabulary_head.kernel import merge_tiles, scale_tiles, tile_statistics
 
 _MERGED_AT_ONCE = 2048
 """Tiles that a program of the merging kernel holds: 16 numbers a thread."""
-_MERGE_WARPS = 4
+_SCALED_AT_ONCE = 32
+"""Rows of a tile that a program of the scaling kernel holds."""
+_WARPS = 4
+"""Of both."""
 
 
 def plan(
@@ -21,49 +25,55 @@ def plan(
     cap: float,
     temperature: Tensor,
     uniform: Tensor,
+    bias: LogitBias | None = None,
+    allowed: AllowedTokens | None = None,
     *,
-    keep_logits: bool = False,
     tile: Tile | None = None,
-) -> tuple[list[Launch], VocabularyStatistics]:
-    """Two launches, and the tensors that they will fill; a tile is rows of `hidden` by tokens."""
+) -> tuple[list[Launch], SamplingStatistics]:
+    """Three launches, and the tensors that they will fill; a tile is rows of `hidden` by tokens."""
     tile = tile or tile_for("vocabulary_head", device_name(hidden))
     (rows, width), vocabulary = hidden.shape, weight.shape[0]
     row_blocks, tiles = blocks(rows, tile.rows), blocks(vocabulary, tile.columns)
     temperature, uniform = temperature.float().contiguous(), uniform.float().contiguous()
     padded = max(16, 1 << (tiles - 1).bit_length())
     merged = max(1, _MERGED_AT_ONCE // padded)
-    real = hidden.new_empty(3, rows, dtype=torch.float32)
-    whole = hidden.new_empty(2, rows, dtype=torch.int64)
-    logits = hidden.new_empty(rows, vocabulary) if keep_logits else None
+    confidence, entropy, normaliser = hidden.new_empty(3, rows, dtype=torch.float32)
+    argmax, sample = hidden.new_empty(2, rows, dtype=torch.int64)
+    masses = hidden.new_empty(rows, vocabulary)
     sums = hidden.new_empty(3, row_blocks * tile.rows, tiles, dtype=torch.float32)
     tokens = hidden.new_empty(2, row_blocks * tile.rows, tiles, dtype=torch.int32)
-    head: dict[str, Argument] = {
-        "hidden": hidden.contiguous(),
-        "weight": weight.contiguous(),
-        "logits": hidden if logits is None else logits,
-        "temperature": temperature,
-        "uniform": uniform,
-        "sums": sums,
-        "tokens": tokens,
-        "row_count": rows,
-        "vocabulary": vocabulary,
-        "width": width,
-        "cap": cap,
-    }
-    found = VocabularyStatistics(whole[0], real[0], real[1], whole[1], real[2], logits)
+    counts: dict[str, Argument] = {"row_count": rows, "vocabulary": vocabulary}
+    head: dict[str, Argument] = (
+        counts
+        | _rules(bias, allowed, hidden)
+        | {
+            "hidden": hidden.contiguous(),
+            "weight": weight.contiguous(),
+            "masses": masses,
+            "temperature": temperature,
+            "uniform": uniform,
+            "sums": sums,
+            "tokens": tokens,
+            "width": width,
+            "cap": cap,
+        }
+    )
     merge: dict[str, Argument] = {
         "sums": sums,
         "tokens": tokens,
         "uniform": uniform,
-        "argmax": found.argmax,
-        "confidence": found.confidence,
-        "entropy": found.entropy,
-        "sample": found.sample,
-        "normaliser": found.log_normaliser,
+        "argmax": argmax,
+        "confidence": confidence,
+        "entropy": entropy,
+        "sample": sample,
+        "normaliser": normaliser,
         "row_count": rows,
         "tiles": tiles,
         "plane": row_blocks * tile.rows * tiles,
     }
+    scale: dict[str, Argument] = counts | {"masses": masses, "sums": sums, "normaliser": normaliser, "tiles": tiles}
+    merging: dict[str, int | str] = {"rows": merged, "padded": padded}
+    scaling: dict[str, int | str] = {"rows": _SCALED_AT_ONCE, "columns": tile.columns}
     return [
         launch(
             tile_statistics,
@@ -74,14 +84,22 @@ def plan(
             columns=tile.columns,
             depth=tile.depth,
             whole=width % tile.depth == 0,
-            keep=keep_logits,
+            banned=int(BANNED),
         ),
-        Launch(
-            merge_tiles,
-            (blocks(rows, merged),),
-            merge,
-            {"rows": merged, "padded": padded},
-            warps=_MERGE_WARPS,
-            stages=1,
-        ),
-    ], found
+        Launch(merge_tiles, (blocks(rows, merged),), merge, merging, warps=_WARPS, stages=1),
+        Launch(scale_tiles, (blocks(rows, _SCALED_AT_ONCE), tiles), scale, scaling, warps=_WARPS, stages=1),
+    ], SamplingStatistics(argmax, confidence, entropy, sample, masses)
+
+
+def _rules(bias: LogitBias | None, allowed: AllowedTokens | None, hidden: Tensor) -> dict[str, Argument]:
+    """What rows are told; a bias of nothing, and the number of no mask, where they are told nothing."""
+    rows = hidden.shape[0]
+    nothing = LogitBias(hidden.new_zeros(rows, dtype=torch.int64), hidden.new_zeros(rows, dtype=torch.float32))
+    bias = bias or nothing
+    allowed = allowed or AllowedTokens(hidden.new_zeros(1, 1, dtype=torch.bool), torch.full_like(nothing.token, -1))
+    return {
+        "favoured": bias.token.contiguous(),
+        "nats": bias.nats.float().contiguous(),
+        "masks": allowed.masks.contiguous().view(torch.uint8),
+        "number": allowed.number.contiguous(),
+    }

@@ -7,8 +7,9 @@ import torch
 
 from dg_kernels.configurations import Tile
 from dg_kernels.launching import run
-from dg_kernels.testing import assert_agrees, random
-from dg_kernels.vocabulary_head import VocabularyStatistics
+from dg_kernels.sampling import SamplingStatistics
+from dg_kernels.testing import random
+from dg_kernels.vocabulary_head import AllowedTokens, LogitBias
 from dg_kernels.vocabulary_head.plan import plan
 from dg_kernels.vocabulary_head.reference import vocabulary_head_reference
 
@@ -17,15 +18,36 @@ CAP = 5.0
 
 
 def both(
-    rows: int, vocabulary: int, width: int, device: torch.device, dtype: torch.dtype, scale: float = 0.3
-) -> tuple[VocabularyStatistics, VocabularyStatistics]:
+    rows: int,
+    vocabulary: int,
+    width: int,
+    device: torch.device,
+    dtype: torch.dtype,
+    bias: LogitBias | None = None,
+    allowed: AllowedTokens | None = None,
+) -> tuple[SamplingStatistics, SamplingStatistics]:
     hidden = random(rows, width, dtype=dtype).to(device)
-    weight = (scale * random(vocabulary, width, seed=1)).to(device, dtype)
+    weight = (0.3 * random(vocabulary, width, seed=1)).to(device, dtype)
     temperature = torch.linspace(0.3, 1.1, rows, device=device)
     uniform = torch.rand(rows, generator=torch.Generator().manual_seed(2)).to(device)
-    launches, found = plan(hidden, weight, CAP, temperature, uniform, keep_logits=True, tile=TILE)
+    launches, found = plan(hidden, weight, CAP, temperature, uniform, bias, allowed, tile=TILE)
     run(launches)
-    return found, vocabulary_head_reference(hidden, weight, cap=CAP, temperature=temperature, uniform=uniform)
+    truth = vocabulary_head_reference(
+        hidden, weight, cap=CAP, temperature=temperature, uniform=uniform, bias=bias, allowed=allowed
+    )
+    return found, truth
+
+
+def assert_equal(found: SamplingStatistics, expected: SamplingStatistics, width: int) -> None:
+    assert torch.equal(found.argmax, expected.argmax)
+    # A logit may be off by eps * cap / temperature, and the statistics by as much or its square root's sum.
+    error = {"rtol": 1e-4, "atol": 4 * torch.finfo(torch.float32).eps * width**0.5 * CAP / 0.3}
+    torch.testing.assert_close(found.entropy, expected.entropy, **error)
+    torch.testing.assert_close(found.confidence, expected.confidence, **error)
+    # However small: two roundings, and e to the error of a logit.
+    eps = torch.finfo(found.probabilities.dtype).eps
+    relative = 2 * eps + 8 * torch.finfo(torch.float32).eps * width**0.5 * CAP / 0.3
+    torch.testing.assert_close(found.probabilities.float(), expected.probabilities, rtol=relative, atol=1e-37)
 
 
 @pytest.mark.parametrize(
@@ -34,16 +56,27 @@ def both(
 def test_statistics_are_those_of_the_written_out_logits(
     rows: int, vocabulary: int, width: int, device: torch.device, dtype: torch.dtype
 ) -> None:
-    found, expected = both(rows, vocabulary, width, device, dtype)
-    assert found.logits is not None
-    assert expected.logits is not None
-    assert_agrees(found.logits, expected.logits, terms=width)
-    assert torch.equal(found.argmax, expected.argmax)
-    # A logit may be off by eps * cap / temperature, and the statistics by as much or its square root's sum.
-    error = {"rtol": 1e-4, "atol": 4 * torch.finfo(torch.float32).eps * width**0.5 * CAP / 0.3}
-    torch.testing.assert_close(found.log_normaliser, expected.log_normaliser, **error)
-    torch.testing.assert_close(found.entropy, expected.entropy, **error)
-    torch.testing.assert_close(found.confidence, expected.confidence, **error)
+    assert_equal(*both(rows, vocabulary, width, device, dtype), width)
+
+
+def test_rows_are_biased_and_keep_to_their_masks(device: torch.device, dtype: torch.dtype) -> None:
+    """Three tiles: one is banned whole for some rows, the last is not full; a mask may leave a single token."""
+    rows, vocabulary = 18, 70
+    masks = torch.ones(3, vocabulary, dtype=torch.bool, device=device)
+    masks[0, 10:64] = False
+    masks[1] = torch.arange(vocabulary, device=device) == 66
+    masks[2, ::2] = False
+    number = torch.arange(rows, device=device) % 4 - 1
+    nats = torch.linspace(-9, 9, rows, device=device)
+    bias = LogitBias(torch.arange(rows, device=device) * 4, nats)
+    found, expected = both(rows, vocabulary, 32, device, dtype, bias, AllowedTokens(masks, number))
+    assert_equal(found, expected, 32)
+    unruled, _ = both(rows, vocabulary, 32, device, dtype)
+    assert not torch.equal(found.argmax, unruled.argmax)
+    for row, mask in enumerate(number.tolist()):
+        if mask >= 0:
+            assert masks[mask, found.sample[row]]
+            assert float(found.probabilities[row, ~masks[mask]].sum()) == 0.0
 
 
 def test_one_temperature_may_be_expanded_to_all_rows(device: torch.device, dtype: torch.dtype) -> None:
@@ -51,7 +84,7 @@ def test_one_temperature_may_be_expanded_to_all_rows(device: torch.device, dtype
     uniform, one = torch.full((5,), 0.5, device=device), torch.full((1,), 0.7, device=device)
     whole, expanded = (plan(hidden, weight, CAP, t, uniform, tile=TILE) for t in (one.repeat(5), one.expand(5)))
     run([*whole[0], *expanded[0]])
-    for ours, theirs in zip(expanded[1][:5], whole[1][:5], strict=True):
+    for ours, theirs in zip(expanded[1], whole[1], strict=True):
         assert torch.equal(ours, theirs)
 
 
@@ -78,8 +111,7 @@ def test_samples_follow_the_distribution(device: torch.device, dtype: torch.dtyp
     launches, found = plan(hidden, weight, CAP, ones, uniform, tile=tile if device.type == "cpu" else TILE)
     run(launches)
     truth = vocabulary_head_reference(hidden[:1], weight, cap=CAP, temperature=ones[:1], uniform=uniform[:1])
-    assert truth.logits is not None
-    expected = draws * torch.softmax(truth.logits[0].double(), dim=-1)
+    expected = draws * truth.probabilities[0].double()
     counted = torch.bincount(found.sample, minlength=vocabulary)
     seen = expected > 5
     statistic = ((counted - expected) ** 2 / expected)[seen].sum()
