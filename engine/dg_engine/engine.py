@@ -31,7 +31,8 @@ from dg_engine.policies import Denoising, EntropyBound
 from dg_engine.prefix_cache import PrefixCache
 from dg_engine.prefix_store import PrefixStore
 from dg_engine.probe import ByProbe
-from dg_engine.prompt import encode_prefix, encode_suffix
+from dg_engine.prompt import encode_behind, encode_header, encode_suffix
+from dg_engine.scaffold import FENCE, can_chat, encode_file_chat
 from dg_engine.settings import read_denoising, read_infill_config
 from dg_engine.tokenizer import REPLACEMENT, Healed, Tokenizer
 
@@ -44,6 +45,8 @@ BRANCHES = 4
 """Texts that are begun with different tokens before one is chosen by the suffix."""
 FIT_TOKENS = 10
 """Of the suffix, by which an answer's end is judged."""
+SHOWN_SHARE = 4
+"""Of the prefix's tokens, one in so many may be text behind the cursor that a chat shows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,9 @@ class Engine:
         self.config = read_infill_config(directory)
         self.denoising = read_denoising(directory)
         self._prefixes = PrefixStore(DOCUMENTS)
+        chats = self.config.chat and can_chat(tokenizer)
+        self._fence = tokenizer.containing(FENCE) if chats else None
+        """[V] booleans: what closes the file in a chat; None where the model is not asked in one."""
         probe = self.config.length_probe
         self._lengths = ByFiller(model) if probe is None else ByProbe(model, probe, tokenizer.special)
         self._answer_ends = tokenizer.special.clone()
@@ -191,7 +197,7 @@ class Engine:
             raise ValueError(f"{decoding} cannot be told the length of its answer")
         started = time.perf_counter()
         healed = self.tokenizer.heal(request.prefix)
-        tokens = encode_prefix(self.tokenizer, self._path(request.path), healed.kept, self.config.max_prefix_tokens)
+        tokens = self._prompt(request, healed.kept)
         prefix = None
         for prefix in self._encode(request.document, tokens):
             if prefix is None:
@@ -203,8 +209,7 @@ class Engine:
     @torch.inference_mode()
     def score(self, request: ScoreRequest) -> Score:
         """How likely the causal twin finds the text after the prefix, and the suffix after both."""
-        tokens = encode_prefix(self.tokenizer, self._path(request.path), request.prefix, self.config.max_prefix_tokens)
-        *_, prefix = self._encode("", tokens)
+        *_, prefix = self._encode("", self._prompt(request, request.prefix))
         assert prefix is not None  # noqa: S101
         text, suffix = self.tokenizer.encode(request.text), self.tokenizer.encode(request.suffix)
         gains = self._log_probabilities(prefix, text + suffix)
@@ -215,8 +220,14 @@ class Engine:
             suffix_tokens=len(suffix),
         )
 
-    def _path(self, path: str) -> str:
-        return path if self.config.file_header else ""
+    def _prompt(self, request: InfillRequest | ScoreRequest, prefix: str) -> list[int]:
+        """What the encoder reads: in a chat, the suffix too."""
+        limit, path, suffix = self.config.max_prefix_tokens, request.path, request.suffix
+        if self._fence is not None:
+            header = encode_file_chat(self.tokenizer, path, request.language, suffix, limit // SHOWN_SHARE)
+        else:
+            header = encode_header(self.tokenizer, path if self.config.file_header else "")
+        return encode_behind(self.tokenizer, header, prefix, limit)
 
     def _encode(self, document: str, tokens: list[int]) -> Iterator[_Prefix | None]:
         """None after each chunk but the last, then the encoded prefix."""
@@ -264,7 +275,10 @@ class Engine:
         )
 
     def _ends(self, request: InfillRequest) -> Tensor:
-        return (self._line_ends if request.extent == "line" else self._answer_ends).to(self.model.device)
+        ends = self._line_ends if request.extent == "line" else self._answer_ends
+        if self._fence is not None and not request.suffix:
+            ends = ends | self._fence
+        return ends.to(self.model.device)
 
     def _first_allowed(self, healed: Healed) -> Tensor | None:
         return None if healed.allowed is None else healed.allowed.to(self.model.device)

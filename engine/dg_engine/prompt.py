@@ -21,7 +21,11 @@ def encode_prefix(tokenizer: Tokenizer, path: str, text: str, max_tokens: int) -
 
     A text that is too long loses its start, up to the beginning of a line where there is one within a step.
     """
-    header = encode_header(tokenizer, path)
+    return encode_behind(tokenizer, encode_header(tokenizer, path), text, max_tokens)
+
+
+def encode_behind(tokenizer: Tokenizer, header: list[int], text: str, max_tokens: int) -> list[int]:
+    """The same behind any header, which stays whole."""
     tokens = tokenizer.encode(_recent(text, max_tokens))
     return header + tokens[_cut(tokenizer, tokens, max_tokens - len(header)) :]
 
@@ -36,8 +40,12 @@ def encode_header(tokenizer: Tokenizer, path: str) -> list[int]:
     bos = tokenizer.special_id("<bos>")
     if not path:
         return [bos]
-    shown = "/".join(PurePosixPath(path.replace("\\", "/")).parts[-PATH_PARTS:])
-    return [bos, tokenizer.special_id("<|file|>"), *tokenizer.encode(shown), *tokenizer.encode("\n")]
+    return [bos, tokenizer.special_id("<|file|>"), *tokenizer.encode(short_path(path)), *tokenizer.encode("\n")]
+
+
+def short_path(path: str) -> str:
+    """The last parts of a path, with slashes."""
+    return "/".join(PurePosixPath(path.replace("\\", "/")).parts[-PATH_PARTS:])
 
 
 def _recent(text: str, max_tokens: int) -> str:

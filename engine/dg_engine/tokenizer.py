@@ -101,7 +101,11 @@ class Tokenizer:
     @cached_property
     def with_newline(self) -> Tensor:
         """[V] booleans: tokens whose text has a line break in it."""
-        return torch.tensor(["\n" in text or "\r" in text for text in self.texts])
+        return self.containing("\n") | self.containing("\r")
+
+    def containing(self, text: str) -> Tensor:
+        """[V] booleans: tokens in whose text there is this."""
+        return torch.tensor([text in one for one in self.texts])
 
     @cached_property
     def _sorted(self) -> list[tuple[str, int]]:
