@@ -26,8 +26,13 @@ def engine() -> Engine:
 
 def test_it_is_what_the_trainer_says(engine: Engine) -> None:
     assert engine.model.config == SMALL
-    chosen = {"decoding": "causal_fit", "causal_suffix_tokens": 0, "calibration": engine.config.calibration}
-    assert engine.config == msgspec.structs.replace(SHAPES["small"].infill(), **chosen)
+    assert engine.config == msgspec.structs.replace(
+        SHAPES["small"].infill(),
+        decoding="causal_fit",
+        block_decoding="causal_fit",
+        causal_suffix_tokens=0,
+        calibration=engine.config.calibration,
+    )
     assert f"{engine.info.parameters / 1e6:.1f} M" == "6.1 M"
     assert sum(path.stat().st_size for path in shipped_model().iterdir()) < 90_000_000
 

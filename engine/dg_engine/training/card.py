@@ -151,9 +151,9 @@ def _limits() -> str:
 
 It has seen little Python and nothing else: it writes plausible short pieces, often not the right ones, and knows no
 other language. Its diffusion is far weaker than its causal side: finding the length of an answer is what it has learnt
-least. So single lines are written from left to right and fitted to the suffix (`causal_fit`), and several lines, which
-diffusion offers sooner, seldom parse. Its probabilities are some points off, most where they are highest. Read what it
-offers before accepting it.
+least. So all that it offers is written from left to right and fitted to the suffix (`causal_fit`), unless diffusion is
+asked for. Of several lines it mostly offers the first. Its probabilities are some points off, most where they are
+highest. Read what it offers before accepting it.
 """
 
 
