@@ -203,7 +203,6 @@ class Passage(NamedTuple):
     """Tokens behind a start, of which the first so many are known to be there."""
 
     tokens: Sequence[int]
-    """At least one more than are known."""
     known: int = 0
 
 
@@ -214,24 +213,25 @@ def gains_behind(model: DiffusionGemma, start: Start, passages: Sequence[Passage
     and itself alone, as if it stood behind the cache.
     """
     device, cache = start.hidden.device, start.cache
-    lengths = torch.tensor([len(passage.tokens) - 1 for passage in passages], device=device)
-    number = torch.arange(len(passages), device=device).repeat_interleave(lengths)
-    step = torch.cat([torch.arange(len(passage.tokens) - 1, device=device) for passage in passages])
+    read = [passage.tokens[:-1] for passage in passages]
+    lengths = [len(tokens) for tokens in read]
+    number = torch.arange(len(read), device=device).repeat_interleave(torch.tensor(lengths, device=device))
+    step = torch.cat([torch.arange(length, device=device) for length in lengths])
     positions = cache.length + step
 
     own = (number[:, None] == number) & (step[:, None] >= step)
     visible = torch.cat((torch.ones(len(step), cache.length, dtype=torch.bool, device=device), own), dim=1)
     keys = torch.cat((torch.arange(cache.length, device=device), positions))
     near = positions[:, None] - keys < model.config.window
-    row = [token for passage in passages for token in passage.tokens[:-1]]
     masks = Masks(visible[None], (visible & near)[None])
-    hidden = start.hidden[:0]
-    if row:
-        hidden = model.encode_rows(torch.tensor([row], device=device), cache, masks, positions)[0]
+    row = torch.tensor([[token for tokens in read for token in tokens]], dtype=torch.long, device=device)
+    hidden = model.encode_rows(row, cache, masks, positions)[0] if len(step) else start.hidden[:0]
 
-    behind_each = zip(passages, torch.split(hidden, lengths.tolist()), strict=True)
-    predicting = torch.cat([torch.cat((start.hidden, read))[passage.known :] for passage, read in behind_each])
-    targets = [token for passage in passages for token in passage.tokens[passage.known :]]
-    ids = torch.tensor(targets, device=device)[:, None]
-    gains = model.logits(predicting).log_softmax(dim=-1).gather(1, ids)[:, 0]
-    return [part.tolist() for part in torch.split(gains, [len(passage.tokens) - passage.known for passage in passages])]
+    behind_each = zip(passages, torch.split(hidden, lengths), strict=True)
+    predicting = torch.cat(
+        [torch.cat((start.hidden, after))[passage.known : len(passage.tokens)] for passage, after in behind_each]
+    )
+    targets = [passage.tokens[passage.known :] for passage in passages]
+    ids = torch.tensor([token for tokens in targets for token in tokens], dtype=torch.long, device=device)
+    gains = model.logits(predicting).log_softmax(dim=-1).gather(1, ids[:, None])[:, 0]
+    return [part.tolist() for part in torch.split(gains, [len(tokens) for tokens in targets])]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dg_engine import adapters, checkpoint
 from dg_engine.api import Draft, Extent, Infill, InfillRequest, ModelInfo, Piece, Score, ScoreRequest, StopReason
-from dg_engine.causal import Fit, Start, Written, behind, best_fit, write
+from dg_engine.causal import Fit, Passage, Written, behind, best_fit, gains_behind, write
 from dg_engine.errors import CheckpointError, RequestError
 from dg_engine.fused import FusedModel, can_fuse
 from dg_engine.hardware import best_device, fastest_dtype, multiplies_packed
@@ -28,17 +28,13 @@ from dg_engine.infill import Filling, Hole
 from dg_engine.lengths import ByFiller, Gap
 from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising, EntropyBound
-from dg_engine.prefix_cache import PrefixCache
-from dg_engine.prefix_store import PrefixStore
+from dg_engine.prefix_store import Prefix, PrefixEncoder
 from dg_engine.probe import ByProbe
 from dg_engine.prompt import encode_behind, encode_header, encode_suffix
 from dg_engine.scaffold import FENCE, can_chat, encode_file_chat
 from dg_engine.settings import read_denoising, read_infill_config
 from dg_engine.tokenizer import REPLACEMENT, Healed, Tokenizer
 
-# Tokens encoded between two chances to cancel: about 10 ms of a 5 M model on one core.
-PREFILL_CHUNK = 128
-DOCUMENTS = 8
 PATIENCE: dict[Extent, int] = {"line": 8, "block": 16}
 """Tokens that branches go on beyond the best end so far: on validation projects more found nothing better."""
 BRANCHES = 4
@@ -49,23 +45,12 @@ SHOWN_SHARE = 4
 """Of the prefix's tokens, one in so many may be text behind the cursor that a chat shows."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Prefix:
-    """An encoded prefix: its cache, the hidden state that predicts what follows, and what the work was."""
-
-    cache: PrefixCache
-    last: Tensor
-    """[1, H]."""
-    tokens: int
-    cached: int
-
-
 class _Asked(NamedTuple):
     """A request at work."""
 
     request: InfillRequest
     healed: Healed
-    prefix: _Prefix
+    prefix: Prefix
     started: float
     """`time.perf_counter()` seconds."""
     length: int | None = None
@@ -95,7 +80,7 @@ class Engine:
         self.adapter = adapter
         self.config = read_infill_config(directory)
         self.denoising = read_denoising(directory)
-        self._prefixes = PrefixStore(DOCUMENTS)
+        self._prefixes = PrefixEncoder(model)
         chats = self.config.chat and can_chat(tokenizer)
         self._fence = tokenizer.containing(FENCE) if chats else None
         """[V] booleans: what closes the file in a chat; None where the model is not asked in one."""
@@ -199,7 +184,7 @@ class Engine:
         healed = self.tokenizer.heal(request.prefix)
         tokens = self._prompt(request, healed.kept)
         prefix = None
-        for prefix in self._encode(request.document, tokens):
+        for prefix in self._prefixes.encode(request.document, tokens):
             if prefix is None:
                 yield Draft(step=0, pieces=(), milliseconds=_since(started))
         assert prefix is not None  # noqa: S101  (the last item always is a prefix)
@@ -209,14 +194,14 @@ class Engine:
     @torch.inference_mode()
     def score(self, request: ScoreRequest) -> Score:
         """How likely the causal twin finds the text after the prefix, and the suffix after both."""
-        *_, prefix = self._encode("", self._prompt(request, request.prefix))
+        *_, prefix = self._prefixes.encode("", self._prompt(request, request.prefix))
         assert prefix is not None  # noqa: S101
         text, suffix = self.tokenizer.encode(request.text), self.tokenizer.encode(request.suffix)
-        gains = self._log_probabilities(prefix, text + suffix)
+        (gains,) = gains_behind(self.model, prefix.start, [Passage(text + suffix)])
         return Score(
-            text=float(gains[: len(text)].sum()),
+            text=sum(gains[: len(text)]),
             text_tokens=len(text),
-            suffix=float(gains[len(text) :].sum()),
+            suffix=sum(gains[len(text) :]),
             suffix_tokens=len(suffix),
         )
 
@@ -229,23 +214,10 @@ class Engine:
             header = encode_header(self.tokenizer, path if self.config.file_header else "")
         return encode_behind(self.tokenizer, header, prefix, limit)
 
-    def _encode(self, document: str, tokens: list[int]) -> Iterator[_Prefix | None]:
-        """None after each chunk but the last, then the encoded prefix."""
-        cache = self._prefixes.reusable(document, tokens)
-        cached = cache.length if cache else 0
-        chunks = torch.split(torch.tensor([tokens[cached:]], device=self.model.device), PREFILL_CHUNK, dim=1)
-        for number, chunk in enumerate(chunks):
-            hidden, cache = self.model.encode(chunk, cache, slice(-1, None))
-            if number + 1 < len(chunks):
-                yield None
-        assert cache is not None  # noqa: S101  (there is always at least one token: the one that begins a text)
-        self._prefixes.keep(document, tokens, cache)
-        yield _Prefix(cache, hidden[0, -1:], len(tokens), cached)
-
     def _diffuse(self, asked: _Asked) -> Iterator[Draft | Infill]:
         suffix = encode_suffix(self.tokenizer, asked.request.suffix, self.config.suffix_tokens)
         gap = Gap(
-            start=Start(asked.prefix.last, asked.prefix.cache),
+            start=asked.prefix.start,
             suffix=torch.tensor(suffix, dtype=torch.long, device=self.model.device),
             hole=self._hole(asked),
             plan=self._plan(asked.request),
@@ -257,7 +229,7 @@ class Engine:
         assert state.stop_reason is not None  # noqa: S101  (`fill` ends with one)
         gains = state.gains
         if gains is None:
-            gains = self._log_probabilities(asked.prefix, state.tokens).tolist()
+            (gains,) = gains_behind(self.model, asked.prefix.start, [Passage(state.tokens)])
         yield self._answer(asked, state.tokens, gains, state.step, state.stop_reason)
 
     def _hole(self, asked: _Asked) -> Hole:
@@ -294,10 +266,10 @@ class Engine:
     def _write(self, asked: _Asked) -> Iterator[Draft | Infill]:
         """From left to right with the same weights, with the suffix or without."""
         request, healed, prefix, _, length = asked
-        start, suffix = Start(prefix.last, prefix.cache), list[int]()
+        start, suffix = prefix.start, list[int]()
         decoding = self.config.decoding_of(request)
         if decoding == "causal_infill":
-            start = behind(self.model, prefix.cache, self._suffix_row(request.suffix))
+            start = behind(self.model, start.cache, self._suffix_row(request.suffix))
         elif decoding == "causal_fit":
             suffix = encode_suffix(self.tokenizer, request.suffix, FIT_TOKENS)
         for texts in write(
@@ -364,16 +336,6 @@ class Engine:
             if text:
                 pieces.append(Piece(text, settled=settled))
         return tuple(pieces)
-
-    def _log_probabilities(self, prefix: _Prefix, tokens: list[int]) -> Tensor:
-        """[N] log-probability, in nats, that the causal twin gives to each of N tokens after the prefix."""
-        if not tokens:
-            return torch.zeros(0)
-        ids = torch.tensor(tokens, device=self.model.device)
-        hidden = prefix.last
-        if len(tokens) > 1:
-            hidden = torch.cat((hidden, self.model.encode(ids[None, :-1], prefix.cache).hidden[0]))
-        return self.model.logits(hidden).log_softmax(dim=-1).gather(1, ids[:, None])[:, 0]
 
 
 def _without(cut: str, text: str) -> tuple[str, bool]:

@@ -1,10 +1,62 @@
-"""Prefix caches of the documents in use, each reused up to the first token that changed."""
+"""Encoding prefixes: those of the documents in use are kept, each reused up to the first token that changed."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from typing import NamedTuple
 
+import torch
+
+from dg_engine.causal import Start
+from dg_engine.model import DiffusionGemma
 from dg_engine.prefix_cache import PrefixCache
+
+# Tokens encoded between two chances to cancel: about 10 ms of a 5 M model on one core.
+PREFILL_CHUNK = 128
+DOCUMENTS = 8
+
+
+class Prefix(NamedTuple):
+    """An encoded prefix, and what the work was."""
+
+    start: Start
+    """Behind it."""
+    tokens: int
+    cached: int
+    """How many of the tokens were encoded before."""
+
+
+class PrefixEncoder:
+    """Encodes prefixes in units that can be cancelled. Not thread-safe: one worker owns it."""
+
+    def __init__(self, model: DiffusionGemma) -> None:
+        self._model = model
+        self._store = PrefixStore(DOCUMENTS)
+
+    def encode(self, document: str, tokens: list[int]) -> Iterator[Prefix | None]:
+        """None after each chunk but the last, then the encoded prefix.
+
+        Args:
+            document: whose last prefix is reused, and replaced by this one; empty for none.
+            tokens: at least one.
+        """
+        return self._extended(self._store.reusable(document, tokens), document, tokens)
+
+    def extend(self, prefix: Prefix, document: str, tokens: list[int]) -> Iterator[Prefix | None]:
+        """The same for tokens that begin with those of a prefix, and go on."""
+        return self._extended(prefix.start.cache, document, tokens)
+
+    def _extended(self, cache: PrefixCache | None, document: str, tokens: list[int]) -> Iterator[Prefix | None]:
+        cached = cache.length if cache else 0
+        chunks = torch.split(torch.tensor([tokens[cached:]], device=self._model.device), PREFILL_CHUNK, dim=1)
+        for number, chunk in enumerate(chunks):
+            hidden, cache = self._model.encode(chunk, cache, slice(-1, None))
+            if number + 1 < len(chunks):
+                yield None
+        assert cache is not None  # noqa: S101  (there is always at least one chunk)
+        self._store.keep(document, tokens, cache)
+        yield Prefix(Start(hidden[0, -1:], cache), len(tokens), cached)
 
 
 class PrefixStore:

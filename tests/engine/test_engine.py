@@ -12,9 +12,10 @@ import torch
 
 from dg_engine import causal
 from dg_engine.api import Draft, Infill, InfillRequest, ScoreRequest
-from dg_engine.engine import BRANCHES, FIT_TOKENS, PATIENCE, PREFILL_CHUNK, Engine
+from dg_engine.engine import BRANCHES, FIT_TOKENS, PATIENCE, Engine
 from dg_engine.errors import RequestError
 from dg_engine.paths import shipped_model
+from dg_engine.prefix_store import PREFILL_CHUNK
 from dg_engine.prompt import CUT_STEP, encode_header, encode_prefix
 from dg_engine.settings import Calibration
 from dg_engine.testing import tiny_checkpoint
