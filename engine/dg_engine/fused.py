@@ -16,7 +16,7 @@ from torch.nn import functional
 from dg_engine.layers import Angles, Layer, Rows, rows_of
 from dg_engine.model import DiffusionGemma
 from dg_engine.prefix_cache import Seen
-from dg_kernels import canvas_attention, rms_norm, rotary
+from dg_kernels import Mask, canvas_attention, rms_norm, rotary
 
 Layered = tuple[Tensor, Tensor, Tensor]
 
@@ -71,7 +71,7 @@ class FusedLayer:
         x: Tensor,
         angles: Angles,
         seen: Seen,
-        mask: Tensor | None,
+        mask: Mask | None,
         scalar: Tensor,
         read: Rows | None = None,
     ) -> Layered:

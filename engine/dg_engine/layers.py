@@ -12,6 +12,7 @@ from torch.nn import functional
 from dg_engine.config import ModelConfig
 from dg_engine.prefix_cache import Seen
 from dg_kernels import (
+    Mask,
     PackedExperts,
     canvas_attention,
     expert_mlp,
@@ -83,7 +84,7 @@ class Attention(nn.Module):
         angles: Angles,
         keys: Tensor,
         values: Tensor,
-        mask: Tensor | None,
+        mask: Mask | None,
     ) -> Tensor:
         """Attend from [B, C, H] to keys and values [B, key heads, K, width]; returns [B, C, H]."""
         query = rotary(self.q_norm(self.q_proj(x).unflatten(-1, (-1, self.width))), *angles)
@@ -162,7 +163,7 @@ class Layer(nn.Module):
         x: Tensor,
         angles: Angles,
         seen: Seen,
-        mask: Tensor | None,
+        mask: Mask | None,
         scalar: Tensor,
         read: Rows | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
@@ -207,9 +208,9 @@ class SelfConditioning(nn.Module):
 
 
 def rows_of(
-    read: Rows, x: Tensor, normed: Tensor, angles: Angles, mask: Tensor | None
-) -> tuple[Tensor, Tensor, Angles, Tensor | None]:
+    read: Rows, x: Tensor, normed: Tensor, angles: Angles, mask: Mask | None
+) -> tuple[Tensor, Tensor, Angles, Mask | None]:
     """What a layer is given, at some of its positions."""
     cosines, sines = angles
-    seen = None if mask is None else mask[:, read]
+    seen = mask[:, read] if isinstance(mask, Tensor) else mask
     return x[:, read], normed[:, read], (cosines[..., read, :], sines[..., read, :]), seen

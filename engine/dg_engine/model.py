@@ -11,7 +11,7 @@ follows transformers' `models/diffusion_gemma`, to which tests hold it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -21,7 +21,16 @@ from torch.nn import functional
 from dg_engine.config import LayerType, ModelConfig
 from dg_engine.layers import Angles, Layer, QuantisedExperts, RMSNorm, Rows, SelfConditioning
 from dg_engine.prefix_cache import PrefixCache, Seen
-from dg_kernels import AllowedTokens, LogitBias, SamplingStatistics, rotary_angles, soft_cap, vocabulary_head
+from dg_kernels import (
+    AllowedTokens,
+    LogitBias,
+    Mask,
+    PackedExperts,
+    SamplingStatistics,
+    rotary_angles,
+    soft_cap,
+    vocabulary_head,
+)
 
 
 class Encoded(NamedTuple):
@@ -32,12 +41,12 @@ class Encoded(NamedTuple):
 
 
 class Masks(NamedTuple):
-    """Which keys a query sees, [B or 1, C, P + C] boolean, for the two kinds of layers. None shows everything."""
+    """Which keys a query sees, of P + C in the two kinds of layers. None shows everything."""
 
-    full: Tensor | None
-    sliding: Tensor | None
+    full: Mask | None
+    sliding: Mask | None
 
-    def of(self, layer_type: LayerType) -> Tensor | None:
+    def of(self, layer_type: LayerType) -> Mask | None:
         """The mask of a kind of layer."""
         return self.full if layer_type == "full_attention" else self.sliding
 
@@ -91,9 +100,17 @@ class DiffusionGemma(nn.Module):
     @property
     def parameter_count(self) -> int:
         """Of all weights, also of those that stay packed."""
-        packed = [module for module in self.modules() if isinstance(module, QuantisedExperts)]
-        stay = sum(math.prod(matrix.shape) for experts in packed for matrix in (experts.gate_up, experts.down))
-        return stay + sum(parameter.numel() for parameter in self.parameters())
+        return sum(math.prod(one.shape) for one in (*self._packed(), *self.parameters()))
+
+    @property
+    def weight_bytes(self) -> int:
+        """What all weights take where they are."""
+        return sum(one.nbytes for one in (*self._packed(), *self.parameters()))
+
+    def _packed(self) -> Iterator[PackedExperts]:
+        for module in self.modules():
+            if isinstance(module, QuantisedExperts):
+                yield from (module.gate_up, module.down)
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Token ids [...] to scaled embeddings [..., H]."""

@@ -20,7 +20,7 @@ from dg_engine.infill import CERTAIN, SPARE
 from dg_engine.model import DiffusionGemma, Masks
 from dg_engine.policies import within_bound
 from dg_engine.prefix_cache import Seen
-from dg_kernels import AllowedTokens, LogitBias, SamplingStatistics
+from dg_kernels import AllowedTokens, LogitBias, SamplingStatistics, VisibleRuns
 
 REASONS: tuple[StopReason | None, ...] = (None, "converged", "max_denoising_steps")
 """What the numbers in `State.reason` mean."""
@@ -185,8 +185,9 @@ def _decoded(model: DiffusionGemma, shape: Shape, seen: Sequence[Seen], rules: R
     """[B, C, H]."""
     slots = torch.arange(shape.canvas, device=state.tokens.device)
     positions = rules.prefix[:, None] + slots
-    own = slots < (state.hole + rules.suffix)[:, None]
-    masks = Masks(*(_mask(rules.prefix, _places(model, shape, sliding=sliding), own) for sliding in (False, True)))
+    own = state.hole + rules.suffix
+    places = (_places(model, shape, sliding=sliding) for sliding in (False, True))
+    masks = Masks(*(VisibleRuns(rules.prefix, own, each) for each in places))
     return model.decode_over(state.tokens, seen, state.signal, positions, masks)
 
 
@@ -214,12 +215,6 @@ def _sampled(
 def _places(model: DiffusionGemma, shape: Shape, *, sliding: bool) -> int:
     """Places for the prefix in a layer of that kind."""
     return min(shape.prefix, model.config.window - 1) if sliding else shape.prefix
-
-
-def _mask(prefix: Tensor, places: int, own: Tensor) -> Tensor:
-    """[B, C, places + C]: every slot sees the same, what lies of the prefix in so many places and its own canvas."""
-    known = torch.arange(places, device=prefix.device) < prefix[:, None]
-    return torch.cat((known, own), dim=1)[:, None].expand(-1, own.shape[1], -1)
 
 
 def _next_hole(rules: Rules, state: State, found: SamplingStatistics, end: Tensor, free: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ ground truth to which any faster implementation is held by a test, and `__init__
 shapes and chooses the implementation.
 """
 
-from dg_kernels.canvas_attention import canvas_attention
+from dg_kernels.canvas_attention import Mask, VisibleRuns, canvas_attention
 from dg_kernels.expert_mlp import expert_mlp, gated_mlp
 from dg_kernels.expert_mlp.packed import PackedExperts, packed_expert_mlp
 from dg_kernels.quantised import (
@@ -25,8 +25,10 @@ __all__ = [
     "BANNED",
     "AllowedTokens",
     "LogitBias",
+    "Mask",
     "PackedExperts",
     "SamplingStatistics",
+    "VisibleRuns",
     "canvas_attention",
     "dequantise_e2m1",
     "dequantise_e4m3",

@@ -23,8 +23,9 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark import Timer
 
-from dg_kernels import canvas_attention, expert_mlp, vocabulary_head
+from dg_kernels import canvas_attention, expert_mlp, packed_expert_mlp, vocabulary_head
 from dg_kernels.costs import Cost, canvas_attention_cost, expert_mlp_cost, vocabulary_head_cost
+from dg_kernels.expert_mlp.packed import WEIGHT_BITS, random_experts
 from dg_kernels.launching import pytorch_only, served
 
 _Make = Callable[..., Tensor]
@@ -48,7 +49,7 @@ class Sizes:
 
 
 FULL = Sizes(256, 8192, 1023, 2816, 262_144, 16, 128, 8, 704, (("sliding layer", 8, 256), ("full layer", 2, 512)))
-TOY = Sizes(32, 128, 63, 64, 1024, 4, 8, 2, 48, (("sliding layer", 2, 32), ("full layer", 1, 64)))
+TOY = Sizes(32, 128, 63, 64, 1024, 4, 8, 2, 64, (("sliding layer", 2, 32), ("full layer", 1, 64)))
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,8 @@ def cases(sizes: Sizes, device: torch.device) -> Iterator[Case]:
         seen = sizes.canvas + (sizes.prefix if position else sizes.window)
         yield _canvas_attention(name, make, sizes, seen, key_heads, width)
     yield _expert_mlp(make, sizes)
+    for format_, bits in WEIGHT_BITS.items():
+        yield _packed_expert_mlp(make, sizes, format_, bits)
     yield _vocabulary_head(make, sizes)
 
 
@@ -95,10 +98,26 @@ def _expert_mlp(make: _Make, sizes: Sizes) -> Case:
     x = make(sizes.canvas, sizes.hidden)
     gate_up = make(sizes.experts, 2 * sizes.inner, sizes.hidden) * sizes.hidden**-0.5
     down = make(sizes.experts, sizes.hidden, sizes.inner) * sizes.inner**-0.5
-    weight, index = make(sizes.canvas, sizes.experts).float().softmax(-1).topk(sizes.chosen)
-    distinct = int(torch.bincount(index.flatten()).count_nonzero())
+    index, weight, distinct = _routing(make, sizes)
     cost = expert_mlp_cost(sizes.canvas, sizes.hidden, sizes.inner, sizes.chosen, distinct)
     return Case("expert_mlp", lambda: expert_mlp(x, gate_up, down, index, weight), cost, (x, gate_up, down))
+
+
+def _packed_expert_mlp(make: _Make, sizes: Sizes, format_: str, bits: float) -> Case:
+    x = make(sizes.canvas, sizes.hidden)
+    generator = torch.Generator(x.device).manual_seed(0)
+    gate_up = random_experts(format_, (sizes.experts, 2 * sizes.inner, sizes.hidden), sizes.hidden**-0.5, generator)
+    down = random_experts(format_, (sizes.experts, sizes.hidden, sizes.inner), sizes.inner**-0.5, generator)
+    index, weight, distinct = _routing(make, sizes)
+    cost = expert_mlp_cost(sizes.canvas, sizes.hidden, sizes.inner, sizes.chosen, distinct, weight_bits=bits)
+    name = f"packed_expert_mlp, {format_}"
+    return Case(name, lambda: packed_expert_mlp(x, gate_up, down, index, weight), cost, (x,))
+
+
+def _routing(make: _Make, sizes: Sizes) -> tuple[Tensor, Tensor, int]:
+    """Experts of each row, their weights, and how many of the experts have any row."""
+    weight, index = make(sizes.canvas, sizes.experts).float().softmax(-1).topk(sizes.chosen)
+    return index, weight, int(torch.bincount(index.flatten()).count_nonzero())
 
 
 def _vocabulary_head(make: _Make, sizes: Sizes) -> Case:
@@ -134,24 +153,44 @@ def seconds(call: Callable[[], Any], device: torch.device, *, graph: bool = True
     return float(Timer("call()", globals={"call": call}).blocked_autorange(min_run_time=0.1).median)
 
 
-def rows(sizes: Sizes, device: torch.device, rates: Rates) -> Iterator[list[str]]:
-    """The cells of one operation after the other."""
+@dataclass(frozen=True)
+class Timing:
+    """What an operation took here."""
+
+    name: str
+    by: str
+    """Triton or PyTorch."""
+    seconds: float
+    pytorch_seconds: float
+    cost: Cost
+    floor_seconds: float
+
+    def cells(self) -> list[str]:
+        """The columns of HEADINGS."""
+        return [
+            self.name,
+            self.by,
+            f"{self.seconds * 1e3:.3f}",
+            f"{self.pytorch_seconds * 1e3:.3f}",
+            f"{self.cost.bytes / 1e6:.3g}",
+            f"{self.cost.flops / 1e9:.3g}",
+            f"{self.floor_seconds * 1e3:.3f}",
+            f"{100 * self.floor_seconds / self.seconds:.0f} %",
+        ]
+
+
+HEADINGS = ("operation", "by", "ms", "PyTorch ms", "MB", "GFLOP", "floor ms", "share of the floor")
+
+
+def timings(sizes: Sizes, device: torch.device, rates: Rates) -> Iterator[Timing]:
+    """One operation after the other."""
     for case in cases(sizes, device):
         kernels = served(*case.operands)
         found = seconds(case.call, device, graph=kernels)
         with pytorch_only():
             plain = seconds(case.call, device, graph=False) if kernels else found
         floor = case.cost.seconds(rates.bytes, rates.flops)
-        yield [
-            case.name,
-            "Triton" if kernels else "PyTorch",
-            f"{found * 1e3:.3f}",
-            f"{plain * 1e3:.3f}",
-            f"{case.cost.bytes / 1e6:.3g}",
-            f"{case.cost.flops / 1e9:.3g}",
-            f"{floor * 1e3:.3f}",
-            f"{100 * floor / found:.0f} %",
-        ]
+        yield Timing(case.name, "Triton" if kernels else "PyTorch", found, plain, case.cost, floor)
 
 
 @torch.inference_mode()
@@ -166,10 +205,10 @@ def main(arguments: list[str] | None = None) -> int:
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()}, one thread"
     _say(f"{name}, torch {torch.__version__}, {'toy' if toy else 'full'} size")
     _say(f"copy {rates.bytes / 1e9:.1f} GB/s, matrix product {rates.flops / 1e12:.3f} TFLOP/s\n")
-    _say("| operation | by | ms | PyTorch ms | MB | GFLOP | floor ms | share of the floor |")
+    _say(f"| {' | '.join(HEADINGS)} |")
     _say("|---|---|---:|---:|---:|---:|---:|---:|")
-    for cells in rows(TOY if toy else FULL, device, rates):
-        _say(f"| {' | '.join(cells)} |")
+    for timing in timings(TOY if toy else FULL, device, rates):
+        _say(f"| {' | '.join(timing.cells())} |")
     return 0
 
 

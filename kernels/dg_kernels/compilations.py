@@ -11,6 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from dg_kernels.canvas_attention import VisibleRuns
 from dg_kernels.canvas_attention.plan import plan as plan_canvas_attention
 from dg_kernels.configurations import tile_for
 from dg_kernels.expert_mlp.packed import PackedExperts
@@ -38,10 +39,12 @@ def _vocabulary_head(device: str) -> list[Launch]:
     return plan_vocabulary_head(hidden, weight, 30.0, fp32, fp32, bias, AllowedTokens(masks, number), tile=tile)[0]
 
 
-def _canvas_attention(device: str, *, width: int, key_heads: int, prefix: int) -> list[Launch]:
+def _canvas_attention(device: str, *, width: int, key_heads: int, prefix: int, runs: bool = False) -> list[Launch]:
     query = _numbers(1, _CANVAS, _HEADS, width).transpose(1, 2)
     keys = _numbers(1, key_heads, prefix + _CANVAS, width)
-    return plan_canvas_attention(query, keys, keys, tile=tile_for(f"canvas_attention/{width}", device))[0]
+    length = _numbers(1, dtype=torch.int64)
+    shown = VisibleRuns(length, length, prefix) if runs else None
+    return plan_canvas_attention(query, keys, keys, shown, tile=tile_for(f"canvas_attention/{width}", device))[0]
 
 
 def _experts(device: str, gate_up: Tensor | PackedExperts, down: Tensor | PackedExperts) -> list[Launch]:
@@ -84,6 +87,12 @@ PLANS: Mapping[str, Callable[[str], list[Launch]]] = {
     "canvas_attention, heads of 128": partial(_canvas_attention, width=128, key_heads=4, prefix=_PREFIX),
     "canvas_attention, sliding layers": partial(_canvas_attention, width=256, key_heads=8, prefix=_WINDOW),
     "canvas_attention, full layers": partial(_canvas_attention, width=512, key_heads=2, prefix=_PREFIX),
+    "canvas_attention, sliding layers, runs": partial(
+        _canvas_attention, width=256, key_heads=8, prefix=_WINDOW, runs=True
+    ),
+    "canvas_attention, full layers, runs": partial(
+        _canvas_attention, width=512, key_heads=2, prefix=_PREFIX, runs=True
+    ),
     "expert_mlp": _expert_mlp,
     "packed_expert_mlp, FP8": partial(_packed_expert_mlp, pack=_fp8),
     "packed_expert_mlp, NVFP4": partial(_packed_expert_mlp, pack=_nvfp4),

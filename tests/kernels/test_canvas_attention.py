@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dg_kernels import canvas_attention
+from dg_kernels import VisibleRuns, canvas_attention
 from dg_kernels.canvas_attention.reference import canvas_attention_reference
 from dg_kernels.testing import assert_agrees, random
 
@@ -94,3 +94,13 @@ def test_heads_that_do_not_divide_and_a_mask_of_another_width_are_refused() -> N
         canvas_attention(*tensors(1, 3, 2, 4, 4, 8))
     with pytest.raises(ValueError, match="mask must be 8 wide, not 4"):
         canvas_attention(*tensors(1, 2, 2, 4, 4, 8), torch.ones(1, 4, 4, dtype=torch.bool))
+
+
+def test_two_runs_of_keys_are_the_mask_that_shows_them() -> None:
+    query, keys, values = tensors(4, 4, 2, 20, 6, 16)
+    runs = VisibleRuns(torch.tensor([3, 0, 20, 31]), torch.tensor([6, 1, 4, 6]), places=20)
+    assert runs.mask(26)[:, 0].sum(dim=1).tolist() == [9, 1, 24, 26]
+    expected = canvas_attention_reference(query, keys, values, runs)
+    assert_agrees(canvas_attention(query, keys, values, runs), expected, terms=26)
+    shown = runs.mask(26).expand(-1, 6, -1)
+    assert_agrees(canvas_attention(query, keys, values, shown), expected, terms=26)

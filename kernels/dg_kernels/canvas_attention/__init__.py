@@ -4,6 +4,10 @@ One operation serves the whole model: the decoder's canvas attends to the cached
 itself; the encoder's chunk attends to the cache and, by a causal mask, to itself.
 """
 
+from __future__ import annotations
+
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -11,20 +15,44 @@ from torch.nn import functional
 from dg_kernels.canvas_attention.trained import trained_attention
 from dg_kernels.launching import run, served
 
-__all__ = ["canvas_attention"]
+__all__ = ["Mask", "VisibleRuns", "canvas_attention"]
 
 _KERNEL_WIDTHS = (64, 128, 256, 512)
 """Of the heads that the kernel has tiles for."""
 
 
-def canvas_attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+class VisibleRuns(NamedTuple):
+    """Two runs of keys, the same for all queries of a row: what there is of a prefix, and behind its places a canvas.
+
+    The lengths are tensors, so that one CUDA graph serves all that fit into the places; keys beyond them are not read.
+    """
+
+    prefix: Tensor
+    """[B] int64; of a prefix longer than the places, these are its last."""
+    canvas: Tensor
+    """[B] int64, at least one."""
+    places: int
+    """P: the canvas begins at the key P."""
+
+    def mask(self, keys: int) -> Tensor:
+        """[B, 1, K] booleans that show the same."""
+        place = torch.arange(keys, device=self.prefix.device)
+        prefix, canvas = self.prefix[:, None], self.canvas[:, None] + self.places
+        return ((place < prefix.clamp_max(self.places)) | (place >= self.places) & (place < canvas))[:, None]
+
+
+Mask = Tensor | VisibleRuns
+"""[B or 1, C, K] booleans, true where a key is visible, or runs."""
+
+
+def canvas_attention(query: Tensor, keys: Tensor, values: Tensor, mask: Mask | None = None) -> Tensor:
     """softmax(Q K^T) V, with every group of Hq / Hkv query heads sharing one key head.
 
     Args:
         query: [B, Hq, C, D].
         keys: [B, Hkv, K, D]; Hkv divides Hq.
         values: [B, Hkv, K, D].
-        mask: [B or 1, C, K] boolean, True where a key is visible; None shows everything.
+        mask: which keys are visible; None shows everything.
 
     Returns:
         [B, C, Hq * D] in the type of `query`. The scale is 1: queries and keys are normalised before.
@@ -35,18 +63,19 @@ def canvas_attention(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor |
     batch, heads, length, width = query.shape
     if heads % keys.shape[1]:
         raise ValueError(f"{keys.shape[1]} key heads do not divide {heads} query heads")
+    if not isinstance(mask, Tensor) and width in _KERNEL_WIDTHS and served(query, keys, values):
+        from dg_kernels.canvas_attention.plan import plan
+
+        launches, result = plan(query, keys, values, mask)
+        run(launches)
+        return result
+    if isinstance(mask, VisibleRuns):
+        mask = mask.mask(keys.shape[2]).expand(-1, length, -1)
     if mask is not None and mask.shape[-1] != keys.shape[2]:
         raise ValueError(f"mask must be {keys.shape[2]} wide, not {mask.shape[-1]}")
     if query.requires_grad and torch.is_grad_enabled() and query.device.type == "cpu":
         mixed = trained_attention(query, keys, values, mask)
-        return mixed.transpose(1, 2).reshape(batch, length, heads * width)
-    if mask is None and width in _KERNEL_WIDTHS and served(query, keys, values):
-        from dg_kernels.canvas_attention.plan import plan
-
-        launches, result = plan(query, keys, values)
-        run(launches)
-        return result
-    if mask is None:
+    elif mask is None:
         # Heads that share keys as more rows of one head: on a CPU in bf16 a sixth of the time for a single query.
         grouped = query.reshape(batch, keys.shape[1], -1, width)
         mixed = functional.scaled_dot_product_attention(grouped, keys, values, scale=1.0).view_as(query)

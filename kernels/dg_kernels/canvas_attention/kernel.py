@@ -1,4 +1,4 @@
-"""`canvas_attention` without a mask on the device: online softmax (Dao et al., arXiv 2205.14135) over tiles of keys.
+"""`canvas_attention` on the device: online softmax (Dao et al., arXiv 2205.14135) over tiles of keys, all or in runs.
 
 The query heads that share a key head are rows of one matrix, so that each key is read once for all of them. Of wide
 values a program makes only one part: the fp32 results of a whole row of 512 would not fit into registers.
@@ -14,6 +14,8 @@ def attend(
     keys,
     values,
     mixed,
+    prefix,
+    canvas_slots,
     query_batch,
     query_head,
     query_row,
@@ -27,13 +29,18 @@ def attend(
     group,
     canvas,
     key_count,
+    places,
     rows: tl.constexpr,
     columns: tl.constexpr,
     depth: tl.constexpr,
     width: tl.constexpr,
     part: tl.constexpr,
+    runs: tl.constexpr,
 ):
-    """Rows of one key head's group of queries, one part of the value's width; the names in pairs are strides."""
+    """Rows of one key head's group of queries, one part of the value's width; the names in pairs are strides.
+
+    With `runs` a batch row sees the first `prefix` of so many places, and `canvas_slots` keys behind the places.
+    """
     parts: tl.constexpr = width // part
     batch = tl.program_id(2).to(tl.int64)
     shared, first = tl.program_id(1) // parts, tl.program_id(1) % parts * part
@@ -49,9 +56,21 @@ def attend(
     largest = tl.full((rows,), -float("inf"), tl.float32)
     total = tl.zeros((rows,), tl.float32)
     result = tl.zeros((rows, part), tl.float32)
-    for start in range(0, key_count, columns):
-        key = start + tl.arange(0, columns)
-        visible = key < key_count
+    span = key_count
+    if runs:
+        known = tl.minimum(tl.load(prefix + batch), places).to(tl.int32)
+        slots = tl.load(canvas_slots + batch).to(tl.int32)
+        # The second run begins with a tile of its own.
+        padded = tl.cdiv(known, columns) * columns
+        span = padded + slots
+    for start in range(0, span, columns):
+        begin, end = start, span
+        if runs:
+            behind = start >= padded
+            begin = tl.where(behind, start - padded + places, start)
+            end = tl.where(behind, places + slots, known)
+        key = begin + tl.arange(0, columns)
+        visible = key < end
         k_row = k_place + key.to(tl.int64) * key_row
         scores = tl.zeros((rows, columns), tl.float32)
         for chunk in tl.static_range(0, width, depth):

@@ -1,9 +1,10 @@
-"""The launch of `canvas_attention` without a mask."""
+"""The launch of `canvas_attention`."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
+from dg_kernels.canvas_attention import VisibleRuns
 from dg_kernels.canvas_attention.kernel import attend
 from dg_kernels.configurations import Tile, tile_for
 from dg_kernels.launching import Argument, Launch, blocks, device_name, launch
@@ -13,7 +14,13 @@ _PART = 256
 
 
 def plan(
-    query: Tensor, keys: Tensor, values: Tensor, *, tile: Tile | None = None, part: int = _PART
+    query: Tensor,
+    keys: Tensor,
+    values: Tensor,
+    runs: VisibleRuns | None = None,
+    *,
+    tile: Tile | None = None,
+    part: int = _PART,
 ) -> tuple[list[Launch], Tensor]:
     """One launch, and the [B, C, Hq * D] that it will fill.
 
@@ -30,10 +37,14 @@ def plan(
         "keys": keys,
         "values": values,
         "mixed": mixed,
+        # Without runs something that is there and will not be read.
+        "prefix": query if runs is None else runs.prefix.contiguous(),
+        "canvas_slots": query if runs is None else runs.canvas.contiguous(),
         "key_heads": key_heads,
         "group": heads // key_heads,
         "canvas": canvas,
         "key_count": key_count,
+        "places": key_count if runs is None else runs.places,
     }
     for name, one in (("query", query), ("key", keys), ("value", values)):
         strides = zip(("batch", "head", "row"), one.stride()[:3], strict=True)
@@ -50,5 +61,6 @@ def plan(
             depth=min(tile.depth, width),
             width=width,
             part=part,
+            runs=runs is not None,
         )
     ], mixed

@@ -3,9 +3,13 @@
 import torch
 from torch import Tensor
 
+from dg_kernels.canvas_attention import Mask, VisibleRuns
 
-def canvas_attention_reference(query: Tensor, keys: Tensor, values: Tensor, mask: Tensor | None = None) -> Tensor:
+
+def canvas_attention_reference(query: Tensor, keys: Tensor, values: Tensor, mask: Mask | None = None) -> Tensor:
     """Same shapes as `canvas_attention`."""
+    if isinstance(mask, VisibleRuns):
+        return _of_runs(query, keys, values, mask)
     batch, heads, length, width = query.shape
     group = heads // keys.shape[1]
     mixed = torch.empty(batch, length, heads, width, dtype=torch.float32)
@@ -17,3 +21,13 @@ def canvas_attention_reference(query: Tensor, keys: Tensor, values: Tensor, mask
             weights = torch.exp(scores - scores.max(dim=-1, keepdim=True).values)
             mixed[row, :, head] = (weights / weights.sum(dim=-1, keepdim=True)) @ values[row, head // group].float()
     return mixed.reshape(batch, length, heads * width).to(query.dtype)
+
+
+def _of_runs(query: Tensor, keys: Tensor, values: Tensor, runs: VisibleRuns) -> Tensor:
+    """Row by row, with what is not visible cut away."""
+    rows = []
+    for row in range(len(query)):
+        known, own = min(int(runs.prefix[row]), runs.places), runs.places + int(runs.canvas[row])
+        seen = [torch.cat((one[row, :, :known], one[row, :, runs.places : own]), dim=1)[None] for one in (keys, values)]
+        rows.append(canvas_attention_reference(query[row, None], *seen))
+    return torch.cat(rows)

@@ -12,7 +12,10 @@ from dg_kernels.expert_mlp import expert_mlp
 from dg_kernels.launching import run, served
 from dg_kernels.quantised import dequantise_e2m1, dequantise_e4m3, dequantise_int4
 
-__all__ = ["PackedExperts", "packed_expert_mlp"]
+__all__ = ["WEIGHT_BITS", "PackedExperts", "packed_expert_mlp", "random_experts"]
+
+WEIGHT_BITS = {"fp8": 8.0, "nvfp4": 4.5, "int4": 4.5}
+"""The published formats, with what a weight takes in each: its own bits and its share of the scale."""
 
 _DEQUANTISE = {"e2m1": dequantise_e2m1, "e4m3": dequantise_e4m3, "int4": dequantise_int4}
 _COLUMNS_EACH = {"e2m1": 2, "e4m3": 1, "int4": 8}
@@ -50,6 +53,11 @@ class PackedExperts:
         """E, N, K."""
         experts, rows, length = self.values.shape
         return experts, rows, length * _COLUMNS_EACH[self.kind]
+
+    @property
+    def nbytes(self) -> int:
+        """Of values, scales and factors."""
+        return sum(one.nbytes for one in (self.values, self.scale, self.factor) if one is not None)
 
     @property
     def group(self) -> int:
@@ -93,3 +101,31 @@ def packed_expert_mlp(x: Tensor, gate_up: PackedExperts, down: PackedExperts, in
     some = present.nonzero()[:, 0]
     plain = [one.chosen(some).dequantised(x.dtype) for one in (gate_up, down)]
     return expert_mlp(x, plain[0], plain[1], number[index], weight)
+
+
+def random_experts(
+    format_: str, shape: tuple[int, int, int], deviation: float, generator: torch.Generator
+) -> PackedExperts:
+    """Matrices [E, N, K] of random bits in one of WEIGHT_BITS, on the generator's device, to measure with.
+
+    Every expert has the scales that give its numbers about that standard deviation.
+    """
+    experts, rows, columns = shape
+    device = generator.device
+
+    def bits(width: int) -> Tensor:
+        return torch.empty(experts, rows, width, dtype=torch.uint8, device=device).random_(0, 256, generator=generator)
+
+    factor = torch.full((experts, rows), deviation / _RANDOM_RMS[format_], device=device)
+    if format_ == "fp8":
+        # Without the lowest bit of the exponent: a code of all ones is no number.
+        return PackedExperts("e4m3", bits(columns).bitwise_and_(0xF7).view(torch.float8_e4m3fn), None, factor)
+    ones = torch.ones(experts, rows, columns // _RANDOM_GROUPS[format_], device=device)
+    if format_ == "nvfp4":
+        return PackedExperts("e2m1", bits(columns // 2), ones.to(torch.float8_e4m3fn), factor)
+    return PackedExperts("int4", bits(columns // 2).view(torch.int32), ones.bfloat16(), factor)
+
+
+_RANDOM_RMS = {"fp8": 68.5, "nvfp4": 2.93, "int4": 4.64}
+"""The root mean squares of what random bits mean."""
+_RANDOM_GROUPS = {"nvfp4": 16, "int4": 32}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from dg_kernels.canvas_attention import VisibleRuns
 from dg_kernels.canvas_attention.plan import plan
 from dg_kernels.canvas_attention.reference import canvas_attention_reference
 from dg_kernels.configurations import Tile
@@ -63,3 +64,22 @@ def test_large_scores_do_not_overflow(device: torch.device, dtype: torch.dtype) 
     launches, found = plan(query, keys, values, tile=TILE)
     run(launches)
     assert torch.equal(found, values[:, 0, 37:38].expand(-1, 2, -1))
+
+
+@pytest.mark.parametrize("width", [64, 128])
+def test_lengths_on_the_device_show_two_runs_and_nothing_else_is_read(
+    width: int, device: torch.device, dtype: torch.dtype
+) -> None:
+    """A prefix shorter than its places, longer, none, one that ends with a tile; canvases that are not full."""
+    places, canvas = 40, 11
+    prefix, slots = torch.tensor([17, 90, 0, 32]), torch.tensor([11, 3, 1, 7])
+    runs = VisibleRuns(prefix.to(device), slots.to(device), places)
+    query = (0.3 * random(4, 4, canvas, width)).to(device, dtype)
+    keys, values = (random(4, 2, places + canvas, width, seed=seed, dtype=dtype).to(device) for seed in (1, 2))
+    hidden = ~runs.mask(places + canvas)[:, 0, :, None]
+    for one in (keys, values):
+        one.masked_fill_(hidden[:, None], float("nan"))
+    launches, found = plan(query, keys, values, runs, tile=TILE)
+    run(launches)
+    lengths = VisibleRuns(prefix, slots, places)
+    assert_agrees(found.cpu(), canvas_attention_reference(query.cpu(), keys.cpu(), values.cpu(), lengths), terms=width)
