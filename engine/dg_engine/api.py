@@ -56,10 +56,31 @@ class InfillRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     def __post_init__(self) -> None:
         """Refuse values outside their range, naming the field."""
-        _at_least("max_new_tokens", self.max_new_tokens, 1)
-        _at_least("max_denoising_steps", self.max_denoising_steps, 1)
-        _at_least("entropy_bound", self.entropy_bound, 0.0)
-        _at_least("time_budget_ms", self.time_budget_ms, 0.0)
+        _check_limits(self)
+
+
+class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Ask for long text behind a prompt, as the model was built to write it; `Engine.generate` answers.
+
+    `document` names a text that goes on: what was encoded of it is kept for the next request.
+    """
+
+    prompt: str
+    chat: bool = False
+    """Whether the prompt is a message that the model answers, or text that it continues."""
+    document: str = ""
+    max_new_tokens: int = 1024
+    max_denoising_steps: int | None = None
+    """For each block; None takes the model's own default."""
+    entropy_bound: float | None = None
+    """As in `InfillRequest`."""
+    time_budget_ms: float | None = None
+    """Stop with the confident left part of the block at work when this much time is spent."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse values outside their range, naming the field."""
+        _check_limits(self)
 
 
 class Piece(msgspec.Struct, frozen=True):
@@ -100,6 +121,19 @@ class Infill(msgspec.Struct, frozen=True, kw_only=True, tag="infill", tag_field=
     cached_tokens: int
     """How many of `prefix_tokens` came from the prefix cache."""
     probability: float | None = None
+
+
+class Block(msgspec.Struct, frozen=True, kw_only=True, tag="block", tag_field="event"):
+    """A part of a long text that will not change any more. The last has a `stop_reason`.
+
+    A character whose bytes are in two blocks comes with the second.
+    """
+
+    text: str
+    tokens: int
+    steps: int
+    milliseconds: float
+    stop_reason: StopReason | None
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True, tag="failure", tag_field="event"):
@@ -158,6 +192,13 @@ class Health(msgspec.Struct, frozen=True, kw_only=True):
 
 
 Event = Draft | Infill | Failure
+
+
+def _check_limits(request: InfillRequest | GenerateRequest) -> None:
+    _at_least("max_new_tokens", request.max_new_tokens, 1)
+    _at_least("max_denoising_steps", request.max_denoising_steps, 1)
+    _at_least("entropy_bound", request.entropy_bound, 0.0)
+    _at_least("time_budget_ms", request.time_budget_ms, 0.0)
 
 
 def _at_least(name: str, value: float | None, minimum: float) -> None:

@@ -24,6 +24,7 @@ _ELSEWHERE = {
     "download": "dg_engine.format_commands:download",
     "evaluate": "dg_engine.evaluation.commands:evaluate",
     "finetune": "dg_engine.training.finetune_command:finetune",
+    "generate": "dg_engine.generate_command:generate",
     "inspect": "dg_engine.format_commands:inspect",
     "quantize": "dg_engine.format_commands:quantize",
     "train": "dg_engine.training.commands:train",

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
@@ -19,21 +16,34 @@ import torch
 from torch import Tensor
 
 from dg_engine import adapters, checkpoint
-from dg_engine.api import Draft, Extent, Infill, InfillRequest, ModelInfo, Piece, Score, ScoreRequest, StopReason
+from dg_engine.api import (
+    Block,
+    Draft,
+    Extent,
+    GenerateRequest,
+    Infill,
+    InfillRequest,
+    ModelInfo,
+    Piece,
+    Score,
+    ScoreRequest,
+    StopReason,
+)
 from dg_engine.causal import Fit, Passage, Written, behind, best_fit, gains_behind, write
+from dg_engine.drafts import pieces, sound, without
 from dg_engine.errors import CheckpointError, RequestError
 from dg_engine.fused import FusedModel, can_fuse
+from dg_engine.generation import Generator
 from dg_engine.hardware import best_device, fastest_dtype, multiplies_packed
-from dg_engine.infill import Filling, Hole
+from dg_engine.infill import Hole
 from dg_engine.lengths import ByFiller, Gap
 from dg_engine.model import DiffusionGemma
-from dg_engine.policies import Denoising, EntropyBound
 from dg_engine.prefix_store import Prefix, PrefixEncoder
 from dg_engine.probe import ByProbe
 from dg_engine.prompt import encode_behind, encode_header, encode_suffix
 from dg_engine.scaffold import FENCE, can_chat, encode_file_chat
-from dg_engine.settings import read_denoising, read_infill_config
-from dg_engine.tokenizer import REPLACEMENT, Healed, Tokenizer
+from dg_engine.settings import read_denoising, read_ends, read_infill_config
+from dg_engine.tokenizer import Healed, Tokenizer
 
 PATIENCE: dict[Extent, int] = {"line": 8, "block": 16}
 """Tokens that branches go on beyond the best end so far: on validation projects more found nothing better."""
@@ -84,10 +94,13 @@ class Engine:
         chats = self.config.chat and can_chat(tokenizer)
         self._fence = tokenizer.containing(FENCE) if chats else None
         """[V] booleans: what closes the file in a chat; None where the model is not asked in one."""
+        by_filler = ByFiller(model)
         probe = self.config.length_probe
-        self._lengths = ByFiller(model) if probe is None else ByProbe(model, probe, tokenizer.special)
+        self._lengths = by_filler if probe is None else ByProbe(model, probe, tokenizer.special, by_filler)
         self._answer_ends = tokenizer.special.clone()
         self._line_ends = self._answer_ends | tokenizer.with_newline
+        ends = read_ends(directory, model.config)
+        self._generator = Generator(model, tokenizer, self._prefixes, by_filler, self.denoising, ends)
 
     @classmethod
     def load(
@@ -205,6 +218,15 @@ class Engine:
             suffix_tokens=len(suffix),
         )
 
+    @torch.inference_mode()
+    def generate(self, request: GenerateRequest) -> Iterator[Draft | Block]:
+        """Write long text, yielding after every unit of work; the last item is a `Block` with a stop reason.
+
+        Raises:
+            RequestError: the prompt leaves no room, or the vocabulary has no tokens for a chat.
+        """
+        yield from self._generator.generate(request)
+
     def _prompt(self, request: InfillRequest | ScoreRequest, prefix: str) -> list[int]:
         """What the encoder reads: in a chat, the suffix too."""
         limit, path, suffix = self.config.max_prefix_tokens, request.path, request.suffix
@@ -220,12 +242,14 @@ class Engine:
             start=asked.prefix.start,
             suffix=torch.tensor(suffix, dtype=torch.long, device=self.model.device),
             hole=self._hole(asked),
-            plan=self._plan(asked.request),
+            plan=self.denoising.told(asked.request.max_denoising_steps, asked.request.entropy_bound),
             seed=asked.request.seed,
             deadline=asked.deadline,
         )
         for state in self._lengths.fill(gap):
-            yield Draft(step=state.step, pieces=self._pieces(state, asked.healed), milliseconds=asked.milliseconds)
+            yield Draft(
+                step=state.step, pieces=pieces(self.tokenizer, state, asked.healed.cut), milliseconds=asked.milliseconds
+            )
         assert state.stop_reason is not None  # noqa: S101  (`fill` ends with one)
         gains = state.gains
         if gains is None:
@@ -254,14 +278,6 @@ class Engine:
 
     def _first_allowed(self, healed: Healed) -> Tensor | None:
         return None if healed.allowed is None else healed.allowed.to(self.model.device)
-
-    def _plan(self, request: InfillRequest) -> Denoising:
-        plan = self.denoising
-        if request.max_denoising_steps is not None:
-            plan = replace(plan, max_denoising_steps=request.max_denoising_steps)
-        if request.entropy_bound is not None:
-            plan = replace(plan, acceptance=EntropyBound(entropy_bound=request.entropy_bound))
-        return plan
 
     def _write(self, asked: _Asked) -> Iterator[Draft | Infill]:
         """From left to right with the same weights, with the suffix or without."""
@@ -296,9 +312,9 @@ class Engine:
         """The first branch while it grows; while only others do there is nothing new to show, as in draft 0."""
         if first.stop_reason is not None:
             return Draft(step=0, pieces=(), milliseconds=asked.milliseconds)
-        text, whole = _without(asked.healed.cut, self.tokenizer.decode(first.tokens))
-        pieces = (Piece(text, settled=True),) if whole and text else ()
-        return Draft(step=steps, pieces=pieces, milliseconds=asked.milliseconds)
+        text, whole = without(asked.healed.cut, self.tokenizer.decode(first.tokens))
+        shown = (Piece(text, settled=True),) if whole and text else ()
+        return Draft(step=steps, pieces=shown, milliseconds=asked.milliseconds)
 
     def _suffix_row(self, suffix: str) -> list[int]:
         """`<|suffix|>`, the first tokens of the suffix, `<|middle|>`."""
@@ -309,7 +325,7 @@ class Engine:
         return [self.tokenizer.special_id("<|suffix|>"), *tokens, self.tokenizer.special_id("<|middle|>")]
 
     def _answer(self, asked: _Asked, chosen: list[int], gains: list[float], steps: int, reason: StopReason) -> Infill:
-        text, whole = _without(asked.healed.cut, _sound(self.tokenizer.decode(chosen)))
+        text, whole = without(asked.healed.cut, sound(self.tokenizer.decode(chosen)))
         found = gains[: len(chosen)]
         # Fitted to the answers that a line gets where the request names no decoding.
         fitted = asked.request.extent == "line" and self.config.decoding_of(asked.request) == self.config.decoding
@@ -325,27 +341,6 @@ class Engine:
             cached_tokens=asked.prefix.cached,
             probability=calibration.probability(found) if calibration and found else None,
         )
-
-    def _pieces(self, state: Filling, healed: Healed) -> tuple[Piece, ...]:
-        """The draft's text in runs of accepted and not accepted tokens, less what the user already has."""
-        accepted = state.belief.accepted[: state.end].tolist()
-        pieces, had = list[Piece](), healed.cut
-        for settled, run in groupby(zip(state.tokens, accepted, strict=True), key=itemgetter(1)):
-            text, whole = _without(had, self.tokenizer.decode([token for token, _ in run]))
-            had = "" if whole else had
-            if text:
-                pieces.append(Piece(text, settled=settled))
-        return tuple(pieces)
-
-
-def _without(cut: str, text: str) -> tuple[str, bool]:
-    """The text after `cut`, which it must begin with; (text, False) where it does not."""
-    return (text[len(cut) :], True) if text.startswith(cut) else (text, False)
-
-
-def _sound(text: str) -> str:
-    """The text up to the first byte sequence that is no character."""
-    return text.split(REPLACEMENT, 1)[0]
 
 
 def _since(started: float) -> float:

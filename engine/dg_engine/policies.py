@@ -5,7 +5,7 @@ The defaults are those of DiffusionGemma's published `generation_config.json`; a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -97,3 +97,9 @@ class Denoising:
         """Refuse a loop without a step."""
         if self.max_denoising_steps < 1:
             raise ValueError(f"{self.max_denoising_steps=} must be at least 1")
+
+    def told(self, max_denoising_steps: int | None, entropy_bound: float | None) -> Denoising:
+        """The same with what a request asks for; None leaves it as it is."""
+        steps = self.max_denoising_steps if max_denoising_steps is None else max_denoising_steps
+        acceptance = self.acceptance if entropy_bound is None else EntropyBound(entropy_bound=entropy_bound)
+        return replace(self, max_denoising_steps=steps, acceptance=acceptance)

@@ -34,20 +34,15 @@ class PrefixEncoder:
         self._model = model
         self._store = PrefixStore(DOCUMENTS)
 
-    def encode(self, document: str, tokens: list[int]) -> Iterator[Prefix | None]:
+    def encode(self, document: str, tokens: list[int], known: Prefix | None = None) -> Iterator[Prefix | None]:
         """None after each chunk but the last, then the encoded prefix.
 
         Args:
             document: whose last prefix is reused, and replaced by this one; empty for none.
-            tokens: at least one.
+            tokens: at least one, and more than are known.
+            known: with whose tokens these begin, if that is known.
         """
-        return self._extended(self._store.reusable(document, tokens), document, tokens)
-
-    def extend(self, prefix: Prefix, document: str, tokens: list[int]) -> Iterator[Prefix | None]:
-        """The same for tokens that begin with those of a prefix, and go on."""
-        return self._extended(prefix.start.cache, document, tokens)
-
-    def _extended(self, cache: PrefixCache | None, document: str, tokens: list[int]) -> Iterator[Prefix | None]:
+        cache = self._store.reusable(document, tokens) if known is None else known.start.cache
         cached = cache.length if cache else 0
         chunks = torch.split(torch.tensor([tokens[cached:]], device=self._model.device), PREFILL_CHUNK, dim=1)
         for number, chunk in enumerate(chunks):

@@ -56,11 +56,12 @@ class ByProbe:
         model: decoder and causal twin.
         probe: which lengths, and how many go on.
         banned: [V] booleans: tokens that end a text, and stand in no gap before a suffix.
+        by_filler: fills the gaps without one.
     """
 
-    def __init__(self, model: DiffusionGemma, probe: LengthProbe, banned: Tensor) -> None:
+    def __init__(self, model: DiffusionGemma, probe: LengthProbe, banned: Tensor, by_filler: ByFiller) -> None:
         self._model, self._probe, self._banned = model, probe, banned.to(model.device)
-        self._by_filler = ByFiller(model)
+        self._by_filler = by_filler
 
     def fill(self, gap: Gap) -> Iterator[Filling]:
         """Yield the candidate in the lead after each step; the last state is the best of all and has a stop reason.

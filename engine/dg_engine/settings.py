@@ -12,8 +12,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
+import torch
+from torch import Tensor
 
 from dg_engine.api import Decoding, InfillRequest
+from dg_engine.config import ModelConfig
 from dg_engine.errors import CheckpointError
 from dg_engine.policies import Denoising, EntropyBound, LinearTemperature, StableAndConfident
 
@@ -178,14 +181,20 @@ def read_denoising(directory: Path) -> Denoising:
         raise CheckpointError(f"{directory / 'generation_config.json'}: {error}") from error
 
 
-def read_ends(directory: Path) -> tuple[int, ...]:
-    """The tokens that end a generated text by `generation_config.json`; none where it names none.
+def read_ends(directory: Path, config: ModelConfig) -> Tensor:
+    """[V] booleans: the tokens that end a text, by `generation_config.json` or else by the model's own configuration.
 
     Raises:
-        CheckpointError: a value is wrong.
+        CheckpointError: a value is wrong, or no token of the vocabulary.
     """
-    ends = _read_generation(directory).eos_token_id
-    return (ends,) if isinstance(ends, int) else tuple(ends or ())
+    named = _read_generation(directory).eos_token_id
+    ends = config.eos_token_ids if named is None else [named] if isinstance(named, int) else named
+    if not ends or not all(0 <= token < config.vocab_size for token in ends):
+        expected = f"expected tokens below {config.vocab_size}"
+        raise CheckpointError(f"{directory / 'generation_config.json'}: eos_token_id: {expected}, found {list(ends)}")
+    mask = torch.zeros(config.vocab_size, dtype=torch.bool)
+    mask[list(ends)] = True
+    return mask
 
 
 def _read_generation(directory: Path) -> GenerationConfig:

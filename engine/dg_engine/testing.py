@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
 
 from dg_engine import adapters, checkpoint, paths
@@ -21,6 +22,7 @@ from dg_engine.checkpoint import initialise
 from dg_engine.client import EngineClient
 from dg_engine.config import ModelConfig
 from dg_engine.model import DiffusionGemma
+from dg_kernels.sampling.reference import sampling_statistics_reference
 
 _Answer = TypeVar("_Answer")
 
@@ -122,6 +124,70 @@ def tiny_checkpoint(directory: Path, config: ModelConfig = TINY, *, seed: int = 
     }
     (directory / "infill_config.json").write_text(json.dumps(infill), encoding="utf-8")
     return directory
+
+
+class RecordedDraws:
+    """The random numbers of one run of transformers' `generate`, to be drawn again in their order."""
+
+    def __init__(self) -> None:
+        self.uniforms: list[Tensor] = []
+        self.noises: list[Tensor] = []
+
+    def uniform(self, count: int) -> Tensor:
+        """[count] fp32 in [0, 1)."""
+        drawn = self.uniforms.pop(0)
+        assert len(drawn) == count
+        return drawn
+
+    def noise(self, count: int) -> Tensor:
+        """[count] token ids."""
+        drawn = self.noises.pop(0)
+        assert len(drawn) == count
+        return drawn
+
+
+def record_draws(replace_attribute: Callable[[object, str, object], None], seed: int = 11) -> RecordedDraws:
+    """Let transformers sample one canvas after another by inverse transform, from numbers that are noted down.
+
+    Args:
+        replace_attribute: as pytest's `monkeypatch.setattr`, by which torch's own functions are replaced.
+        seed: of the numbers.
+    """
+    draws = RecordedDraws()
+    generator = torch.Generator().manual_seed(seed)
+
+    def multinomial(probabilities: Tensor, num_samples: int) -> Tensor:
+        assert num_samples == 1
+        uniform = torch.rand(len(probabilities), generator=generator)
+        draws.uniforms.append(uniform)
+        return sampling_statistics_reference(probabilities.log(), 1.0, uniform).sample[:, None]
+
+    def randint(*, low: int, high: int, size: tuple[int, int], device: object) -> Tensor:
+        del device
+        drawn = torch.empty(size, dtype=torch.long).random_(low, high, generator=generator)
+        draws.noises.append(drawn[0])
+        return drawn
+
+    replace_attribute(torch, "multinomial", multinomial)
+    replace_attribute(torch, "randint", randint)
+    return draws
+
+
+class KeptDrafts:
+    """A streamer that keeps transformers' draft of every step."""
+
+    def __init__(self) -> None:
+        self.drafts: list[list[int]] = []
+
+    def put(self, value: Tensor) -> None:
+        """Tokens that will not change: not kept."""
+
+    def put_draft(self, value: Tensor) -> None:
+        """Keep the draft of the only row."""
+        self.drafts.append(value[0].tolist())
+
+    def end(self) -> None:
+        """Nothing more comes."""
 
 
 def tiny_adapter(base: Path, directory: Path) -> Path:

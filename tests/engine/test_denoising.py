@@ -18,8 +18,7 @@ from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising, EntropyBound, LinearTemperature, NeverStop, StableAndConfident
 from dg_engine.prefix_cache import PrefixCache
 from dg_engine.reference import denoise_reference
-from dg_engine.testing import SHAPES, TINY, tiny_model
-from dg_kernels.sampling.reference import sampling_statistics_reference
+from dg_engine.testing import SHAPES, TINY, KeptDrafts, RecordedDraws, record_draws, tiny_model
 
 transformers = pytest.importorskip("transformers", minversion="5.23.0")
 
@@ -97,61 +96,9 @@ def test_the_fast_loop_equals_the_reference_loop(
     assert len({tuple(draft) for draft in fast}) > 1
 
 
-class RecordedDraws:
-    """The random numbers of one run of transformers' `generate`, replayed."""
-
-    def __init__(self) -> None:
-        self.uniforms: list[Tensor] = []
-        self.noises: list[Tensor] = []
-
-    def uniform(self, count: int) -> Tensor:
-        drawn = self.uniforms.pop(0)
-        assert len(drawn) == count
-        return drawn
-
-    def noise(self, count: int) -> Tensor:
-        drawn = self.noises.pop(0)
-        assert len(drawn) == count
-        return drawn
-
-
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> RecordedDraws:
-    """Let transformers sample by inverse transform from numbers that we note down."""
-    draws = RecordedDraws()
-    generator = torch.Generator().manual_seed(11)
-
-    def multinomial(probabilities: Tensor, num_samples: int) -> Tensor:
-        assert num_samples == 1
-        uniform = torch.rand(len(probabilities), generator=generator)
-        draws.uniforms.append(uniform)
-        return sampling_statistics_reference(probabilities.log(), 1.0, uniform).sample[:, None]
-
-    def randint(*, low: int, high: int, size: tuple[int, int], device: Any) -> Tensor:
-        del device
-        drawn = torch.empty(size, dtype=torch.long).random_(low, high, generator=generator)
-        draws.noises.append(drawn[0])
-        return drawn
-
-    monkeypatch.setattr(torch, "multinomial", multinomial)
-    monkeypatch.setattr(torch, "randint", randint)
-    return draws
-
-
-class Drafts:
-    """A streamer that keeps transformers' draft of every step."""
-
-    def __init__(self) -> None:
-        self.drafts: list[list[int]] = []
-
-    def put(self, value: Tensor) -> None:
-        del value
-
-    def put_draft(self, value: Tensor) -> None:
-        self.drafts.append(value[0].tolist())
-
-    def end(self) -> None:
-        pass
+    return record_draws(monkeypatch.setattr)
 
 
 @pytest.mark.parametrize("name", ["grouped heads, two of four experts", "odd expert counts", "one full layer only"])
@@ -162,7 +109,7 @@ def test_a_whole_trajectory_of_transformers_generate_is_reproduced_token_for_tok
     config = SHAPES[name]
     checkpoint.save(tiny_model(config), tmp_path)
     theirs = transformers.DiffusionGemmaForBlockDiffusion.from_pretrained(tmp_path).eval()
-    drafts = Drafts()
+    drafts = KeptDrafts()
     theirs.generate(
         prefix(length),
         streamer=drafts,

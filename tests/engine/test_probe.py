@@ -142,7 +142,8 @@ def gap(hole: Hole = HOLE, plan: Denoising = PLAN, *, suffix: Tensor = SUFFIX, d
 
 
 def filled(asked: Gap, probe: LengthProbe = PROBE) -> list[Filling]:
-    return list(ByProbe(tiny_model(), probe, BANNED).fill(asked))
+    model = tiny_model()
+    return list(ByProbe(model, probe, BANNED, ByFiller(model)).fill(asked))
 
 
 class Watched:
