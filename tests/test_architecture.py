@@ -18,7 +18,7 @@ PACKAGES = {
 }
 FORBIDDEN = {
     "dg_kernels": {"dg_engine", "dg_lsp", "pygls", "lsprotocol", "transformers", "safetensors", "tokenizers"},
-    "dg_engine": {"dg_lsp", "pygls", "lsprotocol", "transformers"},
+    "dg_engine": {"dg_lsp", "pygls", "lsprotocol"},
     "dg_lsp": {"dg_kernels", "torch", "triton", "tokenizers", "safetensors", "transformers"},
 }
 TORCH_FREE = {"api", "client", "errors", "exclusion", "launcher", "paths"}
@@ -81,6 +81,11 @@ def test_the_engine_parses_code_only_to_learn_from_it() -> None:
         path.parent.name for path in modules("dg_engine") if any(n.startswith("tree_sitter") for n in imports(path))
     }
     assert knowing == {"training"}
+
+
+def test_transformers_is_imported_only_to_be_measured() -> None:
+    knowing = {path.stem for path in modules("dg_engine") if any(n.startswith("transformers") for n in imports(path))}
+    assert knowing == {"theirs"}
 
 
 def test_protocol_types_stay_in_handlers_and_conversion() -> None:

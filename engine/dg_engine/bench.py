@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import platform
 import random
-import resource
 import statistics
-import sys
 import sysconfig
 import time
 from collections.abc import Iterable, Iterator
@@ -20,12 +18,14 @@ from pathlib import Path
 import click
 import msgspec
 import torch
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from dg_engine.api import Decoding, Draft, Extent, Infill, InfillRequest
 from dg_engine.engine import Engine
+from dg_engine.hardware import best_device, peak_bytes
 
 MODULES = (
     "argparse",
@@ -90,6 +90,10 @@ class Row:
         return statistics.fmean(getattr(sample.answer, field) for sample in self.samples)
 
 
+_FULL_SIZE_ALONE = ("format_", "shape", "against", "out")
+_CHECKPOINTS_ALONE = ("model", "dtype", "holes", "steps")
+
+
 @click.command()
 @click.option("--model", default="", help="Checkpoint directory; default: the model that comes with the package.")
 @click.option("--device", help="cpu, cuda; default: a GPU if there is one.")
@@ -98,19 +102,62 @@ class Row:
 @click.option("--holes", type=click.IntRange(2), default=40, show_default=True, help="Holes of each kind.")
 @click.option("--steps", type=click.IntRange(1), help="max_denoising_steps; default: the model's own.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@click.option("--full-size", is_flag=True, help="Random weights of the released model's shape, made on the device.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["bf16", "fp8", "nvfp4", "int4"]),
+    default="bf16",
+    help="Of the experts, with --full-size.",
+)
+@click.option(
+    "--shape",
+    type=click.Choice(["released", "tiny"]),
+    default="released",
+    help="With --full-size; tiny ones take seconds on a CPU.",
+)
+@click.option(
+    "--against",
+    type=click.Choice(["eager", "compiled"]),
+    multiple=True,
+    help="With --full-size: transformers' generate too, over the same weights. May be repeated.",
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    help="With --full-size: a directory for Markdown, JSON and a roofline plot.",
+)
+@click.pass_context
 def bench(
+    context: click.Context,
     model: str,
     device: str | None,
     dtype: str | None,
     threads: int | None,
     holes: int,
     steps: int | None,
+    format_: str,
+    shape: str,
+    against: tuple[str, ...],
+    out: Path | None,
     *,
     as_json: bool,
+    full_size: bool,
 ) -> None:
-    """Measure one-line and block infills, warm and cold, against causal decoding with the same weights."""
-    from dg_engine.cli import load_engine
+    """Measure one-line and block infills, warm and cold, against causal decoding with the same weights.
 
+    With --full-size: steps, prefill, whole blocks, memory and kernels of the released model's shape, from random
+    weights.
+    """
+    from dg_engine.cli import DEFAULT_THREADS, load_engine
+
+    _refuse_strangers(context, full_size=full_size)
+    if full_size:
+        from dg_engine.full_size.command import run
+
+        torch.set_num_threads(threads or DEFAULT_THREADS)
+        run(shape, format_, device or best_device(), against, out, as_json=as_json)
+        return
     started = time.perf_counter()
     engine = load_engine(model, device=device, threads=threads, dtype=dtype)
     load_seconds = time.perf_counter() - started
@@ -120,6 +167,15 @@ def bench(
         click.echo(msgspec.json.format(msgspec.json.encode(report(engine, rows, load_seconds))).decode())
     else:
         show(engine, rows, load_seconds)
+
+
+def _refuse_strangers(context: click.Context, *, full_size: bool) -> None:
+    """An option that this kind of measurement would not read."""
+    given = (name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE)
+    for name in given:
+        if name in (_CHECKPOINTS_ALONE if full_size else _FULL_SIZE_ALONE):
+            option = name.rstrip("_")
+            raise click.UsageError(f"--{option} is for measurements {'without' if full_size else 'with'} --full-size")
 
 
 def measure(engine: Engine, holes: int, steps: int | None, *, quiet: bool = True) -> Iterator[Row]:
@@ -247,6 +303,4 @@ def _cpuinfo() -> list[str]:
 
 def peak_megabytes() -> int:
     """The most memory this process ever held."""
-    # Linux counts in KiB, macOS in bytes.
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit // 1_000_000
+    return peak_bytes(torch.device("cpu")) // 1_000_000

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+import sys
 import time
 
 import torch
@@ -36,3 +38,12 @@ def _matmul_seconds(dtype: torch.dtype) -> float:
         torch.nn.functional.linear(canvas, weight)
         best = min(best, time.perf_counter() - started)
     return best
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory that this process ever held: on a GPU in tensors, else altogether."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # Linux counts in KiB, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -100,14 +100,15 @@ class DiffusionGemma(nn.Module):
     @property
     def parameter_count(self) -> int:
         """Of all weights, also of those that stay packed."""
-        return sum(math.prod(one.shape) for one in (*self._packed(), *self.parameters()))
+        return sum(math.prod(one.shape) for one in self._weights())
 
     @property
     def weight_bytes(self) -> int:
         """What all weights take where they are."""
-        return sum(one.nbytes for one in (*self._packed(), *self.parameters()))
+        return sum(one.nbytes for one in self._weights())
 
-    def _packed(self) -> Iterator[PackedExperts]:
+    def _weights(self) -> Iterator[Tensor | PackedExperts]:
+        yield from self.parameters()
         for module in self.modules():
             if isinstance(module, QuantisedExperts):
                 yield from (module.gate_up, module.down)

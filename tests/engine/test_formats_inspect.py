@@ -15,37 +15,18 @@ from torch import Tensor
 from dg_engine import checkpoint
 from dg_engine.canvas import SeededDraws, denoise_step, new_canvas
 from dg_engine.cli import main
-from dg_engine.config import ModelConfig, config_to_dict
+from dg_engine.config import config_to_dict
 from dg_engine.engine import Engine
 from dg_engine.formats import convert
 from dg_engine.formats.inspection import Inspection, inspect_checkpoint
 from dg_engine.formats.plan import read_plan
 from dg_engine.formats.sizes import LOGITS_COPIES, memory_as_loaded
+from dg_engine.full_size.shapes import RELEASED
 from dg_engine.fused import FusedModel
 from dg_engine.layers import QuantisedExperts
 from dg_engine.model import DiffusionGemma
 from dg_engine.policies import EntropyBound
 from dg_engine.testing import TINY, peak_bytes, tiny_checkpoint, tiny_model
-
-PUBLISHED = ModelConfig(
-    vocab_size=262_144,
-    hidden_size=2816,
-    intermediate_size=2112,
-    num_hidden_layers=30,
-    num_attention_heads=16,
-    num_key_value_heads=8,
-    head_dim=256,
-    num_experts=128,
-    top_k_experts=8,
-    moe_intermediate_size=704,
-    sliding_window=1024,
-    layer_types=(*(["sliding_attention"] * 5), "full_attention") * 5,  # type: ignore[arg-type]
-    global_head_dim=512,
-    num_global_key_value_heads=2,
-    max_position_embeddings=262_144,
-    use_bidirectional_attention="vision",
-)
-"""DiffusionGemma-26B-A4B."""
 
 Header = dict[str, tuple[str, tuple[int, ...]]]
 
@@ -94,10 +75,10 @@ def write_header(path: Path, header: Header) -> None:
 def flagship(tmp_path_factory: pytest.TempPathFactory) -> Inspection:
     directory = tmp_path_factory.mktemp("flagship")
     with torch.device("meta"):
-        parameters = DiffusionGemma(PUBLISHED).state_dict()
+        parameters = DiffusionGemma(RELEASED).state_dict()
     vision = {"model.encoder.vision_tower.patch.weight": ("BF16", (1152, 768))}
     write_header(directory / "model.safetensors", modelopt_header(parameters) | vision)
-    (directory / "config.json").write_text(json.dumps(config_to_dict(PUBLISHED, "bfloat16")))
+    (directory / "config.json").write_text(json.dumps(config_to_dict(RELEASED, "bfloat16")))
     return inspect_checkpoint(directory, "cpu", context=16_384, canvas=None)
 
 

@@ -96,7 +96,7 @@ def description(found: Inspection) -> Iterator[str | Table]:
     experts = f"{found.experts_per_token} of {found.experts} experts"
     yield f"DiffusionGemma, {layers}, {experts}, vocabulary {found.vocab_size:,}\n"
     yield _parts_table(found)
-    room = "is not in this machine" if found.device_bytes is None else f"has {_size(found.device_bytes)}"
+    room = "is not in this machine" if found.device_bytes is None else f"has {bytes_text(found.device_bytes)}"
     prefix = f"{found.context:,} tokens of prefix"
     yield f"\nmemory for {prefix} and a canvas of {found.canvas} on {found.device}, which {room}\n"
     yield _memory_table(found)
@@ -115,11 +115,13 @@ def _parts_table(found: Inspection) -> Table:
             ", ".join(part.formats),
             _millions(part.parameters),
             _millions(part.active),
-            _size(part.stored_bytes),
+            bytes_text(part.stored_bytes),
         )
-    table.add_row("all", "", _millions(found.parameters), _millions(found.active_parameters), _size(found.stored_bytes))
+    table.add_row(
+        "all", "", _millions(found.parameters), _millions(found.active_parameters), bytes_text(found.stored_bytes)
+    )
     if found.unread_bytes:
-        table.add_row("not read", "", "", "", _size(found.unread_bytes))
+        table.add_row("not read", "", "", "", bytes_text(found.unread_bytes))
     return table
 
 
@@ -129,7 +131,7 @@ def _memory_table(found: Inspection) -> Table:
     table.add_column(f"this engine, in {found.dtype}", justify="right", no_wrap=True)
     table.add_column("kept as stored", justify="right", no_wrap=True)
     for field, label in _MEMORY_ROWS.items():
-        table.add_row(label, _size(getattr(found.as_loaded, field)), _size(getattr(found.as_packed, field)))
+        table.add_row(label, bytes_text(getattr(found.as_loaded, field)), bytes_text(getattr(found.as_packed, field)))
     return table
 
 
@@ -143,5 +145,6 @@ def _millions(count: int) -> str:
     return f"{count / 1e6:,.1f} M" if count >= 100_000 else f"{count:,}"
 
 
-def _size(count: int) -> str:
+def bytes_text(count: int) -> str:
+    """A number of bytes for people."""
     return f"{count / 2**30:,.2f} GiB" if count >= 2**28 else f"{count / 2**20:,.2f} MiB"

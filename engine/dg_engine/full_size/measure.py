@@ -1,0 +1,143 @@
+"""Prefill, steps, first drafts and whole blocks of a random model, as the engine runs them."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Iterator
+from itertools import pairwise
+
+import msgspec
+import torch
+from torch import Tensor
+
+from dg_engine.device_loop import DeviceLoop, Row
+from dg_engine.full_size.floors import step_floor
+from dg_engine.full_size.shapes import Shape
+from dg_engine.full_size.weights import BITS
+from dg_engine.hardware import peak_bytes
+from dg_engine.infill import Hole
+from dg_engine.model import DiffusionGemma
+from dg_engine.policies import Denoising, NeverStop
+from dg_engine.prefix_cache import PrefixCache
+from dg_kernels.bench import Rates
+
+
+class PrefixTime(msgspec.Struct, frozen=True, kw_only=True):
+    """What encoding a prefix takes."""
+
+    prefix: int
+    prefill_ms: float
+    first_draft_ms: float
+    """From the prefix's tokens to the first draft of the longest canvas."""
+
+
+class StepTime(msgspec.Struct, frozen=True, kw_only=True):
+    """What a denoising step takes."""
+
+    canvas: int
+    prefix: int
+    ms: float
+    """The median, from one draft to the next as the host sees them."""
+    floor_ms: float
+
+
+class BlockTime(msgspec.Struct, frozen=True, kw_only=True):
+    """What a whole block takes: its steps, and its tokens encoded into the prefix cache."""
+
+    steps: int
+    ms: float
+    tokens_per_second: float
+
+
+class Figures(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is measured of a model."""
+
+    prefixes: list[PrefixTime]
+    steps: list[StepTime]
+    blocks: list[BlockTime]
+    weights_bytes: int
+    peak_bytes: int
+
+
+@torch.inference_mode()
+def measure(model: DiffusionGemma, shape: Shape, format_: str, rates: Rates) -> Figures:
+    """Measure a model; every shape is run once before it is timed."""
+    prefixes, steps, blocks = list[PrefixTime](), list[StepTime](), list[BlockTime]()
+    for prefix in shape.prefixes:
+        loop = DeviceLoop(model)
+        tokens = _tokens(model, prefix)
+        cache = _encoded(model, tokens, shape.chunk)
+        for canvas in shape.canvases:
+            floor = step_floor(shape.config, canvas, prefix, BITS[format_], rates)
+            taken = statistics.median(_step_seconds(loop, model, cache, canvas, shape.timed_steps))
+            steps.append(StepTime(canvas=canvas, prefix=prefix, ms=taken * 1e3, floor_ms=floor * 1e3))
+        prefixes.append(_prefix_time(loop, model, tokens, shape))
+        if prefix == shape.prefix:
+            blocks = [_block_time(loop, model, cache, max(shape.canvases), count) for count in shape.block_steps]
+    return Figures(
+        prefixes=prefixes,
+        steps=steps,
+        blocks=blocks,
+        weights_bytes=model.weight_bytes,
+        peak_bytes=peak_bytes(model.device),
+    )
+
+
+def _tokens(model: DiffusionGemma, count: int) -> Tensor:
+    generator = torch.Generator(model.device).manual_seed(0)
+    return torch.randint(model.config.vocab_size, (1, count), device=model.device, generator=generator)
+
+
+def _encoded(model: DiffusionGemma, tokens: Tensor, chunk: int) -> PrefixCache:
+    cache = model.empty_cache(1)
+    for part in torch.split(tokens, chunk, dim=1):
+        # The hidden state that predicts what follows is all that is read.
+        cache = model.encode(part, cache, slice(-1, None)).cache
+    return cache
+
+
+def _row(model: DiffusionGemma, cache: PrefixCache, canvas: int, steps: int) -> Row:
+    nothing = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=model.device)
+    return Row(
+        cache=cache,
+        suffix=torch.zeros(0, dtype=torch.long, device=model.device),
+        hole=Hole(initial=canvas, longest=canvas, ends=nothing, filler=model.config.eos_token_id),
+        plan=Denoising(max_denoising_steps=steps, stopping=NeverStop()),
+        seed=0,
+    )
+
+
+def _step_seconds(
+    loop: DeviceLoop, model: DiffusionGemma, cache: PrefixCache, canvas: int, steps: int
+) -> Iterator[float]:
+    for _ in loop.fill([_row(model, cache, canvas, 2)]):
+        pass
+    marks = [time.perf_counter() for _ in loop.fill([_row(model, cache, canvas, steps + 1)])]
+    yield from (after - before for before, after in pairwise(marks))
+
+
+def _prefix_time(loop: DeviceLoop, model: DiffusionGemma, tokens: Tensor, shape: Shape) -> PrefixTime:
+    started = _now(model)
+    cache = _encoded(model, tokens, shape.chunk)
+    encoded = _now(model)
+    next(loop.fill([_row(model, cache, max(shape.canvases), 1)]))
+    drafted = time.perf_counter()
+    return PrefixTime(
+        prefix=tokens.shape[1], prefill_ms=(encoded - started) * 1e3, first_draft_ms=(drafted - started) * 1e3
+    )
+
+
+def _block_time(loop: DeviceLoop, model: DiffusionGemma, cache: PrefixCache, canvas: int, steps: int) -> BlockTime:
+    started = _now(model)
+    *_, (last,) = loop.fill([_row(model, cache, canvas, steps)])
+    model.encode(last.belief.argmax[None].to(model.device), cache, slice(-1, None))
+    taken = _now(model) - started
+    return BlockTime(steps=steps, ms=taken * 1e3, tokens_per_second=canvas / taken)
+
+
+def _now(model: DiffusionGemma) -> float:
+    """`time.perf_counter()` seconds when all that was launched is done."""
+    if model.device.type == "cuda":
+        torch.cuda.synchronize(model.device)
+    return time.perf_counter()
