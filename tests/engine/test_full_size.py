@@ -21,7 +21,7 @@ TINY = SHAPES["tiny"].config
 
 
 def test_one_command_reports_every_shape_block_and_kernel(tmp_path: Path) -> None:
-    command = "bench --full-size --shape tiny --format nvfp4 --device cpu --out".split()
+    command = ["bench", "--full-size", "--shape", "tiny", "--format", "nvfp4", "--device", "cpu", "--out"]
     result = CliRunner().invoke(main, [*command, str(tmp_path)], catch_exceptions=False)
     assert result.exit_code == 0
     assert sorted(path.name for path in tmp_path.iterdir()) == ["tiny-nvfp4.json", "tiny-nvfp4.md", "tiny-nvfp4.png"]
