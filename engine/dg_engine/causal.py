@@ -5,7 +5,8 @@
 `best_fit` then chooses, among all beginnings of what was written, the one that the suffix follows best. By Bayes' rule
 the likeliest text between a prefix and a suffix is that for which the text behind the prefix and the suffix behind both
 are likeliest together. The first part is known from writing, the first suffix token of the second part too; the few
-beginnings that are best by those are judged by more of the suffix, in one pass.
+beginnings that are best by those are judged by more of the suffix, in one pass. A beginning may end inside its last
+token, where the suffix begins as that token ends.
 
 A checkpoint that was trained for it is told the suffix before, in the order prefix, suffix, middle (Bavarian et al.,
 arXiv 2207.14255): behind the cached prefix come `<|suffix|>`, the first tokens of the suffix and `<|middle|>`, then the
@@ -26,6 +27,7 @@ from dg_engine.api import StopReason
 from dg_engine.canvas import BANNED
 from dg_engine.model import DiffusionGemma, Masks
 from dg_engine.prefix_cache import PrefixCache
+from dg_engine.suffix import SuffixHead
 
 SHORTLIST = 5
 """Beginnings that are judged by the whole suffix."""
@@ -164,10 +166,18 @@ class Beginning(NamedTuple):
     """Its number."""
     end: int
     """At least 1."""
+    overlap: int = 0
+    """Characters at the end of its last token with which the suffix begins: they belong to that."""
 
 
 def best_fit(
-    model: DiffusionGemma, start: Start, texts: Sequence[Written], suffix: Sequence[int], length: int | None = None
+    model: DiffusionGemma,
+    start: Start,
+    texts: Sequence[Written],
+    suffix: SuffixHead,
+    *,
+    typed: int = 0,
+    length: int | None = None,
 ) -> Beginning:
     """The beginning of one of the texts for which it and the suffix are likeliest together.
 
@@ -175,28 +185,41 @@ def best_fit(
         model: the encoder and the head.
         start: where the texts begin.
         texts: at least one, of at least one token; with `fits` for the suffix's first token unless the length is known.
-        suffix: at least one token; more than some ten say little more.
+        suffix: of at least one token; more than some ten say little more.
+        typed: characters of the texts that are there already: the first token goes on behind them.
         length: tokens, where they are known: beginnings of other lengths do not count. None for any.
     """
-    before = {
-        Beginning(number, end): sum(text.gains[:end])
-        for number, text in enumerate(texts)
-        for end in range(1, len(text.tokens) + 1)
-    }
     if length is None:
-        known = {
-            one: gain + texts[one.text].fits[one.end - 1]
-            for one, gain in before.items()
-            if one.end <= len(texts[one.text].fits)
-        }
+        known = _likelihoods(texts, suffix, typed)
         shortlist = sorted(known, key=known.__getitem__)[-SHORTLIST:]
     else:
-        shortlist = [one for one in before if one.end == length]
+        whole = [number for number, text in enumerate(texts) if len(text.tokens) >= length]
+        known = {Beginning(number, length): sum(texts[number].gains[:length]) for number in whole}
+        shortlist = list(known)
     if not shortlist:
         return Beginning(0, len(texts[0].tokens))
-    passages = [Passage([*texts[one.text].tokens[: one.end], *suffix], one.end) for one in shortlist]
+    passages = []
+    for one in shortlist:
+        tokens = [*texts[one.text].tokens[: one.end], *suffix.behind(one.overlap)]
+        has_fit = length is None and not one.overlap  # which stands for the suffix's first token
+        passages.append(Passage(tokens, one.end + has_fit))
     behind_each = map(sum, gains_behind(model, start, passages))
-    return max(zip(shortlist, behind_each, strict=True), key=lambda pair: before[pair[0]] + pair[1])[0]
+    return max(zip(shortlist, behind_each, strict=True), key=lambda pair: known[pair[0]] + pair[1])[0]
+
+
+def _likelihoods(texts: Sequence[Written], suffix: SuffixHead, typed: int) -> dict[Beginning, float]:
+    """The log-probability of each beginning and the suffix's first token, or what its own last token holds of it."""
+    found: dict[Beginning, float] = {}
+    for number, text in enumerate(texts):
+        gain = 0.0
+        for end, token in enumerate(text.tokens, 1):
+            gain += text.gains[end - 1]
+            if end <= len(text.fits):
+                found[Beginning(number, end)] = gain + text.fits[end - 1]
+            # A text that is nothing but suffix is no answer.
+            own = typed + 1 if end == 1 else 0
+            found.update({Beginning(number, end, overlap): gain for overlap in suffix.overlaps(token, own)})
+    return found
 
 
 class Passage(NamedTuple):

@@ -29,7 +29,7 @@ from dg_engine.api import (
     ScoreRequest,
     StopReason,
 )
-from dg_engine.causal import Fit, Passage, Written, behind, best_fit, gains_behind, write
+from dg_engine.causal import Beginning, Fit, Passage, Written, behind, best_fit, gains_behind, write
 from dg_engine.drafts import pieces, sound, without
 from dg_engine.errors import CheckpointError, RequestError
 from dg_engine.fused import FusedModel, can_fuse
@@ -43,6 +43,7 @@ from dg_engine.probe import ByProbe
 from dg_engine.prompt import encode_behind, encode_header, encode_suffix
 from dg_engine.scaffold import FENCE, can_chat, encode_file_chat
 from dg_engine.settings import read_denoising, read_ends, read_infill_config
+from dg_engine.suffix import SuffixHead
 from dg_engine.tokenizer import Healed, Tokenizer
 
 PATIENCE: dict[Extent, int] = {"line": 8, "block": 16}
@@ -282,31 +283,30 @@ class Engine:
     def _write(self, asked: _Asked) -> Iterator[Draft | Infill]:
         """From left to right with the same weights, with the suffix or without."""
         request, healed, prefix, _, length = asked
-        start, suffix = prefix.start, list[int]()
+        start, suffix = prefix.start, SuffixHead.of(self.tokenizer, request.suffix, FIT_TOKENS)
         decoding = self.config.decoding_of(request)
         if decoding == "causal_infill":
             start = behind(self.model, start.cache, self._suffix_row(request.suffix))
-        elif decoding == "causal_fit":
-            suffix = encode_suffix(self.tokenizer, request.suffix, FIT_TOKENS)
+        fitted = decoding == "causal_fit" and bool(suffix.tokens)
         for texts in write(
             self.model,
             start,
             self._ends(request),
             length or request.max_new_tokens,
-            branches=BRANCHES if suffix else 1,
-            fit=Fit(suffix[0], PATIENCE[request.extent]) if suffix and length is None else None,
+            branches=BRANCHES if fitted else 1,
+            fit=Fit(suffix.tokens[0], PATIENCE[request.extent]) if fitted and length is None else None,
             first_allowed=self._first_allowed(healed),
             deadline=asked.deadline,
         ):
             if any(text.stop_reason is None for text in texts):
                 yield self._shown(asked, texts[0], steps=max(len(text.tokens) for text in texts))
-        chosen, end = 0, len(texts[0].tokens)
-        if suffix and end:
-            chosen, end = best_fit(self.model, start, texts, suffix, length)
-        best = texts[chosen]
+        one = Beginning(0, len(texts[0].tokens))
+        if fitted and one.end:
+            one = best_fit(self.model, start, texts, suffix, typed=len(healed.cut), length=length)
+        best = texts[one.text]
         assert best.stop_reason is not None  # noqa: S101  (`write` ends with one)
         steps = max(len(text.gains) for text in texts)
-        yield self._answer(asked, best.tokens[:end], best.gains, steps, best.stop_reason)
+        yield self._answer(asked, best.tokens[: one.end], best.gains, steps, best.stop_reason, one.overlap)
 
     def _shown(self, asked: _Asked, first: Written, steps: int) -> Draft:
         """The first branch while it grows; while only others do there is nothing new to show, as in draft 0."""
@@ -324,8 +324,18 @@ class Engine:
         tokens = encode_suffix(self.tokenizer, suffix, count)
         return [self.tokenizer.special_id("<|suffix|>"), *tokens, self.tokenizer.special_id("<|middle|>")]
 
-    def _answer(self, asked: _Asked, chosen: list[int], gains: list[float], steps: int, reason: StopReason) -> Infill:
-        text, whole = without(asked.healed.cut, sound(self.tokenizer.decode(chosen)))
+    def _answer(
+        self,
+        asked: _Asked,
+        chosen: list[int],
+        gains: list[float],
+        steps: int,
+        reason: StopReason,
+        overlap: int = 0,
+    ) -> Infill:
+        """The last characters may overlap with the suffix, and are left out."""
+        written = self.tokenizer.decode(chosen)
+        text, whole = without(asked.healed.cut, sound(written[: len(written) - overlap]))
         found = gains[: len(chosen)]
         # Fitted to the answers that a line gets where the request names no decoding.
         fitted = asked.request.extent == "line" and self.config.decoding_of(asked.request) == self.config.decoding

@@ -11,7 +11,9 @@ from torch import Tensor
 from dg_engine import causal
 from dg_engine.causal import Fit, Passage, Start, Written, best_fit, gains_behind, write
 from dg_engine.model import DiffusionGemma
-from dg_engine.testing import tiny_model
+from dg_engine.suffix import SuffixHead
+from dg_engine.testing import tiny_model, tiny_tokenizer
+from dg_engine.tokenizer import Tokenizer
 
 PREFIX = [3, 50, 7, 31, 12, 30, 47, 5]
 SUFFIX = [21, 40, 8]
@@ -103,13 +105,26 @@ def test_where_the_length_is_known_only_texts_of_that_length_are_compared(
 ) -> None:
     monkeypatch.setattr(causal, "LEAST_LIKELY", -1e9)
     texts = written(model, start, ends)
+    suffix = SuffixHead(Tokenizer(tiny_tokenizer()), SUFFIX, "")
     assert len(set(lengths(texts))) > 2
     for length in range(1, max(lengths(texts)) + 1):
         joint = {
             number: sum(text.gains[:length])
-            + sum(gains_behind(model, start, [Passage([*text.tokens[:length], *SUFFIX], length)])[0])
+            + sum(gains_behind(model, start, [Passage([*text.tokens[:length], *suffix.tokens], length)])[0])
             for number, text in enumerate(texts)
             if len(text.tokens) >= length
         }
-        assert best_fit(model, start, texts, SUFFIX, length) == (max(joint, key=joint.__getitem__), length)
-    assert best_fit(model, start, texts, SUFFIX, LIMIT + 1) == (0, len(texts[0].tokens))
+        assert best_fit(model, start, texts, suffix, length=length)[:2] == (max(joint, key=joint.__getitem__), length)
+    assert best_fit(model, start, texts, suffix, length=LIMIT + 1) == (0, len(texts[0].tokens), 0)
+
+
+@torch.inference_mode()
+def test_a_suffix_of_one_token_is_judged_by_that_token_alone(model: DiffusionGemma, start: Start, ends: Tensor) -> None:
+    texts = written(model, start, ends, Fit(SUFFIX[0], 1000))
+    joint = {
+        (number, end): sum(text.gains[:end]) + fit
+        for number, text in enumerate(texts)
+        for end, fit in enumerate(text.fits[: len(text.tokens)], 1)
+    }
+    found = best_fit(model, start, texts, SuffixHead(Tokenizer(tiny_tokenizer()), SUFFIX[:1], ""))
+    assert found[:2] == max(joint, key=joint.__getitem__)

@@ -130,6 +130,7 @@ def test_a_fitted_answer_is_the_beginning_that_is_likeliest_together_with_the_su
     tokenizer, model = engine.tokenizer, engine.model
     healed = tokenizer.heal(prefix)
     row, behind = encode_prefix(tokenizer, "", healed.kept, 256), tokenizer.encode(suffix)[:FIT_TOKENS]
+    head = tokenizer.decode(behind)
 
     def logs(tokens: list[int]) -> torch.Tensor:
         logits = model.logits(model.encode(torch.tensor([row + tokens])).hidden[0])
@@ -137,21 +138,43 @@ def test_a_fitted_answer_is_the_beginning_that_is_likeliest_together_with_the_su
             logits[len(row) - 1].masked_fill_(~healed.allowed, -1e4)
         return logits.log_softmax(dim=-1)
 
-    def joint(text: list[int]) -> float:
-        tokens = text + behind
+    def joint(text: list[int], overlap: int) -> float:
+        tokens = text + (tokenizer.encode(head[overlap:]) if overlap else behind)
         every = logs(tokens)
         return sum(float(every[len(row) - 1 + place, token]) for place, token in enumerate(tokens))
 
     first = logs([])[-1].masked_fill(tokenizer.special, -1e4)
-    beginnings = list[list[int]]()
+    beginnings = list[tuple[list[int], int]]()
     for token in first.topk(BRANCHES).indices.tolist():
         text = [token]
         while len(text) < limit and not tokenizer.special[token := int(logs(text)[-1].argmax())]:
             text.append(token)
-        # Behind the last token of a text that was cut off the suffix was never looked at.
-        beginnings += [text[:end] for end in range(1, len(text) + (len(text) < limit))]
-    best = tokenizer.decode(max(beginnings, key=joint))
+        for end, last in enumerate(text, 1):
+            own = len(healed.cut) + 1 if end == 1 else 0
+            ending = tokenizer.texts[last]
+            beginnings += [
+                (text[:end], overlap)
+                for overlap in range(len(head))
+                # Behind the last token of a text that was cut off the suffix was never looked at.
+                if (ending[own:].endswith(head[:overlap]) if overlap else end < len(text) or len(text) < limit)
+            ]
+    written, overlap = max(beginnings, key=lambda one: joint(*one))
+    best = tokenizer.decode(written)
+    best = best[: len(best) - overlap]
     assert found.text == best.split("\ufffd")[0].removeprefix(healed.cut)
+
+
+@pytest.mark.parametrize(
+    ("prefix", "answer", "suffix"),
+    [
+        ("def f(items):\n    for i in ", "ra", "nge(10):\n        print(i)\n"),
+        ("import os\n\n\ndef g(path):\n    return os.pa", "th.", "join(path)\n"),
+    ],
+)
+def test_an_answer_may_end_inside_a_token(prefix: str, answer: str, suffix: str) -> None:
+    engine = Engine.load(shipped_model(), dtype=torch.float32)
+    request = InfillRequest(prefix=prefix, suffix=suffix, extent="line", decoding="causal_fit")
+    assert run(engine, request)[1].text == answer
 
 
 @torch.inference_mode()
