@@ -147,7 +147,8 @@ class _Canvases:
     def _place(self, row: int, cache: PrefixCache) -> None:
         for layer, seen in enumerate(self._seen):
             kept = min(cache.length, seen.keys.shape[2] - self.shape.canvas)
-            last = slice(cache.length - kept, cache.length)
+            known = cache.keys[layer].shape[2]
+            last = slice(known - kept, known)
             seen.keys[row, :, :kept] = cache.keys[layer][0, :, last]
             seen.values[row, :, :kept] = cache.values[layer][0, :, last]
 

@@ -167,7 +167,7 @@ class DiffusionGemma(nn.Module):
         # One more token sees all that is before it, in sliding layers all that is in the window: that needs no mask.
         one = count == 1 and self.config.use_bidirectional_attention != "all"
         masks = Masks(None, None) if one else self._encoder_masks(cache.length, count, tokens.device)
-        cache = cache.with_room(count)
+        cache = cache.with_room(count, self._reach)
         seen = self._seen(cache, count, windowed=one)
         hidden, _, _ = self._run(self.embed(tokens), positions, seen, masks, self._encoder_scalars, read)
         return Encoded(hidden, cache.grown(count))
@@ -211,7 +211,7 @@ class DiffusionGemma(nn.Module):
             shown = cache if masks is not None else self._windowed(cache)
             seen = [Seen(*pair) for pair in zip(shown.keys, shown.values, strict=True)]
         else:
-            seen = self._seen(cache.with_room(canvas.shape[1]), canvas.shape[1], windowed=True)
+            seen = self._seen(cache.with_room(canvas.shape[1], self._reach), canvas.shape[1], windowed=True)
         return self.decode_over(canvas, seen, signal, positions, masks or Masks(None, None), read)
 
     def decode_over(
@@ -258,7 +258,11 @@ class DiffusionGemma(nn.Module):
         for index, layer in enumerate(self.layers):
             kind = self.config.layer_types[index]
             wanted = read if index + 1 == len(scalars) else None
-            x, key, value = layer(x, angles[kind], seen[index], masks.of(kind), scalars[index], wanted)
+            mask = masks.of(kind)
+            if isinstance(mask, Tensor):
+                # Of tokens that the layer has forgotten, nothing is seen.
+                mask = mask[..., -seen[index].count(x.shape[1]) :]
+            x, key, value = layer(x, angles[kind], seen[index], mask, scalars[index], wanted)
             keys.append(key)
             values.append(value)
         return self.decoder.norm(x), keys, values
@@ -296,12 +300,21 @@ class DiffusionGemma(nn.Module):
 
     def _windowed(self, cache: PrefixCache) -> PrefixCache:
         """The last window - 1 tokens for sliding layers: the same for every slot of the canvas."""
-        start = self._window_start(cache)
-        sliding = [self.config.is_sliding(layer) for layer in range(self.config.num_hidden_layers)]
-        return PrefixCache(
-            tuple(k[:, :, start:] if cut else k for k, cut in zip(cache.keys, sliding, strict=True)),
-            tuple(v[:, :, start:] if cut else v for v, cut in zip(cache.values, sliding, strict=True)),
+        firsts = [
+            max(0, key.shape[2] - (self.config.window - 1)) if self.config.is_sliding(layer) else 0
+            for layer, key in enumerate(cache.keys)
+        ]
+        keys, values = (
+            tuple(one[:, :, first:] for one, first in zip(part, firsts, strict=True))
+            for part in (cache.keys, cache.values)
         )
+        return PrefixCache(keys, values)
+
+    @property
+    def _reach(self) -> list[int | None]:
+        """An encoder that looks both ways reaches one token further back than others."""
+        layers = range(self.config.num_hidden_layers)
+        return [self.config.window if self.config.is_sliding(layer) else None for layer in layers]
 
     def _embedding_scale(self) -> Tensor:
         # Rounded to the weights' type first, as the checkpoint was trained: 2816 ** 0.5 is 53.0 in bf16, not 53.07.

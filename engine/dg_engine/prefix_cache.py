@@ -2,10 +2,14 @@
 
 What is computed next, more tokens or a canvas, puts its own keys into that room, so that attention reads prefix and own
 keys as one run without a copy: on one core of a CPU the copies were a third of the time of one more token.
+
+Layers that see a window forget what lies far before it: of 16,384 tokens of the released model that is six sevenths of
+all keys and values.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,6 +18,11 @@ from torch import Tensor
 
 SPARE = 128
 """Places that a new buffer has beyond those asked for."""
+BEHIND = 1024
+"""Tokens before its window that a layer still knows in a new buffer: so many can be taken back."""
+
+Reach = Sequence[int | None]
+"""Of each layer, the last tokens of a prefix that what follows may see; None for all."""
 
 
 class Seen(NamedTuple):
@@ -22,6 +31,10 @@ class Seen(NamedTuple):
     keys: Tensor
     values: Tensor
     room: bool = False
+
+    def count(self, own: int) -> int:
+        """Of all keys, with so many of the layer's own."""
+        return self.keys.shape[2] + (0 if self.room else own)
 
     def joined(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
         """All keys and values [B, key heads, P + C, width], the layer's own C last."""
@@ -34,23 +47,35 @@ class Seen(NamedTuple):
 
 
 class Room:
-    """The buffers of one or several caches that begin alike, [B, key heads, capacity, width] for each layer."""
+    """The buffers of one or several caches that begin alike, [B, key heads, places, width] for each layer.
 
-    def __init__(self, cache: PrefixCache, capacity: int) -> None:
-        self.keys = [_larger(one, capacity) for one in cache.keys]
-        self.values = [_larger(one, capacity) for one in cache.values]
+    Args:
+        cache: what is in them first.
+        capacity: tokens for which there are places, those that a layer has forgotten included.
+        reach: what no layer's reach has, nor BEHIND tokens before, is forgotten.
+    """
+
+    def __init__(self, cache: PrefixCache, capacity: int, reach: Reach) -> None:
+        self.capacity, self.reach = capacity, reach
+        self.first = [
+            max(cache.first(layer), 0 if last is None else cache.length - last - BEHIND)
+            for layer, last in enumerate(reach)
+        ]
+        """Of each layer, the token at its first place."""
+        kept = [cache.length - first for first in self.first]
+        places = [capacity - first for first in self.first]
+        self.keys = [_larger(*each) for each in zip(cache.keys, kept, places, strict=True)]
+        self.values = [_larger(*each) for each in zip(cache.values, kept, places, strict=True)]
         self.filled = cache.length
         """Tokens of the longest cache in them; what lies behind belongs to nobody."""
-
-    @property
-    def capacity(self) -> int:
-        """Places."""
-        return self.keys[0].shape[2]
 
 
 @dataclass(frozen=True, slots=True)
 class PrefixCache:
-    """Keys and values of an encoded prefix, one [B, key heads, length, head width] tensor per layer."""
+    """Keys and values of an encoded prefix, one [B, key heads, tokens, head width] tensor per layer.
+
+    The last layer, which sees everything, has all tokens; others have at least those that what follows may see.
+    """
 
     keys: tuple[Tensor, ...]
     values: tuple[Tensor, ...]
@@ -59,11 +84,25 @@ class PrefixCache:
     @property
     def length(self) -> int:
         """Encoded tokens."""
-        return self.keys[0].shape[2]
+        return self.keys[-1].shape[2]
+
+    def first(self, layer: int) -> int:
+        """The first token that a layer knows."""
+        return self.length - self.keys[layer].shape[2]
+
+    def holds(self, length: int) -> bool:
+        """Whether of the first `length` tokens everything is known that what follows them may see."""
+        reach = [None] * len(self.keys) if self.room is None else self.room.reach
+        needed = [0 if last is None else max(0, length - last) for last in reach]
+        return all(self.first(layer) <= first for layer, first in enumerate(needed))
 
     def truncated(self, length: int) -> PrefixCache:
-        """The cache of the first `length` tokens; a view, nothing is copied."""
-        keys, values = (tuple(one[:, :, :length] for one in part) for part in (self.keys, self.values))
+        """The cache of the first `length` tokens, which it holds; a view, nothing is copied."""
+        assert self.holds(length)  # noqa: S101
+        ends = [length - self.first(layer) for layer in range(len(self.keys))]
+        keys, values = (
+            tuple(one[:, :, :end] for one, end in zip(part, ends, strict=True)) for part in (self.keys, self.values)
+        )
         return PrefixCache(keys, values, self.room)
 
     def repeated(self, rows: int) -> PrefixCache:
@@ -78,17 +117,21 @@ class PrefixCache:
         keys, values = (tuple(one[rows] for one in part) for part in (self.keys, self.values))
         return PrefixCache(keys, values)
 
-    def with_room(self, places: int) -> PrefixCache:
-        """The same with so many free places behind it: itself, or a copy where they are not there or not its own."""
+    def with_room(self, places: int, reach: Reach) -> PrefixCache:
+        """The same with so many free places behind it: itself, or a copy where they are not there or not its own.
+
+        A copy is of what layers of that reach may see, and some more.
+        """
         room = self.room
         if room is not None and room.filled == self.length and self.length + places <= room.capacity and _usable(room):
             return self
-        return _in(Room(self, self.length + places + SPARE), self.length)
+        return _in(Room(self, self.length + places + SPARE, reach), self.length)
 
     def seen(self, layer: int, places: int, start: int = 0) -> Seen:
-        """The cache from token `start` on, with so many free places; only of a cache that has them."""
+        """What a layer knows from token `start` on, with so many free places; only of a cache that has them."""
         assert self.room is not None  # noqa: S101  (`with_room` gave it)
-        part = slice(start, self.length + places)
+        first = self.room.first[layer]
+        part = slice(max(0, start - first), self.length + places - first)
         return Seen(self.room.keys[layer][:, :, part], self.room.values[layer][:, :, part], room=True)
 
     def grown(self, places: int) -> PrefixCache:
@@ -99,7 +142,10 @@ class PrefixCache:
 
 
 def _in(room: Room, length: int) -> PrefixCache:
-    keys, values = (tuple(one[:, :, :length] for one in part) for part in (room.keys, room.values))
+    ends = [length - first for first in room.first]
+    keys, values = (
+        tuple(one[:, :, :end] for one, end in zip(part, ends, strict=True)) for part in (room.keys, room.values)
+    )
     return PrefixCache(keys, values, room)
 
 
@@ -108,8 +154,9 @@ def _usable(room: Room) -> bool:
     return torch.is_inference_mode_enabled() or not room.keys[0].is_inference()
 
 
-def _larger(tensor: Tensor, capacity: int) -> Tensor:
+def _larger(tensor: Tensor, kept: int, places: int) -> Tensor:
+    """The last of its tokens in a buffer."""
     batch, heads, length, width = tensor.shape
-    buffer = tensor.new_empty(batch, heads, capacity, width)
-    buffer[:, :, :length] = tensor
+    buffer = tensor.new_empty(batch, heads, places, width)
+    buffer[:, :, :kept] = tensor[:, :, length - kept :]
     return buffer

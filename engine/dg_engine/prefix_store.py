@@ -71,7 +71,8 @@ class PrefixStore:
         self._kept.move_to_end(document)
         known, cache = self._kept[document]
         length = min(_common_start(known, tokens), len(tokens) - 1)
-        return cache.truncated(length) if length else None
+        # Where a cursor went far up, sliding layers no longer know what stands before it.
+        return cache.truncated(length) if length and cache.holds(length) else None
 
     def keep(self, document: str, tokens: list[int], cache: PrefixCache) -> None:
         """Remember the encoded prefix of a document, and forget the document not used for longest."""

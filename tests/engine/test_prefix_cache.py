@@ -8,9 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from dg_engine import prefix_cache
+from dg_engine.canvas import SeededDraws, denoise_together, new_canvas
 from dg_engine.config import ModelConfig
-from dg_engine.model import DiffusionGemma
+from dg_engine.model import DiffusionGemma, Masks
+from dg_engine.policies import EntropyBound
 from dg_engine.prefix_cache import SPARE, PrefixCache
+from dg_engine.prefix_store import PrefixStore
 from dg_engine.testing import SHAPES, TINY, tiny_model
 
 PREFIX, MORE, CANVAS = 19, 5, 7
@@ -91,3 +95,74 @@ def test_what_inference_mode_made_can_be_used_outside_of_it(model: DiffusionGemm
     with torch.no_grad():
         outside = model.encode(tokens(model.config, MORE, 1), inside).cache
     assert outside.length == PREFIX + MORE
+
+
+@pytest.fixture
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Buffers are replaced often, and little before the window is kept."""
+    monkeypatch.setattr(prefix_cache, "SPARE", 2)
+    monkeypatch.setattr(prefix_cache, "BEHIND", 3)
+
+
+def by_pieces(model: DiffusionGemma, text: Tensor, piece: int = 3) -> PrefixCache:
+    cache = model.empty_cache(1)
+    for start in range(0, text.shape[1], piece):
+        cache = model.encode(text[:, start : start + piece], cache).cache
+    return cache
+
+
+@pytest.mark.usefixtures("forgetful")
+@pytest.mark.parametrize("config", [c for c in SHAPES.values() if c.use_bidirectional_attention != "all"])
+@torch.no_grad()
+def test_what_layers_forget_they_would_not_have_seen(config: ModelConfig) -> None:
+    model = tiny_model(config)
+    text, more, canvas = tokens(config, 41), tokens(config, MORE, 1), tokens(config, CANVAS, 2)
+    whole, forgetful = model.encode(text).cache, by_pieces(model, text)
+    sliding = [layer for layer in range(config.num_hidden_layers) if config.is_sliding(layer)]
+    assert all(forgetful.first(layer) > 20 for layer in sliding)
+    assert all(whole.first(layer) == 0 for layer in sliding)
+    places = torch.arange(41 + MORE)
+    shown = (places[41:, None] >= places)[None]
+    masks = Masks(shown, shown & (places[41:, None] - places < config.window))
+
+    def computed(cache: PrefixCache) -> list[Tensor]:
+        together = [new_canvas(model, 5, canvas[0, :2], SeededDraws(config.vocab_size, 3), pinned_signal=True)] * 2
+        draws = SeededDraws(config.vocab_size, 4)
+        found = denoise_together(model, cache, together, temperature=0.7, acceptance=EntropyBound(), draws=draws)
+        return [
+            model.encode(more, cache).hidden,
+            model.encode(more[:, :1], cache).hidden,
+            model.decode(canvas, cache, None),
+            model.encode_rows(more, cache, masks, places[41:]),
+            *(belief.entropy for _, belief in found),
+            model.encode(more, cache.repeated(1).truncated(39)).hidden,
+        ]
+
+    torch.testing.assert_close(computed(forgetful), computed(whole), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.usefixtures("forgetful")
+@torch.no_grad()
+def test_a_prefix_is_begun_anew_where_its_window_is_forgotten(model: DiffusionGemma) -> None:
+    text = tokens(model.config, 41)
+    cache, store = by_pieces(model, text), PrefixStore(1)
+    store.keep("a", text[0].tolist(), cache)
+    first = cache.first(0)
+    assert first > 20
+    for length in range(1, 41):
+        reused = store.reusable("a", [*text[0, :length].tolist(), 60])
+        assert (reused is None) == (length - TINY.sliding_window < first)
+        if reused is not None:
+            more = tokens(model.config, MORE, 5)
+            expected = model.encode(torch.cat((text[:, :length], more), dim=1)).hidden[:, length:]
+            torch.testing.assert_close(model.encode(more, reused).hidden, expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_sliding_layers_take_memory_for_their_window_and_full_ones_for_all(model: DiffusionGemma) -> None:
+    length, chunk = 4000, 500
+    cache = by_pieces(model, tokens(model.config, length), chunk)
+    assert cache.room is not None
+    places = [one.shape[2] for one in cache.room.keys]
+    assert places[-1] <= length + chunk + SPARE
+    assert max(places[:-1]) <= TINY.sliding_window + prefix_cache.BEHIND + chunk + SPARE

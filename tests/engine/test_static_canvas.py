@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dg_engine import device_loop
+from dg_engine import device_loop, prefix_cache
 from dg_engine.device_loop import DeviceLoop, Row, can_capture
 from dg_engine.fused import FusedModel
 from dg_engine.infill import Filling, Hole, fill
@@ -173,6 +173,20 @@ def test_rows_of_a_batch_equal_the_same_rows_alone(model: DiffusionGemma) -> Non
     assert len({len(states) for states in together}) > 2
     for states, asked in zip(together, rows, strict=True):
         assert_equal(states, readable(model, asked))
+
+
+def test_a_prefix_of_which_layers_have_forgotten_the_start_is_placed_by_its_end(
+    model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefix_cache, "SPARE", 1)
+    monkeypatch.setattr(prefix_cache, "BEHIND", 0)
+    asked = row(model, HOLE, PLAN, prefix=30)
+    cache = model.empty_cache(1)
+    for token in range(30):
+        cache = model.encode(torch.tensor([[token * 7 % TINY.vocab_size]]), cache).cache
+    assert cache.first(0) > 15
+    (found,) = static(model, replace(asked, cache=cache))
+    assert_equal(found, readable(model, asked))
 
 
 class ScriptedModel(DiffusionGemma):
