@@ -58,5 +58,5 @@ def generate(
     click.echo()
     tokens, steps = sum(block.tokens for block in blocks), sum(block.steps for block in blocks)
     last = blocks[-1]
-    figures = f"{tokens} tokens in {len(blocks)} blocks, {steps} steps, {last.milliseconds / 1000:.1f} s"
-    click.echo(f"{figures}; {last.stop_reason}", err=True)
+    figures = f"tokens: {tokens}, blocks: {len(blocks)}, steps: {steps}, seconds: {last.milliseconds / 1000:.1f}"
+    click.echo(f"{figures}, end: {last.stop_reason}", err=True)

@@ -6,7 +6,8 @@ for the surest of the longer holes.
 
 What the candidates have become is ranked by the same weights as a causal model: by Bayes' rule the likeliest text
 between a prefix and a suffix is that for which the text behind the prefix and the suffix behind both are likeliest
-together. To insert nothing is a candidate too. Token ids only.
+together. To insert nothing is a candidate too, and would win too often: every token that is written makes a text less
+likely, however good it is. So the sum is divided by a power of the number of tokens. Token ids only.
 """
 
 from __future__ import annotations
@@ -116,12 +117,13 @@ class ByProbe:
         )
 
     def _best(self, candidates: Sequence[Candidate], gap: Gap, step: int, reason: StopReason) -> Filling:
-        """The likeliest answer together with the suffix; where two are equal, the one of which the probe was surer."""
+        """The likeliest answer together with the suffix; of equal ones, that of which the probe was surer."""
         beliefs = [(one.belief, one.end) for one in candidates] + [_as_typed(gap)]
         answers: list[list[int]] = [belief.argmax[:end].tolist() for belief, end in beliefs]
         suffix = gap.suffix[:JUDGED_SUFFIX].tolist()
         gains = gains_behind(self._model, gap.start, [Passage([*answer, *suffix]) for answer in answers])
-        best = max(range(len(answers)), key=lambda number: sum(gains[number]))
+        scores = [sum(each) / len(each) ** self._probe.score_exponent for each in gains]
+        best = scores.index(max(scores))
         belief, end = beliefs[best]
         return Filling(belief, end, step, reason, gains[best][:end])
 

@@ -74,13 +74,19 @@ class LengthProbe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     """Lengths that are refined after the first step."""
     bias: LengthBias | None = None
     """None compares the lengths as they are."""
+    score_exponent: float = 1.0
+    """Candidates are ranked by the log-probability of answer and suffix over their number of tokens to this power.
+
+    0 is the exact posterior, whose likeliest text is often no text at all; 1 is the mean of a token."""
 
     def __post_init__(self) -> None:
-        """Refuse lengths that could not be tried."""
+        """Refuse lengths that could not be tried, and what would rank in no order."""
         if not self.lengths or self.lengths[0] < 1 or list(self.lengths) != sorted(set(self.lengths)):
             raise ValueError("lengths must be at least 1, and ascend")
         if self.candidates < 1:
             raise ValueError(f"candidates must be at least 1, not {self.candidates}")
+        if not 0 <= self.score_exponent <= 1:
+            raise ValueError(f"score_exponent must be from 0 to 1, not {self.score_exponent}")
 
 
 class InfillConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

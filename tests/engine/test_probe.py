@@ -189,16 +189,20 @@ def test_pinned_tokens_never_change_and_banned_ones_are_never_drafted_nor_accept
     assert BANNED[torch.cat([canvas.tokens for canvas in watched.before[0]])].any(), "noise is of the whole vocabulary"
 
 
-def test_the_answer_is_the_candidate_that_is_likeliest_together_with_the_suffix(watched: Watched) -> None:
+@pytest.mark.parametrize("exponent", [0.0, 0.7, 1.0])
+def test_the_answer_is_the_candidate_that_is_likeliest_together_with_the_suffix(
+    watched: Watched, exponent: float
+) -> None:
     asked, model = gap(), tiny_model()
-    last = filled(asked)[-1]
+    last = filled(asked, msgspec.structs.replace(PROBE, score_exponent=exponent))[-1]
     candidates = [(belief.argmax.tolist()) for _, belief in watched.after[-1]]
     answers = [[*draft[: next((n for n, one in enumerate(draft) if ENDS[one]), len(draft))]] for draft in candidates]
 
     def joint(answer: list[int]) -> float:
         row = torch.tensor([[*tokens(19, 1).tolist(), *answer, *SUFFIX.tolist()]])
         logs = model.logits(model.encode(row).hidden[0]).log_softmax(dim=-1)
-        return float(logs[18:-1].gather(1, row[0, 19:, None]).sum())
+        total = logs[18:-1].gather(1, row[0, 19:, None]).sum()
+        return float(total) / (len(answer) + len(SUFFIX)) ** exponent
 
     best = max([*answers, list(HOLE.typed)], key=joint)
     assert last.tokens == best
@@ -288,6 +292,7 @@ def test_the_bias_of_a_length_is_taken_out() -> None:
         ('{"lengths": [4, 2]}', "ascend"),
         ('{"lengths": [0, 2]}', "at least 1"),
         ('{"candidates": 0}', "candidates"),
+        ('{"score_exponent": 1.1}', "score_exponent"),
         ('{"bias": {"a": 1, "b": 1, "c": 1, "d": 1, "e": 0}}', "bias"),
         ('{"length": [1]}', "length"),
     ],
