@@ -65,6 +65,14 @@ def canvas_bucket(row: Row) -> int | None:
     return next((slots for slots in CANVAS_BUCKETS if slots >= row.hole.longest + pinned), CANVAS_BUCKETS[-1])
 
 
+def prefix_places(tokens: int) -> int:
+    """Places in which a prefix of so many tokens lies."""
+    places = SHORTEST_PREFIX
+    while places < tokens:
+        places *= 4
+    return places
+
+
 class DeviceLoop:
     """Fills holes with canvases of fixed shapes. Not thread-safe: one worker owns it."""
 
@@ -205,10 +213,8 @@ def _shape(rows: Sequence[Row]) -> Shape:
     buckets = [canvas_bucket(row) for row in rows]
     if not rows or None in buckets:
         raise ValueError(f"a batch needs rows, and in each hole and suffix together at most {CANVAS_BUCKETS[-1]} slots")
-    places = SHORTEST_PREFIX
-    while places < max(row.cache.length for row in rows):
-        places *= 4
-    return Shape(len(rows), max(slots for slots in buckets if slots is not None), places)
+    longest = max(row.cache.length for row in rows)
+    return Shape(len(rows), max(slots for slots in buckets if slots is not None), prefix_places(longest))
 
 
 def _rules(model: DiffusionGemma, shape: Shape, rows: Sequence[Row]) -> Rules:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 SPARE = 128
 """Places that a new buffer has beyond those asked for."""
-BEHIND = 1024
+BEHIND = 512
 """Tokens before its window that a layer still knows in a new buffer: so many can be taken back."""
 
 Reach = Sequence[int | None]

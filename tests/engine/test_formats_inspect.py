@@ -20,12 +20,14 @@ from dg_engine.engine import Engine
 from dg_engine.formats import convert
 from dg_engine.formats.inspection import Inspection, inspect_checkpoint
 from dg_engine.formats.plan import read_plan
-from dg_engine.formats.sizes import LOGITS_COPIES, memory_as_loaded
+from dg_engine.formats.sizes import memory_of_run
 from dg_engine.full_size.shapes import RELEASED
 from dg_engine.fused import FusedModel
 from dg_engine.layers import QuantisedExperts
 from dg_engine.model import DiffusionGemma
 from dg_engine.policies import EntropyBound
+from dg_engine.prefix_cache import BEHIND, SPARE
+from dg_engine.prefix_store import PrefixEncoder
 from dg_engine.testing import TINY, peak_bytes, tiny_checkpoint, tiny_model
 
 Header = dict[str, tuple[str, tuple[int, ...]]]
@@ -79,7 +81,7 @@ def flagship(tmp_path_factory: pytest.TempPathFactory) -> Inspection:
     vision = {"model.encoder.vision_tower.patch.weight": ("BF16", (1152, 768))}
     write_header(directory / "model.safetensors", modelopt_header(parameters) | vision)
     (directory / "config.json").write_text(json.dumps(config_to_dict(RELEASED, "bfloat16")))
-    return inspect_checkpoint(directory, "cpu", context=16_384, canvas=None)
+    return inspect_checkpoint(directory, "cuda", context=16_384, canvas=None)
 
 
 def test_the_flagship_has_the_published_numbers_of_parameters(flagship: Inspection) -> None:
@@ -97,17 +99,14 @@ def test_the_flagship_has_the_published_numbers_of_parameters(flagship: Inspecti
 
 def test_the_flagship_in_nvfp4_with_16k_tokens_fits_into_18_gib(flagship: Inspection) -> None:
     """In GiB, as devices are labelled; the weights alone are 17.7 of the smaller GB."""
-    packed = flagship.as_packed
-    assert packed.sliding_cache == 25 * 2 * 8 * 256 * 2 * 1023
-    assert packed.full_cache == 5 * 2 * 2 * 512 * 2 * 16_384
-    assert 17 * 2**30 < packed.total < 17.5 * 2**30
-
-
-def test_numbers_in_bf16_take_what_they_take(flagship: Inspection) -> None:
-    item = getattr(torch, flagship.dtype).itemsize
-    assert flagship.as_loaded.weights == pytest.approx(flagship.parameters * item)
-    assert flagship.as_loaded.sliding_cache == 25 * 2 * 8 * 256 * item * 16_384
-    assert flagship.as_loaded.canvas == 256 * 262_144 * 4 * LOGITS_COPIES
+    memory = flagship.memory
+    factors = 30 * 128 * (1408 + 2816) * 4
+    assert memory.weights == pytest.approx(flagship.stored_bytes + factors, rel=1e-4)
+    known, placed = 1024 + BEHIND + SPARE + 128, 1023 + 256
+    assert memory.sliding_cache == 25 * 2 * 8 * 256 * 2 * (known + placed)
+    assert memory.full_cache == 5 * 2 * 2 * 512 * 2 * (2 * 16_384 + 256 + SPARE + 128)
+    assert memory.canvas == 256 * 262_144 * 2
+    assert 17.8 * 2**30 < memory.total < 18 * 2**30
 
 
 @pytest.mark.parametrize("experts", [4, 1])
@@ -119,7 +118,7 @@ def test_weights_take_what_was_foretold(tmp_path: Path, experts: int) -> None:
         tensors += [one for layer in model.layers for one in vars(layer).values() if isinstance(one, Tensor)]
     taken = sum({one.data_ptr(): one.untyped_storage().nbytes() for one in tensors}.values())
     assert isinstance(model, FusedModel) == (experts == 1)
-    assert memory_as_loaded(read_plan(tmp_path), 1, 1, 4, device="cpu").weights == pytest.approx(taken, rel=0.01)
+    assert memory_of_run(read_plan(tmp_path), 1, 1, 4, "cpu").weights == pytest.approx(taken, rel=0.01)
 
 
 @pytest.mark.parametrize("format_", ["nvfp4", "fp8", "int4"])
@@ -133,15 +132,30 @@ def test_packed_experts_take_what_was_foretold(tmp_path: Path, format_: str) -> 
     tensors = [one for matrix in matrices for one in vars(matrix).values() if isinstance(one, Tensor)]
     assert len(experts) == 3
     taken = sum(one.untyped_storage().nbytes() for one in [*model.parameters(), *model.buffers(), *tensors])
-    expected = memory_as_loaded(read_plan(tmp_path / "small"), 1, 1, 2, device="cuda").weights
+    expected = memory_of_run(read_plan(tmp_path / "small"), 1, 1, 2, "cuda").weights
     assert expected == pytest.approx(taken, rel=0.001)
     assert model.parameter_count == checkpoint.load(tmp_path / "parent").parameter_count
+
+
+@torch.inference_mode()
+def test_a_prefix_takes_what_was_foretold(tmp_path: Path) -> None:
+    model, length = tiny_model(), 3000
+    checkpoint.save(model, tmp_path)
+    expected = memory_of_run(read_plan(tmp_path), length, 1, 4, "cpu")
+    *_, prefix = PrefixEncoder(model).encode("a", [7] * length)
+    assert prefix is not None
+    room = prefix.start.cache.room
+    assert room is not None
+    taken = [sum(one.untyped_storage().nbytes() for one in pair) for pair in zip(room.keys, room.values, strict=True)]
+    # How much of the room behind the tokens is left depends on where the last buffer began.
+    assert 0.7 < sum(taken[:2]) / expected.sliding_cache <= 1.01
+    assert 0.9 < taken[2] / expected.full_cache <= 1.01
 
 
 def test_a_step_takes_what_was_foretold(tmp_path: Path) -> None:
     model = tiny_model(replace(TINY, vocab_size=4096, canvas_length=64)).bfloat16()
     checkpoint.save(model, tmp_path)
-    expected = inspect_checkpoint(tmp_path, "cpu", context=20, canvas=None).as_loaded.canvas
+    expected = inspect_checkpoint(tmp_path, "cpu", context=20, canvas=None).memory.canvas
     with torch.inference_mode():
         cache, draws = model.encode(torch.arange(20)[None]).cache, SeededDraws(4096, 0)
         canvas = new_canvas(model, 64, torch.zeros(0, dtype=torch.long), draws, pinned_signal=False)
@@ -174,7 +188,7 @@ def test_a_device_can_be_asked_about_that_is_not_here(tmp_path: Path) -> None:
     checkpoint.save(tiny_model(), tmp_path)
     text = CliRunner().invoke(main, ["inspect", str(tmp_path), "--device", "cuda"], catch_exceptions=False).output
     assert "a canvas of 12 on cuda, which is not in this machine" in text
-    assert "this engine, in bfloat16" in text
+    assert "in bfloat16" in text
 
 
 def test_a_bad_checkpoint_is_refused_in_one_line(tmp_path: Path) -> None:

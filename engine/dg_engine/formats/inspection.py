@@ -11,7 +11,7 @@ import torch
 from rich.table import Table
 
 from dg_engine.formats.plan import read_plan
-from dg_engine.formats.sizes import Memory, Part, memory_as_loaded, memory_as_packed, parts
+from dg_engine.formats.sizes import Memory, Part, memory_of_run, parts
 from dg_engine.hardware import fastest_dtype
 
 _MEMORY_ROWS = {
@@ -46,8 +46,7 @@ class Inspection(msgspec.Struct, frozen=True, kw_only=True):
     """All the memory that the device has; None if it is not in this machine."""
     dtype: str
     """In which this engine computes on the device."""
-    as_loaded: Memory
-    as_packed: Memory
+    memory: Memory
 
 
 def inspect_checkpoint(directory: Path, device: str, *, context: int, canvas: int | None) -> Inspection:
@@ -84,8 +83,7 @@ def inspect_checkpoint(directory: Path, device: str, *, context: int, canvas: in
         device=device,
         device_bytes=_device_bytes(device),
         dtype=str(dtype).removeprefix("torch."),
-        as_loaded=memory_as_loaded(plan, context, slots, dtype.itemsize, device=device),
-        as_packed=memory_as_packed(plan, context, slots),
+        memory=memory_of_run(plan, context, slots, dtype.itemsize, device),
     )
 
 
@@ -100,7 +98,6 @@ def description(found: Inspection) -> Iterator[str | Table]:
     prefix = f"{found.context:,} tokens of prefix"
     yield f"\nmemory for {prefix} and a canvas of {found.canvas} on {found.device}, which {room}\n"
     yield _memory_table(found)
-    yield "kept as stored: what the format allows, with kernels for packed weights, which this engine does not have yet"
 
 
 def _parts_table(found: Inspection) -> Table:
@@ -128,10 +125,9 @@ def _parts_table(found: Inspection) -> Table:
 def _memory_table(found: Inspection) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("")
-    table.add_column(f"this engine, in {found.dtype}", justify="right", no_wrap=True)
-    table.add_column("kept as stored", justify="right", no_wrap=True)
+    table.add_column(f"in {found.dtype}", justify="right", no_wrap=True)
     for field, label in _MEMORY_ROWS.items():
-        table.add_row(label, bytes_text(getattr(found.as_loaded, field)), bytes_text(getattr(found.as_packed, field)))
+        table.add_row(label, bytes_text(getattr(found.memory, field)))
     return table
 
 

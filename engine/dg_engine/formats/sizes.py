@@ -6,17 +6,23 @@ from collections.abc import Iterable
 
 import msgspec
 
+from dg_engine.device_loop import prefix_places
 from dg_engine.formats.packing import MATRICES, packable, packed_bytes
 from dg_engine.formats.places import DECODER
 from dg_engine.formats.plan import Plan, Source
 from dg_engine.fused import can_fuse
 from dg_engine.hardware import multiplies_packed
+from dg_engine.prefix_cache import BEHIND, SPARE
+from dg_engine.prefix_store import PREFILL_CHUNK
 
 PARTS = ("experts", "attention", "dense", "router", "self-conditioning", "embedding", "norms")
 """In the order in which they are shown. `dense` are the MLPs beside the experts; `norms` has the scalars too."""
 
 LOGITS_COPIES = 5
-"""fp32 copies of a canvas's logits that a step holds at its peak, while it draws from their distribution."""
+"""fp32 copies of a canvas's logits that a step on a CPU holds at its peak, while it draws from their distribution."""
+
+_ROOM = PREFILL_CHUNK + SPARE
+"""Places of a document's cache behind its tokens."""
 
 _MARKS = {"experts": "experts", "self_attn": "attention", "mlp": "dense", "router": "router"}
 _MARKS |= {"self_conditioning": "self-conditioning", "embed_tokens": "embedding"}
@@ -40,11 +46,11 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
 
     weights: int
     sliding_cache: int
-    """Keys and values of one prefix in sliding layers."""
+    """Keys and values in sliding layers, of one prefix and of the canvas."""
     full_cache: int
-    """Keys and values of one prefix in full layers."""
+    """Keys and values in full layers."""
     canvas: int
-    """Activations at the peak of a step: its logits. All others are gone by then, or small beside them."""
+    """Activations at the peak of a step: its logits or probabilities. All others are gone by then, or small."""
 
     @property
     def total(self) -> int:
@@ -72,24 +78,25 @@ def parts(plan: Plan) -> list[Part]:
     return found
 
 
-def memory_as_loaded(plan: Plan, context: int, canvas: int, item_bytes: int, *, device: str) -> Memory:
-    """What this engine takes: numbers of `item_bytes` bytes, and every layer keeps all of the prefix."""
+def memory_of_run(plan: Plan, context: int, canvas: int, item_bytes: int, device: str) -> Memory:
+    """What this engine takes for one prefix and one canvas, in numbers of `item_bytes` bytes where nothing is packed.
+
+    Elsewhere than on a CPU a prefix lies in its document's cache and, while its hole is filled, in the places that a
+    captured step knows; a step leaves probabilities in 16 bits there and no logits.
+    """
+    config = plan.config
+    sliding, full = min(context, config.window + BEHIND) + _ROOM, context + _ROOM
+    logits = canvas * config.vocab_size * 4 * LOGITS_COPIES
+    if device != "cpu":
+        places = prefix_places(context)
+        sliding += min(places, config.window - 1) + canvas
+        full += places + canvas
+        logits = canvas * config.vocab_size * item_bytes
     return Memory(
         weights=_weights(plan, item_bytes, device),
-        sliding_cache=_cache(plan, context, item_bytes, sliding=True),
-        full_cache=_cache(plan, context, item_bytes, sliding=False),
-        canvas=canvas * plan.config.vocab_size * 4 * LOGITS_COPIES,
-    )
-
-
-def memory_as_packed(plan: Plan, context: int, canvas: int) -> Memory:
-    """What the format allows, all else in bf16: weights as stored, the window of sliding layers, logits once."""
-    kept = min(context, plan.config.window - 1)
-    return Memory(
-        weights=sum(part.stored_bytes for part in parts(plan)),
-        sliding_cache=_cache(plan, kept, 2, sliding=True),
-        full_cache=_cache(plan, context, 2, sliding=False),
-        canvas=canvas * plan.config.vocab_size * 2,
+        sliding_cache=_cache(plan, sliding, item_bytes, sliding=True),
+        full_cache=_cache(plan, full, item_bytes, sliding=False),
+        canvas=logits,
     )
 
 
