@@ -22,6 +22,7 @@ from dg_engine.engine import Engine
 from dg_engine.infill import Filling, Hole
 from dg_engine.lengths import ByFiller, Gap
 from dg_engine.policies import Denoising, EntropyBound, NeverStop, StableAndConfident
+from dg_engine.prefix_cache import BEHIND
 from dg_engine.probe import ByProbe, shortlist, sureness
 from dg_engine.prompt import encode_prefix
 from dg_engine.settings import LengthBias, LengthProbe
@@ -77,7 +78,11 @@ class Replayed:
 
 @pytest.mark.parametrize(
     ("shape", "prefix", "signal"),
-    [("grouped heads, two of four experts", 3, False), ("a single expert", 23, True)],
+    [
+        ("grouped heads, two of four experts", 3, False),
+        ("a single expert", 23, True),
+        ("a single expert", BEHIND + 100, False),
+    ],
 )
 def test_canvases_refined_together_are_what_each_is_alone(shape: str, prefix: int, signal: bool) -> None:
     model = tiny_model(SHAPES[shape])
