@@ -82,6 +82,11 @@ def test_it_writes_a_report_for_people_and_for_programs(tmp_path: Path, corpus: 
     assert found["groups"]["all"]["systems"]["diffusion-1"]["steps"] == [1, 1, 1]
     assert found["model"]["path"] == model.name
     assert len(lines_of(tmp_path)) == len(DRAWN_KINDS) * len(names)
+    program, subcommand, *options = found["command"].split()
+    assert (program, subcommand) == ("dg-engine", "evaluate")
+    assert f"`{found['command']}`" in text
+    assert evaluate(tmp_path, *common, *options).exit_code == 0
+    assert (tmp_path / "out" / "evaluation.md").read_text(encoding="utf-8") == text
 
 
 def test_a_killed_run_goes_on_where_it_was(

@@ -109,7 +109,8 @@ def evaluate(
         raise click.ClickException(
             f"stopped; what was measured is in {ledger}, the same command continues"
         ) from interrupt
-    found = _findings(engine, outcomes, selected, split, seeds)
+    command = _command(split, cases, selected, seeds, [file.name for file in humaneval], humaneval_cases)
+    found = _findings(engine, outcomes, selected, split, seeds, command)
     click.echo(_write(found, selected, outcomes, output or engine.directory))
 
 
@@ -140,8 +141,19 @@ def _watched(outcomes: Iterable[Outcome], total: int) -> Iterator[Outcome]:
             yield outcome
 
 
+def _command(
+    split: Split, cases: int, systems: tuple[System, ...], seeds: int, humaneval: list[str], humaneval_cases: int
+) -> str:
+    """What measures the same again, but for the paths of this machine."""
+    words = ["dg-engine evaluate --split", split, "--cases", str(cases), "--seeds", str(seeds)]
+    words += ["--systems", ",".join(one.name for one in systems)]
+    if humaneval:
+        words += ["--humaneval-cases", str(humaneval_cases), *(f"--humaneval {name}" for name in humaneval)]
+    return " ".join(words)
+
+
 def _findings(
-    engine: Engine, outcomes: list[Outcome], systems: tuple[System, ...], split: Split, seeds: int
+    engine: Engine, outcomes: list[Outcome], systems: tuple[System, ...], split: Split, seeds: int, command: str
 ) -> Findings:
     calibrated = systems[0].name
     # The engine calibrates what it offers for one line; answers of several are another matter.
@@ -152,6 +164,7 @@ def _findings(
             engine.info, path=engine.directory.name, adapter=engine.adapter.name if engine.adapter else ""
         ),
         machine=machine(),
+        command=command,
         split=split,
         seeds=seeds,
         groups=summarise(outcomes),

@@ -50,6 +50,8 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
 
     model: ModelInfo
     machine: str
+    command: str
+    """What measures the same again."""
     split: str
     seeds: int
     groups: dict[str, Group]
@@ -76,6 +78,8 @@ def to_markdown(
         "# Infill on projects that were not trained on",
         "",
         _about(found),
+        "",
+        f"Measured by `{found.command}`.",
         "",
         *(f"- `{one.name}`: {one.about}" for one in systems),
         *(line for kind, group in found.groups.items() for line in _section(kind, group)),
