@@ -248,9 +248,10 @@ class Engine:
             deadline=asked.deadline,
         )
         for state in self._lengths.fill(gap):
-            yield Draft(
-                step=state.step, pieces=pieces(self.tokenizer, state, asked.healed.cut), milliseconds=asked.milliseconds
-            )
+            shown = pieces(self.tokenizer, state, asked.healed.cut)
+            # What was chosen by its log-probabilities is no step's draft: the answer comes at once.
+            if state.gains is None:
+                yield Draft(step=state.step, pieces=shown, milliseconds=asked.milliseconds)
         assert state.stop_reason is not None  # noqa: S101  (`fill` ends with one)
         gains = state.gains
         if gains is None:

@@ -45,10 +45,6 @@ class Candidate:
         self.end = answer_end(belief.argmax, self._gap.hole.ends)
         self.done = self._settling.settled(belief, self.end, self._gap.plan.stopping)
 
-    def state(self, step: int) -> Filling:
-        """While there is more to do."""
-        return Filling(self.belief, self.end, step, None)
-
 
 class ByProbe:
     """Tries several lengths, and keeps the likeliest answer.
@@ -65,7 +61,7 @@ class ByProbe:
         self._by_filler = by_filler
 
     def fill(self, gap: Gap) -> Iterator[Filling]:
-        """Yield the candidate in the lead after each step; the last state is the best of all and has a stop reason.
+        """Yield the candidate in the lead after each step, and then the best of all, which has a stop reason.
 
         A text without a suffix has no length to find: the model ends it as it ends every text. It may not do so at
         once, because a model that is asked for little often says nothing.
@@ -81,16 +77,13 @@ class ByProbe:
         candidates = self._probed(gap, draws)
         for step in range(1, gap.plan.max_denoising_steps + 1):
             lead, running = candidates[0], [one for one in candidates if not one.done]
-            if not running:
-                yield self._best(candidates, gap, step, "converged")
-                return
-            if gap.deadline is not None and time.perf_counter() >= gap.deadline:
+            if running and gap.deadline is not None and time.perf_counter() >= gap.deadline:
                 yield Filling(lead.belief, confident(lead.belief, lead.end), step, "time_budget")
                 return
-            if step == gap.plan.max_denoising_steps:
-                yield self._best(candidates, gap, step, "max_denoising_steps")
+            yield Filling(lead.belief, lead.end, step, None)
+            if not running or step == gap.plan.max_denoising_steps:
+                yield self._best(candidates, gap, step, "max_denoising_steps" if running else "converged")
                 return
-            yield lead.state(step)
             refined = self._step(gap, step, [one.canvas for one in running], draws)
             for candidate, (canvas, belief) in zip(running, refined, strict=True):
                 candidate.refined(canvas, belief)

@@ -179,10 +179,10 @@ def test_all_lengths_are_probed_at_once_and_the_surest_few_go_on_where_they_are(
     order = shortlist([sureness(belief, None) for _, belief in probed], 3)
     assert [canvas.tokens.tolist() for canvas in watched.before[1]] == [probed[one][0].tokens.tolist() for one in order]
     assert [len(canvases) for canvases in watched.before] == [4, 3, 3, 3, 3]
-    assert [state.step for state in states] == [1, 2, 3, 4, 5]
-    lead = [probed[order[0]][1], *(refined[0][1] for refined in watched.after[1:4])]
+    assert [state.step for state in states] == [1, 2, 3, 4, 5, 5], "then the answer is chosen"
+    lead = [probed[order[0]][1], *(refined[0][1] for refined in watched.after[1:])]
     assert [state.belief.argmax.tolist() for state in states[:-1]] == [belief.argmax.tolist() for belief in lead]
-    assert [state.stop_reason for state in states] == [None] * 4 + ["max_denoising_steps"]
+    assert [state.stop_reason for state in states] == [None] * 5 + ["max_denoising_steps"]
 
 
 def test_pinned_tokens_never_change_and_banned_ones_are_never_drafted_nor_accepted(watched: Watched) -> None:
@@ -290,6 +290,12 @@ def test_the_bias_of_a_length_is_taken_out() -> None:
     assert sureness(belief, bias) == pytest.approx(0.5 / bias.of(4))
 
 
+def test_a_bias_decides_which_lengths_go_on(watched: Watched) -> None:
+    for_long = LengthBias(a=0.0, b=0.0, c=1.0, d=2.0, e=1e-9)
+    filled(gap(), msgspec.structs.replace(PROBE, candidates=2, bias=for_long))
+    assert [len(canvas.free) for canvas in watched.before[1]] == [8, 4]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -325,6 +331,16 @@ def test_a_checkpoint_that_says_nothing_of_infill_is_probed(released: Engine, ex
     assert len(drafts) == answer.steps
     assert answer.tokens <= 8
     assert "<" not in answer.text or "|" not in answer.text, "no special token"
+
+
+def test_a_checkpoint_says_how_it_is_probed(tmp_path: Path, watched: Watched) -> None:
+    directory = tiny_checkpoint(tmp_path)
+    config = {"length_probe": {"lengths": [3, 5], "candidates": 1}, "suffix_tokens": 2}
+    directory.joinpath("infill_config.json").write_bytes(msgspec.json.encode(config))
+    list(Engine.load(directory).infill(InfillRequest(prefix="x = [", suffix="]\nimport os\n")))
+    assert [len(canvas.free) for canvas in watched.before[0]] == [3, 5]
+    assert [len(canvas.tokens) for canvas in watched.before[0]] == [5, 7]
+    assert len(watched.before[1]) == 1
 
 
 def test_a_checkpoint_that_learnt_filler_keeps_to_it(tmp_path: Path) -> None:
