@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -207,7 +208,7 @@ def test_the_answer_is_the_candidate_that_is_likeliest_together_with_the_suffix(
         row = torch.tensor([[*tokens(19, 1).tolist(), *answer, *SUFFIX.tolist()]])
         logs = model.logits(model.encode(row).hidden[0]).log_softmax(dim=-1)
         total = logs[18:-1].gather(1, row[0, 19:, None]).sum()
-        return float(total) / (len(answer) + len(SUFFIX)) ** exponent
+        return float(total) / math.pow(len(answer) + len(SUFFIX), exponent)
 
     best = max([*answers, list(HOLE.typed)], key=joint)
     assert last.tokens == best
