@@ -9,6 +9,8 @@ One infill is a stream of events over HTTP, one JSON object per line (`applicati
 
 A request that cannot be carried out is answered with status 400 and a `Failure`; one that breaks on the way ends its
 stream with a `Failure` line. Closing the connection cancels the work within one denoising step.
+
+`GenerateRequest` and `Block` are of `Engine.generate` alone, which is not served.
 """
 
 from __future__ import annotations
