@@ -27,6 +27,18 @@ StopReason = Literal[
 EngineState = Literal["loading", "ready", "failed"]
 
 
+class Copy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What follows the same text elsewhere in the user's buffers."""
+
+    text: str
+    matched: int
+    """Characters before the cursor that stand before the text too."""
+
+    def __post_init__(self) -> None:
+        """Refuse what matched nothing."""
+        _at_least("matched", self.matched, 1)
+
+
 class InfillRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Ask for the text between `prefix` and `suffix`.
 
@@ -53,6 +65,8 @@ class InfillRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """None is what the checkpoint does best. `diffusion` refines a canvas in steps. `causal` writes from left to right
     and does not see the suffix: the baseline. `causal_fit` writes like it and then ends where the suffix follows best.
     `causal_infill` writes with the suffix before its eyes, where the checkpoint learnt that."""
+    copied: Copy | None = None
+    """What `causal_fit` may take over, if the checkpoint says how far to trust it."""
     seed: int = 0
     drafts: bool = False
 

@@ -15,6 +15,7 @@ answer. The prefix comes first, so that its cache is the one that diffusion uses
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,42 @@ MARGIN = 3.0
 """Nats by which more of the suffix may turn the order of two beginnings that its first token leaves."""
 
 
+class Copied(NamedTuple):
+    """A text that may come next, because it follows the same text elsewhere.
+
+    What is written is copied from it with some probability, and else the model's own: at each token copying goes on or
+    stops, and each token that was copied and that the model did not expect makes it likelier that copying goes on
+    (mixing by posterior weight, Herbster and Warmuth 1998, of the model and a cache, Grave et al., arXiv 1711.02604).
+    """
+
+    tokens: Sequence[int]
+    weight: float
+    """The probability, below 1, that the first token is copied."""
+    keeps: float
+    """The probability, below 1, that what was copied so far is copied further."""
+
+    def mixed(self, logs: Tensor, place: int, weight: float) -> Tensor:
+        """The log-probabilities [V] of a text's next token, by those of the model; the text is copied up to `place`."""
+        if not weight or place >= len(self.tokens):
+            return logs
+        token, mixed = self.tokens[place], logs + math.log1p(-weight)
+        mixed[token] = torch.logaddexp(mixed[token], mixed.new_tensor(math.log(weight)))
+        return mixed
+
+    def next_weight(self, logs: Tensor, place: int, weight: float, token: int) -> float:
+        """The probability that the token behind this one is copied too."""
+        if not weight or place >= len(self.tokens) or token != self.tokens[place]:
+            return 0.0
+        return self.keeps * weight / (weight + (1 - weight) * math.exp(float(logs[token])))
+
+
+NOTHING = Copied((), 0.0, 0.0)
+
+
+SURELY_COPIED = 0.5
+"""A text of which so much is copied is let go on: its end is where that of the other text is, however far."""
+
+
 @dataclass(slots=True)
 class Written:
     """One branch so far."""
@@ -46,6 +83,8 @@ class Written:
     """The log-probability of each token, in nats; at the end of the text also that of ending there."""
     fits: list[float] = field(default_factory=list)
     """Behind each token but possibly the last, the log-probability that the suffix's first token comes next."""
+    copying: float = 0.0
+    """The probability that the next token is copied."""
     stop_reason: StopReason | None = None
     """None while there is more to do."""
 
@@ -82,6 +121,7 @@ def write(
     *,
     branches: int = 1,
     fit: Fit | None = None,
+    copied: Copied = NOTHING,
     first_allowed: Tensor | None = None,
     deadline: float | None = None,
 ) -> Iterator[list[Written]]:
@@ -94,13 +134,14 @@ def write(
         limit: tokens at most.
         branches: texts at most, the likeliest first.
         fit: what is behind the texts; branches that hardly can fit it better any more are given up.
+        copied: what the texts may take over; its first token must be allowed.
         first_allowed: [V] booleans; with what the text may begin; None for anything.
         deadline: `time.perf_counter()` seconds after which to stop.
     """
     logits = model.logits(start.hidden)
     if first_allowed is not None:
         logits = logits.masked_fill(~first_allowed, BANNED)
-    texts = _begun(logits.log_softmax(dim=-1)[0], ends, branches)
+    texts = _begun(logits.log_softmax(dim=-1)[0], ends, branches, copied)
     growing, cache = texts, start.cache.repeated(len(texts))
     for length in range(1, limit + 1):
         if length == limit:
@@ -117,18 +158,23 @@ def write(
         encoded = model.encode(last, cache, slice(-1, None))
         cache = encoded.cache
         logs = model.logits(encoded.hidden[:, 0]).log_softmax(dim=-1)
-        _grow(growing, logs, ends, fit)
+        _grow(growing, logs, ends, fit, copied)
         if fit is not None:
             _give_up(texts, fit.patience)
 
 
-def _begun(logs: Tensor, ends: Tensor, branches: int) -> list[Written]:
-    """The branches' first tokens, by the log-probabilities [V]."""
-    if bool(ends[logs.argmax()]):
-        return [Written(gains=[float(logs.max())], stop_reason="end_of_sequence")]
-    chosen = logs.masked_fill(ends, BANNED).topk(branches)
+def _begun(logs: Tensor, ends: Tensor, branches: int, copied: Copied) -> list[Written]:
+    """The branches' first tokens, by the model's log-probabilities [V]."""
+    mixed = copied.mixed(logs, 0, copied.weight)
+    if bool(ends[mixed.argmax()]):
+        return [Written(gains=[float(mixed.max())], stop_reason="end_of_sequence")]
+    chosen = mixed.masked_fill(ends, BANNED).topk(branches)
     firsts = zip(chosen.values.tolist(), chosen.indices.tolist(), strict=True)
-    return [Written([token], [gain]) for gain, token in firsts if gain >= float(chosen.values[0]) + LEAST_LIKELY]
+    return [
+        Written([token], [gain], copying=copied.next_weight(logs, 0, copied.weight, token))
+        for gain, token in firsts
+        if gain >= float(chosen.values[0]) + LEAST_LIKELY
+    ]
 
 
 def _stop(texts: Sequence[Written], reason: StopReason) -> None:
@@ -136,17 +182,20 @@ def _stop(texts: Sequence[Written], reason: StopReason) -> None:
         text.stop_reason = text.stop_reason or reason
 
 
-def _grow(texts: Sequence[Written], logs: Tensor, ends: Tensor, fit: Fit | None) -> None:
-    """One more token for each of N branches, by log-probabilities [N, V]."""
-    best = logs.max(dim=-1)
-    for text, gain, token in zip(texts, best.values.tolist(), best.indices.tolist(), strict=True):
+def _grow(texts: Sequence[Written], logs: Tensor, ends: Tensor, fit: Fit | None, copied: Copied) -> None:
+    """One more token for each of N branches, by the model's log-probabilities [N, V]."""
+    pairs = list(zip(texts, logs, strict=True))
+    mixed = torch.stack([copied.mixed(row, len(text.tokens), text.copying) for text, row in pairs])
+    best = mixed.max(dim=-1)
+    for (text, row), gain, token in zip(pairs, best.values.tolist(), best.indices.tolist(), strict=True):
         text.gains.append(gain)
         if bool(ends[token]):
             text.stop_reason = "end_of_sequence"
         else:
+            text.copying = copied.next_weight(row, len(text.tokens), text.copying, token)
             text.tokens.append(token)
     if fit is not None:
-        for text, gain in zip(texts, logs[:, fit.token].tolist(), strict=True):
+        for text, gain in zip(texts, mixed[:, fit.token].tolist(), strict=True):
             text.fits.append(gain)
 
 
@@ -155,7 +204,7 @@ def _give_up(texts: Sequence[Written], patience: int) -> None:
     found, end = max((sum(text.gains[:end]) + fit, end) for text in texts for end, fit in enumerate(text.fits, 1))
     late = max(len(text.fits) for text in texts) - end >= patience
     for text in texts:
-        if late or sum(text.gains) + MARGIN < found:
+        if (late and text.copying < SURELY_COPIED) or sum(text.gains) + MARGIN < found:
             text.stop_reason = text.stop_reason or "converged"
 
 

@@ -29,7 +29,7 @@ from dg_engine.api import (
     ScoreRequest,
     StopReason,
 )
-from dg_engine.causal import Beginning, Fit, Passage, Written, behind, best_fit, gains_behind, write
+from dg_engine.causal import NOTHING, Beginning, Copied, Fit, Passage, Written, behind, best_fit, gains_behind, write
 from dg_engine.drafts import pieces, sound, without
 from dg_engine.errors import CheckpointError, RequestError
 from dg_engine.fused import FusedModel, can_fuse
@@ -296,6 +296,7 @@ class Engine:
             length or request.max_new_tokens,
             branches=BRANCHES if fitted else 1,
             fit=Fit(suffix.tokens[0], PATIENCE[request.extent]) if fitted and length is None else None,
+            copied=self._copied(asked) if fitted else NOTHING,
             first_allowed=self._first_allowed(healed),
             deadline=asked.deadline,
         ):
@@ -308,6 +309,13 @@ class Engine:
         assert best.stop_reason is not None  # noqa: S101  (`write` ends with one)
         steps = max(len(text.gains) for text in texts)
         yield self._answer(asked, best.tokens[: one.end], best.gains, steps, best.stop_reason, one.overlap)
+
+    def _copied(self, asked: _Asked) -> Copied:
+        copy, trust, healed = asked.request.copied, self.config.copy_trust, asked.healed
+        if copy is None or trust is None:
+            return NOTHING
+        tokens = self.tokenizer.encode_healed(healed.cut + copy.text, healed)
+        return Copied(tokens, trust.probability(copy.matched), trust.keeps)
 
     def _shown(self, asked: _Asked, first: Written, steps: int) -> Draft:
         """The first branch while it grows; while only others do there is nothing new to show, as in draft 0."""

@@ -17,11 +17,14 @@ from torch import Tensor
 
 from dg_engine.api import Decoding, InfillRequest
 from dg_engine.config import ModelConfig
+from dg_engine.copying import LONGEST_MATCH
 from dg_engine.errors import CheckpointError
 from dg_engine.policies import Denoising, EntropyBound, LinearTemperature, StableAndConfident
 
 # Log-odds beyond which nothing changes and an exponential could overflow.
 _SURE = 60.0
+# Copying is wrong once in a hundred times even behind the longest matches, and a logarithm of 0 ruins all sums.
+_SURE_COPY = 4.6
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -89,6 +92,29 @@ class LengthProbe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
             raise ValueError(f"score_exponent must be from 0 to 1, not {self.score_exponent}")
 
 
+class CopyTrust(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How often what follows the same text elsewhere comes here too, beyond what the model foresees.
+
+    Fitted by `dg-engine evaluate --copy-trust` on projects that were not trained on.
+    """
+
+    bias: float
+    """Log-odds of copying are this and `matched` times the logarithm of the number of characters that match."""
+    matched: float
+    keeps: float
+    """The probability that what was copied so far is copied further, token by token."""
+
+    def __post_init__(self) -> None:
+        """Refuse what is no probability, or certain."""
+        if not 0 <= self.keeps < 1:
+            raise ValueError(f"keeps: must be at least 0 and less than 1, not {self.keeps}")
+
+    def probability(self, matched: int) -> float:
+        """That the first token is copied, behind a match of so many characters, at least one."""
+        odds = self.bias + self.matched * math.log(min(matched, LONGEST_MATCH))
+        return 1 / (1 + math.exp(-min(max(odds, -_SURE_COPY), _SURE_COPY)))
+
+
 class InfillConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How to lay out prefix and canvas for this checkpoint."""
 
@@ -116,6 +142,8 @@ class InfillConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """The same for several lines."""
     causal_suffix_tokens: int = 0
     """Suffix tokens that causal infill is shown; 0 where the checkpoint did not learn it."""
+    copy_trust: CopyTrust | None = None
+    """None where copied text counts for nothing."""
     calibration: Calibration | None = None
     """Of the answers of `decoding`."""
 

@@ -85,6 +85,20 @@ class Tokenizer:
                 return Healed(text[: len(text) - len(cut)], cut, self._mask(found))
         return Healed(text, "", None)
 
+    def encode_healed(self, text: str, healed: Healed) -> list[int]:
+        """Ids of a text that begins with what was cut off, the first of them one that is allowed there.
+
+        Tokenised by itself, a word that was begun may be split within what was typed of it.
+        """
+        tokens = self.encode(text)
+        if healed.allowed is None or not tokens or healed.allowed[tokens[0]]:
+            return tokens
+        fitting = [token for token in healed.allowed.nonzero()[:, 0].tolist() if text.startswith(self.texts[token])]
+        if not fitting:
+            return []
+        first = max(fitting, key=lambda token: len(self.texts[token]))
+        return [first, *self.encode(text[len(self.texts[first]) :])]
+
     @cached_property
     def texts(self) -> list[str]:
         """The text of every token by itself."""

@@ -32,6 +32,7 @@ def test_it_is_what_the_trainer_says(engine: Engine) -> None:
         block_decoding="causal_fit",
         causal_suffix_tokens=0,
         calibration=engine.config.calibration,
+        copy_trust=engine.config.copy_trust,
     )
     assert f"{engine.info.parameters / 1e6:.1f} M" == "6.1 M"
     assert sum(path.stat().st_size for path in shipped_model().iterdir()) < 90_000_000

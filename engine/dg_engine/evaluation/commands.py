@@ -19,6 +19,8 @@ from dg_engine.errors import EngineError
 from dg_engine.evaluation import gate as gates
 from dg_engine.evaluation.calibration import evidence, fit, reliability
 from dg_engine.evaluation.cases import ONE_LINE, Case, draw_cases
+from dg_engine.evaluation.copy_trust import fit as fit_trust
+from dg_engine.evaluation.copy_trust import runs
 from dg_engine.evaluation.harness import Outcome, count, run
 from dg_engine.evaluation.humaneval import read_tasks
 from dg_engine.evaluation.ledger import Ledger, run_name
@@ -31,6 +33,7 @@ from dg_engine.settings import read_infill_config
 from dg_engine.training.card import REPORT_FILE
 from dg_engine.training.corpus import documents, write_json
 from dg_engine.training.projects import Split
+from dg_engine.training.sources import Document
 
 _EXAMPLES = 12
 _MINUTE = 60.0
@@ -64,6 +67,7 @@ _MINUTE = 60.0
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 @click.option("--gate", is_flag=True, help="Only check the few cases that must not become worse.")
 @click.option("--update", is_flag=True, help="With --gate: take what is measured now as what must not become worse.")
+@click.option("--copy-trust", is_flag=True, help="Only find how far copied text is to be trusted, on the split.")
 def evaluate(
     model: str,
     adapter: str,
@@ -82,6 +86,7 @@ def evaluate(
     ladder: bool,
     gate: bool,
     update: bool,
+    copy_trust: bool,
 ) -> None:
     """Fill holes in projects that were not trained on, in every way; write a report in Markdown and JSON, and plots.
 
@@ -93,6 +98,11 @@ def evaluate(
         raise click.UsageError("the gate is of the model that ships: --update takes no other")
     if gate:
         _gate(load_engine(model, adapter, device=device, threads=threads), update=update)
+        return
+    if copy_trust:
+        engine = load_engine(model, adapter, device=device, threads=threads)
+        trust = fit_trust(runs(engine, _documents(corpus_, split)))
+        click.echo(f'"copy_trust": {msgspec.json.encode(trust).decode()}')
         return
     config = read_infill_config(Path(model) if model else shipped_model())
     selected = chosen(systems.split(",") if systems else [], config, ladder=ladder)
@@ -114,12 +124,16 @@ def evaluate(
     click.echo(_write(found, selected, outcomes, output or engine.directory))
 
 
-def _cases(corpus: Path, split: Split, per_kind: int) -> list[Case]:
-    """Holes in a split of a corpus."""
+def _documents(corpus: Path, split: Split) -> list[Document]:
     try:
-        drawn = draw_cases(documents(corpus, split), per_kind)
+        return list(documents(corpus, split))
     except OSError as error:
         raise EngineError(f"{corpus}: is no whole corpus ({error}); run `dg-engine corpus build` again") from error
+
+
+def _cases(corpus: Path, split: Split, per_kind: int) -> list[Case]:
+    """Holes in a split of a corpus."""
+    drawn = draw_cases(_documents(corpus, split), per_kind)
     if not drawn:
         raise EngineError(f"{corpus}: the split {split} has no files to cut holes in")
     return drawn

@@ -11,6 +11,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from dg_engine.api import Decoding, Infill, InfillRequest, ScoreRequest
+from dg_engine.copying import continuation
 from dg_engine.engine import Engine
 from dg_engine.errors import EngineError
 from dg_engine.evaluation.cases import Case
@@ -49,6 +50,8 @@ class System:
     length: Length = "unknown"
     """`given` tells how many tokens the truth has, to show what not knowing costs."""
     max_denoising_steps: int | None = None
+    copies: bool = False
+    """Whether the engine is told what follows the same text elsewhere in the file, as the server tells it."""
     tries: tuple[Try, ...] = (_ONE_TRY,)
     """More than one are ranked by the causal log-probability of the answer and of the suffix behind it: as every
     candidate is followed by the same suffix, this is Bayes' rule for the answer given both sides."""
@@ -61,7 +64,7 @@ class System:
     @property
     def settings(self) -> str:
         """A digest of all that decides what it answers."""
-        all_of_it = repr((self.decoding, self.length, self.max_denoising_steps, self.tries))
+        all_of_it = repr((self.decoding, self.length, self.max_denoising_steps, self.copies, self.tries))
         return sha256(all_of_it.encode()).hexdigest()[:8]
 
     def request(self, case: Case, true_tokens: int, seed: int = 0, one: Try = _ONE_TRY) -> InfillRequest:
@@ -82,6 +85,7 @@ class System:
             max_new_tokens=max(1, true_tokens) if self.length == "given" else one.max_new_tokens,
             max_denoising_steps=self.max_denoising_steps,
             decoding=self.decoding,
+            copied=continuation(case.prefix, (case.suffix,)) if self.copies else None,
             seed=seed * len(self.tries) + one.seed,
         )
 
@@ -99,13 +103,20 @@ SYSTEMS = (
     ),
     System(
         name="causal-fit",
-        about="from left to right without the suffix, ended where it follows best",
+        about="from left to right or copied from the same file, ended where the suffix follows best",
+        decoding="causal_fit",
+        copies=True,
+    ),
+    System(
+        name="causal-fit-alone",
+        about="the same without copying",
         decoding="causal_fit",
     ),
     System(
         name="causal-fit-given",
-        about="the same among the texts of the right number of tokens alone",
+        about="causal fit among the texts of the right number of tokens alone",
         decoding="causal_fit",
+        copies=True,
         length="given",
     ),
     System(
@@ -130,7 +141,9 @@ SYSTEMS = (
         decoding="causal",
         tries=tuple(Try(max_new_tokens=length) for length in (2, 4, 8, 16, 32, MAX_NEW_TOKENS)),
     ),
-    System(name="copy", about="what followed the longest earlier match of the text before the hole", decoding="copy"),
+    System(
+        name="copy", about="what follows the longest match of the text before the hole in the file", decoding="copy"
+    ),
 )
 LADDER = tuple(
     System(name=f"diffusion-{steps}", about=f"at most {steps} steps of diffusion", max_denoising_steps=steps)
