@@ -23,6 +23,7 @@ from dg_engine.layers import Angles, Layer, QuantisedExperts, RMSNorm, Rows, Sel
 from dg_engine.prefix_cache import PrefixCache, Seen
 from dg_kernels import (
     AllowedTokens,
+    Causal,
     LogitBias,
     Mask,
     PackedExperts,
@@ -259,9 +260,12 @@ class DiffusionGemma(nn.Module):
             kind = self.config.layer_types[index]
             wanted = read if index + 1 == len(scalars) else None
             mask = masks.of(kind)
+            keys_seen = seen[index].count(x.shape[1])
+            if isinstance(mask, Causal) and wanted is not None:
+                mask = mask.mask(x.shape[1], keys_seen, x.device)
             if isinstance(mask, Tensor):
                 # Of tokens that the layer has forgotten, nothing is seen.
-                mask = mask[..., -seen[index].count(x.shape[1]) :]
+                mask = mask[..., -keys_seen:]
             x, key, value = layer(x, angles[kind], seen[index], mask, scalars[index], wanted)
             keys.append(key)
             values.append(value)
@@ -290,6 +294,8 @@ class DiffusionGemma(nn.Module):
 
     def _encoder_masks(self, cached: int, new: int, device: torch.device) -> Masks:
         """Causal, within the window for sliding layers; both ways when the configuration says so."""
+        if self.device.type == "cuda" and self.config.use_bidirectional_attention != "all":
+            return Masks(Causal(None), Causal(self.config.window))
         query = torch.arange(cached, cached + new, device=device)[:, None]
         key = torch.arange(cached + new, device=device)[None, :]
         if self.config.use_bidirectional_attention == "all":

@@ -5,7 +5,7 @@ ground truth to which any faster implementation is held by a test, and `__init__
 shapes and chooses the implementation.
 """
 
-from dg_kernels.canvas_attention import Mask, VisibleRuns, canvas_attention
+from dg_kernels.canvas_attention import Causal, Mask, VisibleRuns, canvas_attention
 from dg_kernels.expert_mlp import expert_mlp, gated_mlp
 from dg_kernels.expert_mlp.packed import PackedExperts, packed_expert_mlp
 from dg_kernels.quantised import (
@@ -24,6 +24,7 @@ from dg_kernels.vocabulary_head import BANNED, AllowedTokens, LogitBias, sampled
 __all__ = [
     "BANNED",
     "AllowedTokens",
+    "Causal",
     "LogitBias",
     "Mask",
     "PackedExperts",

@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dg_kernels.canvas_attention import VisibleRuns
+from dg_kernels.canvas_attention import Causal, VisibleRuns
 from dg_kernels.canvas_attention.plan import plan as plan_canvas_attention
 from dg_kernels.configurations import tile_for
 from dg_kernels.expert_mlp.packed import PackedExperts
@@ -25,6 +25,8 @@ __all__ = ["PLANS"]
 _CANVAS, _HIDDEN, _VOCABULARY = 256, 2816, 262_144
 _EXPERTS, _CHOSEN, _INNER = 128, 8, 704
 _HEADS, _PREFIX, _WINDOW = 16, 8192, 1023
+_CHUNK = 512
+"""Of a prefix, encoded at a time."""
 
 
 def _numbers(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
@@ -39,12 +41,17 @@ def _vocabulary_head(device: str) -> list[Launch]:
     return plan_vocabulary_head(hidden, weight, 30.0, fp32, fp32, bias, AllowedTokens(masks, number), tile=tile)[0]
 
 
-def _canvas_attention(device: str, *, width: int, key_heads: int, prefix: int, runs: bool = False) -> list[Launch]:
-    query = _numbers(1, _CANVAS, _HEADS, width).transpose(1, 2)
-    keys = _numbers(1, key_heads, prefix + _CANVAS, width)
+def _canvas_attention(device: str, *, width: int, key_heads: int, prefix: int, shown: str = "all") -> list[Launch]:
+    queries = _CHUNK if shown == "causal" else _CANVAS
+    query = _numbers(1, queries, _HEADS, width).transpose(1, 2)
+    keys = _numbers(1, key_heads, prefix + queries, width)
     length = _numbers(1, dtype=torch.int64)
-    shown = VisibleRuns(length, length, prefix) if runs else None
-    return plan_canvas_attention(query, keys, keys, shown, tile=tile_for(f"canvas_attention/{width}", device))[0]
+    rules: dict[str, VisibleRuns | Causal] = {
+        "runs": VisibleRuns(length, length, prefix),
+        "causal": Causal(_WINDOW + 1),
+    }
+    tile = tile_for(f"canvas_attention/{width}", device)
+    return plan_canvas_attention(query, keys, keys, rules.get(shown), tile=tile)[0]
 
 
 def _experts(device: str, gate_up: Tensor | PackedExperts, down: Tensor | PackedExperts) -> list[Launch]:
@@ -88,10 +95,16 @@ PLANS: Mapping[str, Callable[[str], list[Launch]]] = {
     "canvas_attention, sliding layers": partial(_canvas_attention, width=256, key_heads=8, prefix=_WINDOW),
     "canvas_attention, full layers": partial(_canvas_attention, width=512, key_heads=2, prefix=_PREFIX),
     "canvas_attention, sliding layers, runs": partial(
-        _canvas_attention, width=256, key_heads=8, prefix=_WINDOW, runs=True
+        _canvas_attention, width=256, key_heads=8, prefix=_WINDOW, shown="runs"
     ),
     "canvas_attention, full layers, runs": partial(
-        _canvas_attention, width=512, key_heads=2, prefix=_PREFIX, runs=True
+        _canvas_attention, width=512, key_heads=2, prefix=_PREFIX, shown="runs"
+    ),
+    "canvas_attention, sliding layers, causal": partial(
+        _canvas_attention, width=256, key_heads=8, prefix=_WINDOW, shown="causal"
+    ),
+    "canvas_attention, full layers, causal": partial(
+        _canvas_attention, width=512, key_heads=2, prefix=_PREFIX, shown="causal"
     ),
     "expert_mlp": _expert_mlp,
     "packed_expert_mlp, FP8": partial(_packed_expert_mlp, pack=_fp8),

@@ -27,7 +27,7 @@ from dg_engine.layers import QuantisedExperts
 from dg_engine.model import DiffusionGemma
 from dg_engine.policies import EntropyBound
 from dg_engine.prefix_cache import BEHIND, SPARE
-from dg_engine.prefix_store import PrefixEncoder
+from dg_engine.prefix_store import GPU_PREFILL_CHUNK, PrefixEncoder
 from dg_engine.testing import TINY, peak_bytes, tiny_checkpoint, tiny_model
 
 Header = dict[str, tuple[str, tuple[int, ...]]]
@@ -102,9 +102,9 @@ def test_the_flagship_in_nvfp4_with_16k_tokens_fits_into_18_gib(flagship: Inspec
     memory = flagship.memory
     factors = 30 * 128 * (1408 + 2816) * 4
     assert memory.weights == pytest.approx(flagship.stored_bytes + factors, rel=1e-4)
-    known, placed = 1024 + BEHIND + SPARE + 128, 1023 + 256
-    assert memory.sliding_cache == 25 * 2 * 8 * 256 * 2 * (known + placed)
-    assert memory.full_cache == 5 * 2 * 2 * 512 * 2 * (2 * 16_384 + 256 + SPARE + 128)
+    room, placed = GPU_PREFILL_CHUNK + SPARE, 1023 + 256
+    assert memory.sliding_cache == 25 * 2 * 8 * 256 * 2 * (1024 + BEHIND + room + placed)
+    assert memory.full_cache == 5 * 2 * 2 * 512 * 2 * (2 * 16_384 + 256 + room)
     assert memory.canvas == 256 * 262_144 * 2
     assert 17.8 * 2**30 < memory.total < 18 * 2**30
 

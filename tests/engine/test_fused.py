@@ -99,3 +99,22 @@ def test_one_more_token_equals_the_last_of_a_chunk() -> None:
 def test_experts_that_are_chosen_row_by_row_are_not_fused() -> None:
     with pytest.raises(ValueError, match="4 experts"):
         FusedModel(tiny_model(replace(TINY, num_experts=4, top_k_experts=2)))
+
+
+class OnCuda(DiffusionGemma):
+    """A model that says so, which makes it take rules for masks."""
+
+    @property
+    def device(self) -> torch.device:
+        return torch.device("cuda")
+
+
+@pytest.mark.parametrize("read", [None, *SOME], ids=["all", "slice", "last", "indices"])
+@torch.no_grad()
+def test_causal_rules_show_what_masks_do(read: Rows | None) -> None:
+    plain = tiny_model(TINY)
+    ruled = OnCuda(TINY)
+    ruled.load_state_dict(plain.state_dict())
+    prefix, more = tokens(TINY, 2, PREFIX), tokens(TINY, 2, CANVAS, seed=1)
+    expected, found = (model.encode(more, model.encode(prefix).cache, read) for model in (plain, ruled))
+    assert_equal(found, expected)

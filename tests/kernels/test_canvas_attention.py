@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dg_kernels import VisibleRuns, canvas_attention
+from dg_kernels import Causal, VisibleRuns, canvas_attention
 from dg_kernels.canvas_attention.reference import canvas_attention_reference
 from dg_kernels.testing import assert_agrees, random
 
@@ -104,3 +104,13 @@ def test_two_runs_of_keys_are_the_mask_that_shows_them() -> None:
     assert_agrees(canvas_attention(query, keys, values, runs), expected, terms=26)
     shown = runs.mask(26).expand(-1, 6, -1)
     assert_agrees(canvas_attention(query, keys, values, shown), expected, terms=26)
+
+
+@pytest.mark.parametrize("window", [None, 1, 4])
+def test_causal_is_the_mask_that_shows_the_same(window: int | None) -> None:
+    given = tensors(2, 4, 2, 9, 5, 16)
+    expected = canvas_attention_reference(*given, Causal(window))
+    assert_agrees(canvas_attention(*given, Causal(window)), expected, terms=14)
+    shown = Causal(window).mask(5, 14, given[0].device)
+    assert shown[0].sum(dim=1).tolist() == [min(count, window or 14) for count in range(10, 15)]
+    assert_agrees(canvas_attention(*given, shown), expected, terms=14)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import msgspec
+import torch
 
 from dg_engine.device_loop import prefix_places
 from dg_engine.formats.packing import MATRICES, packable, packed_bytes
@@ -13,7 +14,7 @@ from dg_engine.formats.plan import Plan, Source
 from dg_engine.fused import can_fuse
 from dg_engine.hardware import multiplies_packed
 from dg_engine.prefix_cache import BEHIND, SPARE
-from dg_engine.prefix_store import PREFILL_CHUNK
+from dg_engine.prefix_store import prefill_chunk
 
 PARTS = ("experts", "attention", "dense", "router", "self-conditioning", "embedding", "norms")
 """In the order in which they are shown. `dense` are the MLPs beside the experts; `norms` has the scalars too."""
@@ -21,8 +22,6 @@ PARTS = ("experts", "attention", "dense", "router", "self-conditioning", "embedd
 LOGITS_COPIES = 5
 """fp32 copies of a canvas's logits that a step on a CPU holds at its peak, while it draws from their distribution."""
 
-_ROOM = PREFILL_CHUNK + SPARE
-"""Places of a document's cache behind its tokens."""
 
 _MARKS = {"experts": "experts", "self_attn": "attention", "mlp": "dense", "router": "router"}
 _MARKS |= {"self_conditioning": "self-conditioning", "embed_tokens": "embedding"}
@@ -85,7 +84,9 @@ def memory_of_run(plan: Plan, context: int, canvas: int, item_bytes: int, device
     captured step knows; a step leaves probabilities in 16 bits there and no logits.
     """
     config = plan.config
-    sliding, full = min(context, config.window + BEHIND) + _ROOM, context + _ROOM
+    # Of a document's cache, behind its tokens.
+    room = prefill_chunk(torch.device(device)) + SPARE
+    sliding, full = min(context, config.window + BEHIND) + room, context + room
     logits = canvas * config.vocab_size * 4 * LOGITS_COPIES
     if device != "cpu":
         places = prefix_places(context)

@@ -44,6 +44,8 @@ def measured(shape_name: str, format_: str, device: str, modes: tuple[str, ...],
         say("the kernels")
         kernels = list(timings(shape.sizes, where, rates))
     say("making the model")
+    if where.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(where)
     model = random_model(shape.config, format_, where)
     say("prefixes, steps and blocks")
     ours = measure(model, shape, format_, rates)

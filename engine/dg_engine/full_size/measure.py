@@ -20,6 +20,7 @@ from dg_engine.infill import Hole
 from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising, NeverStop
 from dg_engine.prefix_cache import PrefixCache
+from dg_engine.prefix_store import prefill_chunk
 from dg_kernels.bench import Rates
 
 
@@ -67,7 +68,7 @@ def measure(model: DiffusionGemma, shape: Shape, format_: str, rates: Rates) -> 
     for prefix in shape.prefixes:
         loop = DeviceLoop(model)
         tokens = _tokens(model, prefix)
-        cache = _encoded(model, tokens, shape.chunk)
+        cache = _encoded(model, tokens)
         for canvas in shape.canvases:
             floor = step_floor(shape.config, canvas, prefix, BITS[format_], rates)
             taken = statistics.median(_step_seconds(loop, model, cache, canvas, shape.timed_steps))
@@ -89,9 +90,10 @@ def _tokens(model: DiffusionGemma, count: int) -> Tensor:
     return torch.randint(model.config.vocab_size, (1, count), device=model.device, generator=generator)
 
 
-def _encoded(model: DiffusionGemma, tokens: Tensor, chunk: int) -> PrefixCache:
+def _encoded(model: DiffusionGemma, tokens: Tensor) -> PrefixCache:
+    """In chunks, as the engine does it."""
     cache = model.empty_cache(1)
-    for part in torch.split(tokens, chunk, dim=1):
+    for part in torch.split(tokens, prefill_chunk(model.device), dim=1):
         # The hidden state that predicts what follows is all that is read.
         cache = model.encode(part, cache, slice(-1, None)).cache
     return cache
@@ -119,7 +121,7 @@ def _step_seconds(
 
 def _prefix_time(loop: DeviceLoop, model: DiffusionGemma, tokens: Tensor, shape: Shape) -> PrefixTime:
     started = _now(model)
-    cache = _encoded(model, tokens, shape.chunk)
+    cache = _encoded(model, tokens)
     encoded = _now(model)
     next(loop.fill([_row(model, cache, max(shape.canvases), 1)]))
     drafted = time.perf_counter()

@@ -57,8 +57,6 @@ class Shape:
     """Tokens."""
     prefix: int
     """The one of them at which blocks and kernels are measured."""
-    chunk: int
-    """Tokens of the prefix that are encoded at a time."""
     timed_steps: int
     block_steps: tuple[int, ...] = (8, 12, 16, 24, 48)
     """Denoising steps of the blocks that are timed whole."""
@@ -85,8 +83,6 @@ class Shape:
 
 
 SHAPES = {
-    "released": Shape(config=RELEASED, prefixes=(512, 2048, 8192, 32_768), prefix=8192, chunk=2048, timed_steps=20),
-    "tiny": Shape(
-        config=_TINY, canvases=(64, 128), prefixes=(8, 96), prefix=96, chunk=64, timed_steps=2, block_steps=(1, 2)
-    ),
+    "released": Shape(config=RELEASED, prefixes=(512, 2048, 8192, 32_768), prefix=8192, timed_steps=20),
+    "tiny": Shape(config=_TINY, canvases=(64, 128), prefixes=(8, 96), prefix=96, timed_steps=2, block_steps=(1, 2)),
 }

@@ -15,7 +15,7 @@ from torch.nn import functional
 from dg_kernels.canvas_attention.trained import trained_attention
 from dg_kernels.launching import run, served
 
-__all__ = ["Mask", "VisibleRuns", "canvas_attention"]
+__all__ = ["Causal", "Mask", "VisibleRuns", "canvas_attention"]
 
 _KERNEL_WIDTHS = (64, 128, 256, 512)
 """Of the heads that the kernel has tiles for."""
@@ -41,8 +41,20 @@ class VisibleRuns(NamedTuple):
         return ((place < prefix.clamp_max(self.places)) | (place >= self.places) & (place < canvas))[:, None]
 
 
-Mask = Tensor | VisibleRuns
-"""[B or 1, C, K] booleans, true where a key is visible, or runs."""
+class Causal(NamedTuple):
+    """A query sees its own key, of which the C queries' are the last of all, and those before it."""
+
+    window: int | None
+    """How many keys it sees at most, its own among them; None for all."""
+
+    def mask(self, queries: int, keys: int, device: torch.device) -> Tensor:
+        """[1, C, K] booleans that show the same."""
+        ago = torch.arange(keys - queries, keys, device=device)[:, None] - torch.arange(keys, device=device)
+        return ((ago >= 0) & (ago < (self.window or keys)))[None]
+
+
+Mask = Tensor | VisibleRuns | Causal
+"""[B or 1, C, K] booleans, true where a key is visible, or a rule."""
 
 
 def canvas_attention(query: Tensor, keys: Tensor, values: Tensor, mask: Mask | None = None) -> Tensor:
@@ -71,6 +83,8 @@ def canvas_attention(query: Tensor, keys: Tensor, values: Tensor, mask: Mask | N
         return result
     if isinstance(mask, VisibleRuns):
         mask = mask.mask(keys.shape[2]).expand(-1, length, -1)
+    elif isinstance(mask, Causal):
+        mask = mask.mask(length, keys.shape[2], query.device)
     if mask is not None and mask.shape[-1] != keys.shape[2]:
         raise ValueError(f"mask must be {keys.shape[2]} wide, not {mask.shape[-1]}")
     if query.requires_grad and torch.is_grad_enabled() and query.device.type == "cpu":

@@ -30,16 +30,18 @@ def attend(
     canvas,
     key_count,
     places,
+    window,
     rows: tl.constexpr,
     columns: tl.constexpr,
     depth: tl.constexpr,
     width: tl.constexpr,
     part: tl.constexpr,
-    runs: tl.constexpr,
+    shown: tl.constexpr,
 ):
     """Rows of one key head's group of queries, one part of the value's width; the names in pairs are strides.
 
-    With `runs` a batch row sees the first `prefix` of so many places, and `canvas_slots` keys behind the places.
+    Of "all" keys, of "runs": the first `prefix` of so many places and `canvas_slots` behind the places; or "causal": a
+    query sees its own key, of which the canvas's are the last, and those before it within the window.
     """
     parts: tl.constexpr = width // part
     batch = tl.program_id(2).to(tl.int64)
@@ -56,20 +58,24 @@ def attend(
     largest = tl.full((rows,), -float("inf"), tl.float32)
     total = tl.zeros((rows,), tl.float32)
     result = tl.zeros((rows, part), tl.float32)
-    span = key_count
-    if runs:
+    begin, span = 0, key_count
+    if shown == "causal":
+        own = key_count - canvas + position
+        begin = tl.maximum(tl.min(tl.where(there, own, key_count)) - window + 1, 0) // columns * columns
+        span = tl.max(tl.where(there, own, 0)) + 1
+    if shown == "runs":
         known = tl.minimum(tl.load(prefix + batch), places).to(tl.int32)
         slots = tl.load(canvas_slots + batch).to(tl.int32)
         # The second run begins with a tile of its own.
         padded = tl.cdiv(known, columns) * columns
         span = padded + slots
-    for start in range(0, span, columns):
-        begin, end = start, span
-        if runs:
+    for start in range(begin, span, columns):
+        at, end = start, span
+        if shown == "runs":
             behind = start >= padded
-            begin = tl.where(behind, start - padded + places, start)
+            at = tl.where(behind, start - padded + places, start)
             end = tl.where(behind, places + slots, known)
-        key = begin + tl.arange(0, columns)
+        key = at + tl.arange(0, columns)
         visible = key < end
         k_row = k_place + key.to(tl.int64) * key_row
         scores = tl.zeros((rows, columns), tl.float32)
@@ -78,8 +84,15 @@ def attend(
                 q = tl.load(q_place[:, None] + chunk + along[None, :], mask=there[:, None], other=0.0)
             k = tl.load(k_row[None, :] + chunk + along[:, None], mask=visible[None, :], other=0.0)
             scores = tl.dot(q, k, scores)
-        scores = tl.where(visible[None, :], scores, -float("inf"))
+        if shown == "causal":
+            ago = own[:, None] - key[None, :]
+            scores = tl.where((ago >= 0) & (ago < window), scores, -float("inf"))
+        else:
+            scores = tl.where(visible[None, :], scores, -float("inf"))
         new = tl.maximum(largest, tl.max(scores, 1))
+        if shown == "causal":
+            # A row that has not seen any key yet: e to minus infinity less minus infinity is no number.
+            new = tl.maximum(new, -3.0e38)
         weight = tl.exp(scores - new[:, None])
         shrink = tl.exp(largest - new)
         total = total * shrink + tl.sum(weight, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from dg_kernels.canvas_attention import VisibleRuns
+from dg_kernels.canvas_attention import Causal, VisibleRuns
 from dg_kernels.canvas_attention.kernel import attend
 from dg_kernels.configurations import Tile, tile_for
 from dg_kernels.launching import Argument, Launch, blocks, device_name, launch
@@ -17,7 +17,7 @@ def plan(
     query: Tensor,
     keys: Tensor,
     values: Tensor,
-    runs: VisibleRuns | None = None,
+    shown: VisibleRuns | Causal | None = None,
     *,
     tile: Tile | None = None,
     part: int = _PART,
@@ -38,13 +38,14 @@ def plan(
         "values": values,
         "mixed": mixed,
         # Without runs something that is there and will not be read.
-        "prefix": query if runs is None else runs.prefix.contiguous(),
-        "canvas_slots": query if runs is None else runs.canvas.contiguous(),
+        "prefix": shown.prefix.contiguous() if isinstance(shown, VisibleRuns) else query,
+        "canvas_slots": shown.canvas.contiguous() if isinstance(shown, VisibleRuns) else query,
         "key_heads": key_heads,
         "group": heads // key_heads,
         "canvas": canvas,
         "key_count": key_count,
-        "places": key_count if runs is None else runs.places,
+        "places": shown.places if isinstance(shown, VisibleRuns) else key_count,
+        "window": (shown.window if isinstance(shown, Causal) else None) or key_count,
     }
     for name, one in (("query", query), ("key", keys), ("value", values)):
         strides = zip(("batch", "head", "row"), one.stride()[:3], strict=True)
@@ -61,6 +62,6 @@ def plan(
             depth=min(tile.depth, width),
             width=width,
             part=part,
-            runs=runs is not None,
+            shown={VisibleRuns: "runs", Causal: "causal"}.get(type(shown), "all"),
         )
     ], mixed

@@ -3,13 +3,15 @@
 import torch
 from torch import Tensor
 
-from dg_kernels.canvas_attention import Mask, VisibleRuns
+from dg_kernels.canvas_attention import Causal, Mask, VisibleRuns
 
 
 def canvas_attention_reference(query: Tensor, keys: Tensor, values: Tensor, mask: Mask | None = None) -> Tensor:
     """Same shapes as `canvas_attention`."""
     if isinstance(mask, VisibleRuns):
         return _of_runs(query, keys, values, mask)
+    if isinstance(mask, Causal):
+        return _one_by_one(query, keys, values, mask)
     batch, heads, length, width = query.shape
     group = heads // keys.shape[1]
     mixed = torch.empty(batch, length, heads, width, dtype=torch.float32)
@@ -31,3 +33,14 @@ def _of_runs(query: Tensor, keys: Tensor, values: Tensor, runs: VisibleRuns) -> 
         seen = [torch.cat((one[row, :, :known], one[row, :, runs.places : own]), dim=1)[None] for one in (keys, values)]
         rows.append(canvas_attention_reference(query[row, None], *seen))
     return torch.cat(rows)
+
+
+def _one_by_one(query: Tensor, keys: Tensor, values: Tensor, causal: Causal) -> Tensor:
+    """Query by query, with what is not visible cut away."""
+    found, queries = [], query.shape[2]
+    for number in range(queries):
+        end = keys.shape[2] - queries + number + 1
+        seen = slice(max(0, end - (causal.window or end)), end)
+        one = query[:, :, number, None], keys[:, :, seen], values[:, :, seen]
+        found.append(canvas_attention_reference(*one))
+    return torch.cat(found, dim=1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dg_kernels.canvas_attention import VisibleRuns
+from dg_kernels.canvas_attention import Causal, VisibleRuns
 from dg_kernels.canvas_attention.plan import plan
 from dg_kernels.canvas_attention.reference import canvas_attention_reference
 from dg_kernels.configurations import Tile
@@ -83,3 +83,17 @@ def test_lengths_on_the_device_show_two_runs_and_nothing_else_is_read(
     run(launches)
     lengths = VisibleRuns(prefix, slots, places)
     assert_agrees(found.cpu(), canvas_attention_reference(query.cpu(), keys.cpu(), values.cpu(), lengths), terms=width)
+
+
+@pytest.mark.parametrize("window", [None, 1, 9, 40])
+@pytest.mark.parametrize(("cached", "queries"), [(0, 37), (50, 5), (33, 21)])
+def test_a_query_sees_its_own_key_and_those_before_it_within_the_window(
+    window: int | None, cached: int, queries: int, device: torch.device, dtype: torch.dtype
+) -> None:
+    query = (0.3 * random(2, 4, queries, 64)).to(device, dtype)
+    keys, values = (random(2, 2, cached + queries, 64, seed=seed, dtype=dtype).to(device) for seed in (1, 2))
+    causal = Causal(window)
+    launches, found = plan(query, keys, values, causal, tile=TILE)
+    run(launches)
+    expected = canvas_attention_reference(query.cpu(), keys.cpu(), values.cpu(), causal)
+    assert_agrees(found.cpu(), expected, terms=64)
