@@ -31,14 +31,14 @@ def text_before(lines: Lines, point: Point, budget: int) -> Cut:
     quantum = min(QUANTUM, max(budget // 2, 1))
     surplus = lines.offset(point.row) + point.column - budget
     if surplus <= 0:
-        return Cut(_normalised("".join(lines.between(0, point.row)) + lines[point.row][: point.column]), is_cut=False)
+        return Cut(normalised("".join(lines.between(0, point.row)) + lines[point.row][: point.column]), is_cut=False)
     anchor = -(-surplus // quantum) * quantum
     row = lines.row_at(anchor)
     column = anchor - lines.offset(row)
     if column and row < point.row:
         row, column = row + 1, 0
     text = "".join(lines.between(row, point.row)) + lines[point.row][: point.column]
-    return Cut(_normalised(text[column:]), is_cut=True)
+    return Cut(normalised(text[column:]), is_cut=True)
 
 
 def text_after(lines: Lines, point: Point, budget: int) -> Cut:
@@ -49,11 +49,12 @@ def text_after(lines: Lines, point: Point, budget: int) -> Cut:
         text += lines[row][: budget + 1]
         row += 1
     if len(text) <= budget:
-        return Cut(_normalised(text), is_cut=False)
+        return Cut(normalised(text), is_cut=False)
     kept = text[:budget]
     end = max(kept.rfind("\n"), kept.rfind("\r")) + 1
-    return Cut(_normalised(kept[:end] if end else kept), is_cut=True)
+    return Cut(normalised(kept[:end] if end else kept), is_cut=True)
 
 
-def _normalised(text: str) -> str:
+def normalised(text: str) -> str:
+    """The text with `\\n` as its only line end."""
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text

@@ -21,6 +21,7 @@ from dg_engine.errors import EngineError
 from dg_engine.exclusion import Exclusions
 from dg_lsp.anticipation import Asked, next_place
 from dg_lsp.backends import Backend
+from dg_lsp.copying import copied
 from dg_lsp.document import Change, Document, Position, Snapshot
 from dg_lsp.memory import Memory
 from dg_lsp.planning import Plan, PlanningOptions, SelectedCompletion, Silence, plan
@@ -72,6 +73,8 @@ class Services(NamedTuple):
     exclusions: Exclusions
     snoozed: Silence | None = None
     """Why nothing is offered unasked, while that is so."""
+    others: Callable[[Snapshot], Sequence[Snapshot]] = lambda _: ()
+    """The open documents besides one that may be copied from into it."""
 
 
 SUPERSEDED = Silence("A newer request of the same document took its place.")
@@ -94,6 +97,15 @@ class Session:
         self._unfinished: set[asyncio.Task[Outcome]] = set()
         self.last: Outcome | None = None
         """What the last finished request came to."""
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The text as it is now."""
+        return self._document.snapshot()
+
+    def excluded(self, exclusions: Exclusions) -> str | None:
+        """Why the document is neither read nor sent, if that is so."""
+        return exclusions.reason(self._path, self.snapshot.uri)
 
     @property
     def running(self) -> int:
@@ -186,7 +198,7 @@ class Session:
             return services.snoozed
         if not settings.enabled:
             return Silence(f"Completions are switched off for {snapshot.language_id or 'files without a language'}.")
-        if (reason := services.exclusions.reason(self._path, snapshot.uri)) is not None:
+        if (reason := self.excluded(services.exclusions)) is not None:
             return Silence(reason)
         options = PlanningOptions(multi_line=settings.multi_line, in_comments=settings.in_comments)
         point, chosen = snapshot.point(ask.position), ask.selected
@@ -195,8 +207,11 @@ class Session:
 
     async def _infill(self, planned: Plan, services: Services, watch: Watch | None) -> Infill | Silence:
         limit = services.settings.engine.answer_timeout_s
-        request = _request(planned, self._path, services.settings)
-        request = msgspec.structs.replace(request, drafts=watch is not None)
+        request = msgspec.structs.replace(
+            _request(planned, self._path, services.settings),
+            copied=copied(planned, services.others(planned.snapshot)),
+            drafts=watch is not None,
+        )
         try:
             async with asyncio.timeout(limit), aclosing(services.backend.infill(request)) as events:
                 async for event in events:

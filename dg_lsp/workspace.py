@@ -16,7 +16,7 @@ from dg_engine.errors import EngineError
 from dg_engine.exclusion import Exclusions
 from dg_lsp import logs
 from dg_lsp.backends import Backend
-from dg_lsp.document import Change, Document
+from dg_lsp.document import Change, Document, Snapshot
 from dg_lsp.planning import Silence
 from dg_lsp.session import Ask, EngineTrouble, Offer, Outcome, Services, Session, Watch
 from dg_lsp.settings import Settings, SettingsError, parse
@@ -89,7 +89,16 @@ class Workspace:
         return outcome
 
     def _services(self) -> Services:
-        return Services(self.settings, self.backend, self.exclusions, self._snoozed)
+        return Services(self.settings, self.backend, self.exclusions, self._snoozed, self._others)
+
+    def _others(self, of: Snapshot) -> list[Snapshot]:
+        """The open documents of the same language, the last opened first; excluded ones are not read."""
+        found = [
+            session
+            for uri, session in reversed(self._sessions.items())
+            if uri != of.uri and session.snapshot.language_id == of.language_id
+        ]
+        return [session.snapshot for session in found if session.excluded(self.exclusions) is None]
 
     def snooze(self, minutes: float) -> datetime | None:
         """Offer nothing unasked for so many minutes; 0 ends the pause. Returns when it ends."""

@@ -104,7 +104,11 @@ class Exclusions:
         if self._broken is not None:
             return self._broken
         if path is None:
-            return self._reason_by_name(Path("/", unquote(urlsplit(uri).path).lstrip("/")))
+            try:
+                name = urlsplit(uri).path
+            except ValueError as error:
+                return f"The document's address cannot be read: {error}."
+            return self._reason_by_name(Path("/", unquote(name).lstrip("/")))
         try:
             for name in dict.fromkeys((path.absolute(), path.resolve())):
                 found = self._reason_by_name(name) or self._reason_by_file(name)

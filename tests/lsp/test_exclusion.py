@@ -183,3 +183,9 @@ def test_outside_every_workspace_folder_the_ignore_files_above_a_file_hold(folde
     assert reason(Exclusions([folder.parent / "elsewhere"]), folder / "src" / "a.py") is not None
     (folder / "b.py").write_text("")
     assert reason(Exclusions(), folder / "b.py") is None
+
+
+def test_an_address_that_cannot_be_read_excludes_its_document() -> None:
+    found = Exclusions().reason(None, "file://[")
+    assert found is not None
+    assert "address" in found
