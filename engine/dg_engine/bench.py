@@ -24,6 +24,7 @@ from rich.progress import track
 from rich.table import Table
 
 from dg_engine.api import Decoding, Draft, Extent, Infill, InfillRequest
+from dg_engine.copying import continuation
 from dg_engine.engine import Engine
 from dg_engine.hardware import best_device, peak_bytes
 
@@ -220,6 +221,7 @@ def _sample(engine: Engine, gap: Gap, prefix: str, decoding: Decoding, steps: in
         decoding=decoding,
         max_denoising_steps=steps,
         path="bench/module.py",
+        copied=continuation(gap.prefix, (gap.suffix,)),
     )
     if prefix == "warm":
         _run(
