@@ -88,6 +88,13 @@ def device_name(tensor: Tensor) -> str:
     return torch.cuda.get_device_name(tensor.device) if tensor.is_cuda else ""
 
 
+def processors(tensor: Tensor) -> int:
+    """Of the device of a tensor; an H200's for what is compiled without one, a single one for a CPU."""
+    if tensor.is_cuda:
+        return torch.cuda.get_device_properties(tensor.device).multi_processor_count
+    return 132 if tensor.is_meta else 1
+
+
 def blocks(length: int, size: int) -> int:
     """How many runs of `size` cover `length`."""
     return -(-length // size)

@@ -1,7 +1,8 @@
 """`canvas_attention` on the device: online softmax (Dao et al., arXiv 2205.14135) over tiles of keys, all or in runs.
 
 The query heads that share a key head are rows of one matrix, so that each key is read once for all of them. Of wide
-values a program makes only one part: the fp32 results of a whole row of 512 would not fit into registers.
+values a program makes only one part: the fp32 results of a whole row of 512 would not fit into registers. Where there
+are fewer programs than processors, several share the keys, and a second kernel puts their results together.
 """
 
 import triton
@@ -14,6 +15,7 @@ def attend(
     keys,
     values,
     mixed,
+    sums,
     prefix,
     canvas_slots,
     query_batch,
@@ -37,16 +39,20 @@ def attend(
     width: tl.constexpr,
     part: tl.constexpr,
     shown: tl.constexpr,
+    splits: tl.constexpr,
 ):
     """Rows of one key head's group of queries, one part of the value's width; the names in pairs are strides.
 
     Of "all" keys, of "runs": the first `prefix` of so many places and `canvas_slots` behind the places; or "causal": a
     query sees its own key, of which the canvas's are the last, and those before it within the window.
+
+    With several `splits` a program sees one run of all these, and writes to `mixed` [splits, ...] what is to be divided
+    by a sum; the sums [splits, 2, rows of the result] are the largest score and the sum of e to the others' distances.
     """
     parts: tl.constexpr = width // part
     batch = tl.program_id(2).to(tl.int64)
     shared, first = tl.program_id(1) // parts, tl.program_id(1) % parts * part
-    row = tl.program_id(0) * rows + tl.arange(0, rows)
+    row = tl.program_id(0) // splits * rows + tl.arange(0, rows)
     head, position = shared * group + row // canvas, row % canvas
     there = row < group * canvas
     along, across = tl.arange(0, depth), tl.arange(0, part)
@@ -69,7 +75,8 @@ def attend(
         # The second run begins with a tile of its own.
         padded = tl.cdiv(known, columns) * columns
         span = padded + slots
-    for start in range(begin, span, columns):
+    begin, stop = _share(begin, span, columns, splits)
+    for start in range(begin, stop, columns):
         at, end = start, span
         if shown == "runs":
             behind = start >= padded
@@ -89,16 +96,49 @@ def attend(
             scores = tl.where((ago >= 0) & (ago < window), scores, -float("inf"))
         else:
             scores = tl.where(visible[None, :], scores, -float("inf"))
-        new = tl.maximum(largest, tl.max(scores, 1))
-        if shown == "causal":
-            # A row that has not seen any key yet: e to minus infinity less minus infinity is no number.
-            new = tl.maximum(new, -3.0e38)
+        # Finite, also where a row has seen no key yet: e to minus infinity less minus infinity is no number.
+        new = tl.maximum(tl.maximum(largest, tl.max(scores, 1)), -3.0e38)
         weight = tl.exp(scores - new[:, None])
         shrink = tl.exp(largest - new)
         total = total * shrink + tl.sum(weight, 1)
         v = tl.load(v_place[None, :] + (key.to(tl.int64) * value_row)[:, None], mask=visible[:, None], other=0.0)
         result = tl.dot(weight.to(v.dtype), v, result * shrink[:, None])
         largest = new
-    place = (batch * canvas + position) * (key_heads * group * width) + head * width + first
-    result = result / total[:, None]
+    line = (batch * canvas + position) * (key_heads * group) + head
+    place = line * width + first
+    if splits > 1:
+        split, lines = tl.program_id(0) % splits, tl.num_programs(2).to(tl.int64) * canvas * key_heads * group
+        place += split * lines * width
+        tl.store(sums + split * 2 * lines + line, largest, mask=there)
+        tl.store(sums + (split * 2 + 1) * lines + line, total, mask=there)
+    else:
+        result = result / total[:, None]
     tl.store(mixed + place[:, None] + across[None, :], result.to(mixed.dtype.element_ty), mask=there[:, None])
+
+
+@triton.jit
+def _share(begin, span, columns: tl.constexpr, splits: tl.constexpr):
+    """The part of a run of keys that is this program's, in whole tiles."""
+    stop = span
+    if splits > 1:
+        share = tl.cdiv(tl.cdiv(span - begin, columns), splits) * columns
+        begin += tl.program_id(0) % splits * share
+        stop = tl.minimum(span, begin + share)
+    return begin, stop
+
+
+@triton.jit
+def merge_splits(parts, sums, mixed, lines, splits: tl.constexpr, width: tl.constexpr):
+    """One line of the result, [width], from the splits that saw any of its keys."""
+    line = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, width)
+    top = tl.load(sums + line)
+    for split in tl.static_range(1, splits):
+        top = tl.maximum(top, tl.load(sums + split * 2 * lines + line))
+    total = 0.0
+    result = tl.zeros((width,), tl.float32)
+    for split in tl.static_range(splits):
+        shrink = tl.exp(tl.load(sums + split * 2 * lines + line) - top)
+        total += shrink * tl.load(sums + (split * 2 + 1) * lines + line)
+        result += shrink * tl.load(parts + (split * lines + line) * width + column)
+    tl.store(mixed + line * width + column, (result / total).to(mixed.dtype.element_ty))

@@ -97,3 +97,23 @@ def test_a_query_sees_its_own_key_and_those_before_it_within_the_window(
     run(launches)
     expected = canvas_attention_reference(query.cpu(), keys.cpu(), values.cpu(), causal)
     assert_agrees(found.cpu(), expected, terms=64)
+
+
+RULES = (None, VisibleRuns(torch.tensor([17, 90]), torch.tensor([11, 3]), 70), Causal(9), Causal(None))
+
+
+@pytest.mark.parametrize("splits", [2, 8])
+@pytest.mark.parametrize("shown", RULES)
+def test_programs_that_share_the_keys_find_the_same(
+    splits: int, shown: VisibleRuns | Causal | None, device: torch.device, dtype: torch.dtype
+) -> None:
+    """Of three tiles of keys and a rest; some programs have none, and rows see none of what theirs has."""
+    query = (0.3 * random(2, 4, 11, 128)).to(device, dtype)
+    keys, values = (random(2, 2, 81, 128, seed=seed, dtype=dtype).to(device) for seed in (1, 2))
+    given = shown
+    if isinstance(shown, VisibleRuns):
+        given = VisibleRuns(shown.prefix.to(device), shown.canvas.to(device), shown.places)
+    launches, found = plan(query, keys, values, given, tile=TILE, part=64, splits=splits)
+    assert len(launches) == 2
+    run(launches)
+    assert_agrees(found.cpu(), canvas_attention_reference(query.cpu(), keys.cpu(), values.cpu(), shown), terms=128)
