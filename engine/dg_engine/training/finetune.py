@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any, Protocol
@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from dg_engine.model import DiffusionGemma
+from dg_engine.settings import InfillConfig
 from dg_engine.training.ahead import Ahead
-from dg_engine.training.batches import Batcher
+from dg_engine.training.batches import Batcher, Layout
 from dg_engine.training.encoded import EncodedSplit
 from dg_engine.training.objective import Loss, Losses
 from dg_engine.training.plan import Layouts
@@ -45,27 +46,53 @@ class Learner(Protocol):
         ...
 
 
+BOTH_SIDES = Schedule(causal_until=0.0, joint_until=0.7, warm_down_from=0.2, corruption_ramp=0.0, own_noise_from=0.0)
+"""A trained model needs no causal stage and no ramps, and fewer updates to warm down."""
+CAUSAL_SIDE = Schedule(causal_until=1.0, joint_until=1.0, warm_down_from=0.2)
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
-    """How a fine-tuning goes. A trained model needs no causal stage and no ramps, and fewer updates to warm down."""
+    """How a fine-tuning goes."""
 
     seconds: float
     """Wall clock to spend from the first update on, checks and compilation among it."""
     layouts: Layouts
     accumulate: int = 1
     """Batches to an update."""
-    schedule: Schedule = field(
-        default_factory=lambda: Schedule(
-            causal_until=0.0, joint_until=0.7, warm_down_from=0.2, corruption_ramp=0.0, own_noise_from=0.0
-        )
-    )
+    schedule: Schedule = BOTH_SIDES
     seed: int = 0
     checks: int = 8
     """Looks at the held-out files, besides the one before the first update."""
     checked_batches: int = 2
-    """Each goes through the model once for every noise level: a look costs as much as three or four updates."""
+    """Each goes through the model once, with canvases for every noise level: a look costs as much as four updates."""
     save_every: float = 30.0
     """Seconds between two states on disk, of which there is one after each look too."""
+
+    @classmethod
+    def of(cls, config: InfillConfig, layouts: Layouts, *, seconds: float, seed: int) -> Plan:
+        """To make a checkpoint better at what it is asked for: where it only writes from left to right, it learns that.
+
+        Args:
+            config: of the checkpoint.
+            layouts: those of training, with rows for causal infill, which a checkpoint is shown that has learnt it.
+            seconds: to spend.
+            seed: of the run.
+        """
+        if not config.causal_suffix_tokens:
+            shapes = {name: replace(getattr(layouts, name), middles=0) for name in ("causal", "usual", "wide")}
+            layouts = replace(layouts, **shapes)
+        decodings = {config.decoding, config.block_decoding}
+        if "diffusion" in decodings:
+            return cls(seconds=seconds, layouts=layouts, seed=seed)
+        if "causal_infill" in decodings:
+            layouts = replace(layouts, causal=replace(layouts.usual, canvases=0))
+        return cls(seconds=seconds, layouts=layouts, schedule=CAUSAL_SIDE, checked_batches=8, seed=seed)
+
+    @property
+    def checked(self) -> Layout:
+        """The shape of the batches by which the model is judged: that with which it begins to learn."""
+        return self.layouts.pick(self.schedule.at(0.0).stage, 0)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -81,7 +108,8 @@ class Check:
     def score(self) -> float:
         """What is to become small: the mean over noise levels, and the two causal losses, each counting as much."""
         levels = [value for name, value in self.losses.items() if name.startswith("denoising")]
-        return mean(levels) + sum(value for name, value in self.losses.items() if not name.startswith("denoising"))
+        causal = sum(value for name, value in self.losses.items() if not name.startswith("denoising"))
+        return causal + (mean(levels) if levels else 0.0)
 
 
 class FineTuning:
@@ -117,9 +145,7 @@ class FineTuning:
         self.plan, self._learner, self._directory, self._keep, self._clock = plan, learner, directory, keep, clock
         self.loss = Loss(model, torch.Generator().manual_seed(plan.seed))
         self._batches = Ahead(Batcher(train, vocabulary, model.config, plan.seed))
-        self._validation = Validation(
-            held_out, vocabulary, model.config, plan.layouts.usual, batches=plan.checked_batches
-        )
+        self._validation = Validation(held_out, vocabulary, model.config, plan.checked, plan.checked_batches)
         self.update, self.elapsed = 0, 0.0
         self.checks: list[Check] = []
         self._restore()

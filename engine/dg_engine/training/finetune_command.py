@@ -25,14 +25,14 @@ from dg_engine.training.finetune import FineTuning, Learner, Plan
 from dg_engine.training.finetune_report import Result, show, summary
 from dg_engine.training.low_rank import LowRank, LowRankOptimiser
 from dg_engine.training.optimiser import Optimiser, Rates
-from dg_engine.training.plan import Layouts, layouts
+from dg_engine.training.plan import layouts
 from dg_engine.training.repository import Repository, read_repository
 from dg_engine.training.spans import Vocabulary
 from dg_engine.training.watching import watched
 
 RESULT_FILE = "finetune.json"
-ALL_WEIGHTS = Rates(matrices=0.003, embedding=0.002, vectors=0.001)
-"""A tenth of what a model is trained with from scratch."""
+ALL_WEIGHTS = Rates(matrices=0.006, embedding=0.004, vectors=0.002)
+"""A fifth of what a model is trained with from scratch."""
 COMPILED_FROM_MINUTES = 10.0
 """Compilation takes two minutes and then makes training two to three times as fast."""
 
@@ -105,7 +105,8 @@ def finetune(
     train, held_out = material.train, material.held_out
     click.echo(f"{len(train)} files with {train.total_tokens:,} tokens to learn from, {len(held_out)} held out")
     before = finetune_run.measured_before(tuning.run_directory, lambda: tuning.measure(material, tuned=False))
-    loop = tuning.loop(material, Plan(seconds=minutes * 60, layouts=tuning.layouts(chunks), seed=seed))
+    plan = Plan.of(read_infill_config(base), layouts(chunks), seconds=minutes * 60, seed=seed)
+    loop = tuning.loop(material, plan)
     if minutes >= COMPILED_FROM_MINUTES and any(map(shutil.which, _COMPILERS)):
         torch._dynamo.config.recompile_limit = 64
         loop.loss.compile()
@@ -139,13 +140,6 @@ class _Tuning:
     def material(self, read: Callable[[], Repository]) -> finetune_run.Material:
         header = read_infill_config(self.base).file_header
         return finetune_run.open_run(self.run_directory, self.options, read, Tokenizer.load(self.base), header=header)
-
-    def layouts(self, chunks: int) -> Layouts:
-        """Those of training, without rows for causal infill where the checkpoint has not learnt it."""
-        all_ = layouts(chunks)
-        if read_infill_config(self.base).causal_suffix_tokens:
-            return all_
-        return replace(all_, usual=replace(all_.usual, middles=0), wide=replace(all_.wide, middles=0))
 
     def measure(self, material: finetune_run.Material, *, tuned: bool) -> finetune_run.Measured:
         """By what is on disk, as it will be used."""

@@ -51,9 +51,8 @@ class Schedule:
         """The moment at a fraction of the run, 0 to 1."""
         if fraction < self.causal_until:
             return Moment("causal", self.rate(fraction), self.objective)
-        done = (fraction - self.causal_until) / (1 - self.causal_until)
         if fraction < self.joint_until:
-            return Moment("joint", self.rate(fraction), self._joint(fraction, done))
+            return Moment("joint", self.rate(fraction), self._joint(fraction))
         finish = replace(
             self.objective,
             causal_weight=self.last_causal_weight,
@@ -68,7 +67,8 @@ class Schedule:
         warm = min(1.0, fraction / self.warm_up + 0.01) if self.warm_up else 1.0
         return min(warm, max(0.0, (1 - fraction) / (1 - self.warm_down_from)))
 
-    def _joint(self, fraction: float, done: float) -> Objective:
+    def _joint(self, fraction: float) -> Objective:
+        done = (fraction - self.causal_until) / (1 - self.causal_until)
         through = (fraction - self.causal_until) / max(1e-9, self.joint_until - self.causal_until)
         ramp = min(1.0, done / self.corruption_ramp) if self.corruption_ramp else 1.0
         return replace(

@@ -27,17 +27,19 @@ class Validation:
 
     @torch.no_grad()
     def losses(self, loss: Loss) -> dict[str, float]:
-        """`causal`, `infill` and `denoising_<corruption>`: means over the batches, in nats per token.
+        """`causal`, `infill` and, of canvases, `denoising_<corruption>`: means over the batches, in nats per token.
 
         The generator is lent: the run's randomness is the same with and without validation.
         """
         lent, loss.generator = loss.generator, torch.Generator().manual_seed(1)
         sums: defaultdict[str, float] = defaultdict(float)
         for batch in self._batches:
-            for corruption in CORRUPTIONS:
+            levels = CORRUPTIONS if batch.canvases is not None else CORRUPTIONS[:1]
+            for corruption in levels:
                 found = loss.at(batch, corruption)
-                sums["causal"] += float(found.causal) / len(CORRUPTIONS)
-                sums["infill"] += float(found.infill) / len(CORRUPTIONS)
-                sums[f"denoising_{corruption:g}"] += float(found.denoising)
+                sums["causal"] += float(found.causal) / len(levels)
+                sums["infill"] += float(found.infill) / len(levels)
+                if batch.canvases is not None:
+                    sums[f"denoising_{corruption:g}"] += float(found.denoising)
         loss.generator = lent
         return {key: value / len(self._batches) for key, value in sums.items()}
