@@ -325,7 +325,7 @@ def test_a_command_that_was_stopped_continues_on_the_files_it_was_begun_with(
     assert (out / "run" / STATE_FILE).exists()
     refused = command(root, base, out, "--minutes", "0.02", "--rank", "8")
     assert refused.exit_code == 1
-    assert "another rank (16, not 8)" in refused.output
+    assert "another rank (64, not 8)" in refused.output
     shutil.rmtree(root / "package")
     continued = command(root, base, out, "--minutes", "0.02")
     assert continued.exit_code == 0, continued.output

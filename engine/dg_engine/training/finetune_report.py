@@ -42,8 +42,6 @@ def show(result: Result, target: Path, console: Console, *, full: bool) -> None:
     table = Table("held-out files", "before", "after", "difference (95 %)", box=None)
     for name, before in result.checks[0].losses.items():
         after = result.best.losses[name]
-        if not before:  # a loss on rows that this checkpoint is not shown
-            continue
         table.add_row(f"{name} loss", f"{before:.3f}", f"{after:.3f}", f"{after - before:+.3f}")
     for name, title in _MEASURES.items() if result.after else ():
         found = _compared(result, name)

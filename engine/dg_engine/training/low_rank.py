@@ -21,9 +21,9 @@ from dg_engine.model import DiffusionGemma
 class LowRank:
     """The size of an adapter, and how fast it learns."""
 
-    rank: int = 16
-    alpha: float = 32.0
-    rate: float = 3e-3
+    rank: int = 64
+    alpha: float = 128.0
+    rate: float = 5e-3
     """AdamW's at the top of the schedule, for a width of 256; it falls as the width grows (muP, arXiv 2203.03466)."""
     betas: tuple[float, float] = (0.9, 0.99)
     decay: float = 0.01

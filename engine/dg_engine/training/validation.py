@@ -27,7 +27,7 @@ class Validation:
 
     @torch.no_grad()
     def losses(self, loss: Loss) -> dict[str, float]:
-        """`causal`, `infill` and, of canvases, `denoising_<corruption>`: means over the batches, in nats per token.
+        """`causal` and, where there are rows for it, `infill` and `denoising_<corruption>`: means in nats per token.
 
         The generator is lent: the run's randomness is the same with and without validation.
         """
@@ -38,7 +38,8 @@ class Validation:
             for corruption in levels:
                 found = loss.at(batch, corruption)
                 sums["causal"] += float(found.causal) / len(levels)
-                sums["infill"] += float(found.infill) / len(levels)
+                if batch.middles is not None:
+                    sums["infill"] += float(found.infill) / len(levels)
                 if batch.canvases is not None:
                     sums[f"denoising_{corruption:g}"] += float(found.denoising)
         loss.generator = lent
