@@ -1,12 +1,7 @@
 """Writing from left to right with the encoder and the head: what the same weights do as a causal language model.
 
-`write` decodes greedily; of several branches it begins each with another of the likeliest first tokens.
-
-`best_fit` then chooses, among all beginnings of what was written, the one that the suffix follows best. By Bayes' rule
-the likeliest text between a prefix and a suffix is that for which the text behind the prefix and the suffix behind both
-are likeliest together. The first part is known from writing, the first suffix token of the second part too; the few
-beginnings that are best by those are judged by more of the suffix, in one pass. A beginning may end inside its last
-token, where the suffix begins as that token ends.
+`write` decodes greedily, in several branches where it is told several covers with which to begin. `gains_behind` says
+how likely given texts are.
 
 A checkpoint that was trained for it is told the suffix before, in the order prefix, suffix, middle (Bavarian et al.,
 arXiv 2207.14255): behind the cached prefix come `<|suffix|>`, the first tokens of the suffix and `<|middle|>`, then the
@@ -25,15 +20,11 @@ import torch
 from torch import Tensor
 
 from dg_engine.api import StopReason
-from dg_engine.canvas import BANNED
 from dg_engine.model import DiffusionGemma, Masks
 from dg_engine.prefix_cache import PrefixCache
-from dg_engine.suffix import SuffixHead
 
-SHORTLIST = 5
-"""Beginnings that are judged by the whole suffix."""
 LEAST_LIKELY = -3.0
-"""Nats by which a branch's first token may be less likely than the likeliest."""
+"""Nats by which a branch's cover may be less likely than the likeliest."""
 MARGIN = 3.0
 """Nats by which more of the suffix may turn the order of two beginnings that its first token leaves."""
 
@@ -48,7 +39,7 @@ class Copied(NamedTuple):
 
     tokens: Sequence[int]
     weight: float
-    """The probability, below 1, that the first token is copied."""
+    """The probability, below 1, that the cover with which the text begins is copied."""
     keeps: float
     """The probability, below 1, that what was copied so far is copied further."""
 
@@ -78,15 +69,23 @@ SURELY_COPIED = 0.5
 class Written:
     """One branch so far."""
 
+    cover: tuple[int, ...] = ()
+    """With what it begins, token by token: it was chosen as a whole."""
     tokens: list[int] = field(default_factory=list)
     gains: list[float] = field(default_factory=list)
-    """The log-probability of each token, in nats; at the end of the text also that of ending there."""
+    """The log-probability of each token, in nats, all of the cover's with its first; at the end also that of ending."""
     fits: list[float] = field(default_factory=list)
-    """Behind each token but possibly the last, the log-probability that the suffix's first token comes next."""
+    """Behind each token but possibly the last, the log-probability that the suffix's first token comes next; within
+    the cover no text ends."""
     copying: float = 0.0
     """The probability that the next token is copied."""
     stop_reason: StopReason | None = None
     """None while there is more to do."""
+
+    @property
+    def is_opening(self) -> bool:
+        """Whether its cover is not all written."""
+        return len(self.tokens) < len(self.cover)
 
 
 class Fit(NamedTuple):
@@ -113,16 +112,24 @@ def behind(model: DiffusionGemma, cache: PrefixCache, tokens: Sequence[int]) -> 
     return Start(encoded.hidden[0], encoded.cache)
 
 
+class Cover(NamedTuple):
+    """With what a text may begin: its first token, or where something has to be spelt all tokens that it takes."""
+
+    tokens: tuple[int, ...]
+    gain: float
+    """The log-probability, in nats, by the model."""
+
+
 def write(
     model: DiffusionGemma,
     start: Start,
+    covers: Sequence[Cover],
     ends: Tensor,
     limit: int,
     *,
     branches: int = 1,
     fit: Fit | None = None,
     copied: Copied = NOTHING,
-    first_allowed: Tensor | None = None,
     deadline: float | None = None,
 ) -> Iterator[list[Written]]:
     """Greedy decoding; yields the branches after each token, and last with a stop reason each.
@@ -130,20 +137,17 @@ def write(
     Args:
         model: the encoder and the head.
         start: what was read.
+        covers: with which the texts may begin (`find_covers`); a text that has none is empty.
         ends: [V] booleans, tokens that end the text and are not part of it. A text that ends at once has no branches.
         limit: tokens at most.
         branches: texts at most, the likeliest first.
         fit: what is behind the texts; branches that hardly can fit it better any more are given up.
-        copied: what the texts may take over; its first token must be allowed.
-        first_allowed: [V] booleans; with what the text may begin; None for anything.
+        copied: what the texts may take over.
         deadline: `time.perf_counter()` seconds after which to stop.
     """
-    logits = model.logits(start.hidden)
-    if first_allowed is not None:
-        logits = logits.masked_fill(~first_allowed, BANNED)
-    texts = _begun(logits.log_softmax(dim=-1)[0], ends, branches, copied)
-    growing, cache = texts, start.cache.repeated(len(texts))
-    for length in range(1, limit + 1):
+    texts = _begun(covers, ends, branches, copied, limit)
+    growing, cache, read = texts, start.cache.repeated(len(texts)), 0
+    for length in range(len(texts[0].tokens), limit + 1):
         if length == limit:
             _stop(texts, "max_new_tokens")
         elif deadline is not None and time.perf_counter() >= deadline:
@@ -154,27 +158,36 @@ def write(
             return
         if len(rows) < len(growing):
             growing, cache = [growing[row] for row in rows], cache.of_rows(rows)
-        last = torch.tensor([[text.tokens[-1]] for text in growing], device=cache.keys[0].device)
-        encoded = model.encode(last, cache, slice(-1, None))
-        cache = encoded.cache
+        behind_cache = torch.tensor([text.tokens[read:] for text in growing], device=cache.keys[0].device)
+        encoded = model.encode(behind_cache, cache, slice(-1, None))
+        cache, read = encoded.cache, length
         logs = model.logits(encoded.hidden[:, 0]).log_softmax(dim=-1)
         _grow(growing, logs, ends, fit, copied)
         if fit is not None:
             _give_up(texts, fit.patience)
 
 
-def _begun(logs: Tensor, ends: Tensor, branches: int, copied: Copied) -> list[Written]:
-    """The branches' first tokens, by the model's log-probabilities [V]."""
-    mixed = copied.mixed(logs, 0, copied.weight)
-    if bool(ends[mixed.argmax()]):
-        return [Written(gains=[float(mixed.max())], stop_reason="end_of_sequence")]
-    chosen = mixed.masked_fill(ends, BANNED).topk(branches)
-    firsts = zip(chosen.values.tolist(), chosen.indices.tolist(), strict=True)
-    return [
-        Written([token], [gain], copying=copied.next_weight(logs, 0, copied.weight, token))
-        for gain, token in firsts
-        if gain >= float(chosen.values[0]) + LEAST_LIKELY
-    ]
+def _begun(covers: Sequence[Cover], ends: Tensor, branches: int, copied: Copied, limit: int) -> list[Written]:
+    """The branches, each with as many tokens as the shortest cover has: a pass reads as many of each."""
+    texts = sorted((_opened(cover, copied) for cover in covers), key=lambda text: text.gains[0], reverse=True)
+    if not texts or bool(ends[texts[0].cover[-1]]):
+        return [Written(gains=texts[0].gains if texts else [], stop_reason="end_of_sequence")]
+    least = texts[0].gains[0] + LEAST_LIKELY
+    texts = [text for text in texts if text.gains[0] >= least and not bool(ends[text.cover[-1]])][:branches]
+    shared = min(limit, *(len(text.cover) for text in texts))
+    for text in texts:
+        text.tokens += text.cover[:shared]
+        text.gains += [0.0] * (shared - 1)
+        text.fits += [-math.inf] * (shared - 1)
+    return texts
+
+
+def _opened(cover: Cover, copied: Copied) -> Written:
+    """A branch that has its cover to write."""
+    if not copied.weight or cover.tokens != tuple(copied.tokens[: len(cover.tokens)]):
+        return Written(cover.tokens, gains=[cover.gain + math.log1p(-copied.weight)])
+    chance = copied.weight + (1 - copied.weight) * math.exp(cover.gain)
+    return Written(cover.tokens, gains=[math.log(chance)], copying=copied.keeps * copied.weight / chance)
 
 
 def _stop(texts: Sequence[Written], reason: StopReason) -> None:
@@ -186,17 +199,21 @@ def _grow(texts: Sequence[Written], logs: Tensor, ends: Tensor, fit: Fit | None,
     """One more token for each of N branches, by the model's log-probabilities [N, V]."""
     pairs = list(zip(texts, logs, strict=True))
     mixed = torch.stack([copied.mixed(row, len(text.tokens), text.copying) for text, row in pairs])
+    if fit is not None:
+        for text, gain in zip(texts, mixed[:, fit.token].tolist(), strict=True):
+            text.fits.append(-math.inf if text.is_opening else gain)
     best = mixed.max(dim=-1)
     for (text, row), gain, token in zip(pairs, best.values.tolist(), best.indices.tolist(), strict=True):
+        if text.is_opening:
+            text.gains.append(0.0)
+            text.tokens.append(text.cover[len(text.tokens)])
+            continue
         text.gains.append(gain)
         if bool(ends[token]):
             text.stop_reason = "end_of_sequence"
         else:
             text.copying = copied.next_weight(row, len(text.tokens), text.copying, token)
             text.tokens.append(token)
-    if fit is not None:
-        for text, gain in zip(texts, mixed[:, fit.token].tolist(), strict=True):
-            text.fits.append(gain)
 
 
 def _give_up(texts: Sequence[Written], patience: int) -> None:
@@ -206,69 +223,6 @@ def _give_up(texts: Sequence[Written], patience: int) -> None:
     for text in texts:
         if (late and text.copying < SURELY_COPIED) or sum(text.gains) + MARGIN < found:
             text.stop_reason = text.stop_reason or "converged"
-
-
-class Beginning(NamedTuple):
-    """Some first tokens of a text."""
-
-    text: int
-    """Its number."""
-    end: int
-    """At least 1."""
-    overlap: int = 0
-    """Characters at the end of its last token with which the suffix begins: they belong to that."""
-
-
-def best_fit(
-    model: DiffusionGemma,
-    start: Start,
-    texts: Sequence[Written],
-    suffix: SuffixHead,
-    *,
-    typed: int = 0,
-    length: int | None = None,
-) -> Beginning:
-    """The beginning of one of the texts for which it and the suffix are likeliest together.
-
-    Args:
-        model: the encoder and the head.
-        start: where the texts begin.
-        texts: at least one, of at least one token; with `fits` for the suffix's first token unless the length is known.
-        suffix: of at least one token; more than some ten say little more.
-        typed: characters of the texts that are there already: the first token goes on behind them.
-        length: tokens, where they are known: beginnings of other lengths do not count. None for any.
-    """
-    if length is None:
-        known = _likelihoods(texts, suffix, typed)
-        shortlist = sorted(known, key=known.__getitem__)[-SHORTLIST:]
-    else:
-        whole = [number for number, text in enumerate(texts) if len(text.tokens) >= length]
-        known = {Beginning(number, length): sum(texts[number].gains[:length]) for number in whole}
-        shortlist = list(known)
-    if not shortlist:
-        return Beginning(0, len(texts[0].tokens))
-    passages = []
-    for one in shortlist:
-        tokens = [*texts[one.text].tokens[: one.end], *suffix.behind(one.overlap)]
-        has_fit = length is None and not one.overlap  # which stands for the suffix's first token
-        passages.append(Passage(tokens, one.end + has_fit))
-    behind_each = map(sum, gains_behind(model, start, passages))
-    return max(zip(shortlist, behind_each, strict=True), key=lambda pair: known[pair[0]] + pair[1])[0]
-
-
-def _likelihoods(texts: Sequence[Written], suffix: SuffixHead, typed: int) -> dict[Beginning, float]:
-    """The log-probability of each beginning and the suffix's first token, or what its own last token holds of it."""
-    found: dict[Beginning, float] = {}
-    for number, text in enumerate(texts):
-        gain = 0.0
-        for end, token in enumerate(text.tokens, 1):
-            gain += text.gains[end - 1]
-            if end <= len(text.fits):
-                found[Beginning(number, end)] = gain + text.fits[end - 1]
-            # A text that is nothing but suffix is no answer.
-            own = typed + 1 if end == 1 else 0
-            found.update({Beginning(number, end, overlap): gain for overlap in suffix.overlaps(token, own)})
-    return found
 
 
 class Passage(NamedTuple):

@@ -29,7 +29,9 @@ from dg_engine.api import (
     ScoreRequest,
     StopReason,
 )
-from dg_engine.causal import NOTHING, Beginning, Copied, Fit, Passage, Written, behind, best_fit, gains_behind, write
+from dg_engine.beginnings import Beginning, best_fit
+from dg_engine.causal import NOTHING, Copied, Fit, Passage, Start, Written, behind, gains_behind, write
+from dg_engine.covers import find_covers
 from dg_engine.drafts import pieces, sound, without
 from dg_engine.errors import CheckpointError, RequestError
 from dg_engine.fused import FusedModel, can_fuse
@@ -43,6 +45,7 @@ from dg_engine.probe import ByProbe
 from dg_engine.prompt import encode_behind, encode_header, encode_suffix
 from dg_engine.scaffold import FENCE, can_chat, encode_file_chat
 from dg_engine.settings import read_denoising, read_ends, read_infill_config
+from dg_engine.spelling import Spelling
 from dg_engine.suffix import SuffixHead
 from dg_engine.tokenizer import Healed, Tokenizer
 
@@ -195,7 +198,7 @@ class Engine:
         if length is not None and decoding != "causal_fit":
             raise ValueError(f"{decoding} cannot be told the length of its answer")
         started = time.perf_counter()
-        healed = self.tokenizer.heal(request.prefix)
+        healed = self.heal(request.prefix, decoding)
         tokens = self._prompt(request, healed.kept)
         prefix = None
         for prefix in self._prefixes.encode(request.document, tokens):
@@ -204,6 +207,11 @@ class Engine:
         assert prefix is not None  # noqa: S101  (the last item always is a prefix)
         produce = self._diffuse if decoding == "diffusion" else self._write
         yield from produce(_Asked(request, healed, prefix, started, length))
+
+    def heal(self, prefix: str, decoding: str) -> Healed:
+        """The prefix as a decoding reads it, and what is cut off it to be written anew."""
+        tokenizer = self.tokenizer
+        return tokenizer.heal(prefix) if decoding == "diffusion" else tokenizer.heal_by_spelling(prefix)
 
     @torch.inference_mode()
     def score(self, request: ScoreRequest) -> Score:
@@ -266,7 +274,7 @@ class Engine:
             longest=longest,
             ends=self._ends(asked.request),
             filler=self.model.config.eos_token_id,
-            first_allowed=self._first_allowed(asked.healed),
+            first_allowed=None if asked.healed.allowed is None else asked.healed.allowed.to(self.model.device),
             filler_bias=self.config.filler_bias,
             pinned_signal=self.config.pinned_signal,
             typed=tuple(self.tokenizer.encode(asked.healed.cut)),
@@ -278,48 +286,63 @@ class Engine:
             ends = ends | self._fence
         return ends.to(self.model.device)
 
-    def _first_allowed(self, healed: Healed) -> Tensor | None:
-        return None if healed.allowed is None else healed.allowed.to(self.model.device)
-
     def _write(self, asked: _Asked) -> Iterator[Draft | Infill]:
         """From left to right with the same weights, with the suffix or without."""
-        request, healed, prefix, _, length = asked
-        start, suffix = prefix.start, SuffixHead.of(self.tokenizer, request.suffix, FIT_TOKENS)
-        decoding = self.config.decoding_of(request)
+        start, head = asked.prefix.start, SuffixHead.of(self.tokenizer, asked.request.suffix, FIT_TOKENS)
+        decoding = self.config.decoding_of(asked.request)
         if decoding == "causal_infill":
-            start = behind(self.model, start.cache, self._suffix_row(request.suffix))
-        fitted = decoding == "causal_fit" and bool(suffix.tokens)
-        for texts in write(
-            self.model,
-            start,
-            self._ends(request),
-            length or request.max_new_tokens,
-            branches=BRANCHES if fitted else 1,
-            fit=Fit(suffix.tokens[0], PATIENCE[request.extent]) if fitted and length is None else None,
-            copied=self._copied(asked) if fitted else NOTHING,
-            first_allowed=self._first_allowed(healed),
-            deadline=asked.deadline,
-        ):
+            start = behind(self.model, start.cache, self._suffix_row(asked.request.suffix))
+        suffix = head if decoding == "causal_fit" and head.tokens else None
+        spelling = Spelling(self.tokenizer, asked.healed.cut)
+        for texts in self._texts(asked, start, spelling, suffix):
             if any(text.stop_reason is None for text in texts):
                 yield self._shown(asked, texts[0], steps=max(len(text.tokens) for text in texts))
+            elif not texts:
+                yield Draft(step=0, pieces=(), milliseconds=asked.milliseconds)
         one = Beginning(0, len(texts[0].tokens))
-        if fitted and one.end:
-            one = best_fit(self.model, start, texts, suffix, typed=len(healed.cut), length=length)
+        if suffix is not None and one.end:
+            one = best_fit(self.model, start, texts, suffix, spelling, length=asked.length)
         best = texts[one.text]
         assert best.stop_reason is not None  # noqa: S101  (`write` ends with one)
         steps = max(len(text.gains) for text in texts)
         yield self._answer(asked, best.tokens[: one.end], best.gains, steps, best.stop_reason, one.overlap)
 
+    def _texts(
+        self, asked: _Asked, start: Start, spelling: Spelling, suffix: SuffixHead | None
+    ) -> Iterator[list[Written]]:
+        """One text as it grows, or several to be fitted to a suffix; none while it is sought with what they begin."""
+        request, ends, known = asked.request, self._ends(asked.request), asked.length
+        copied = NOTHING if suffix is None else self._copied(asked)
+        branches, wanted = 1 if suffix is None else BRANCHES, spelling.cover(copied.tokens)
+        covers = None
+        for covers in find_covers(
+            self.model, start, ends, spelling, most=branches, wanted=wanted, deadline=asked.deadline
+        ):
+            if covers is None:
+                yield []
+        assert covers is not None  # noqa: S101  (the last item is the list of them)
+        yield from write(
+            self.model,
+            start,
+            covers,
+            ends,
+            known or request.max_new_tokens,
+            branches=branches,
+            fit=Fit(suffix.tokens[0], PATIENCE[request.extent]) if suffix is not None and known is None else None,
+            copied=copied,
+            deadline=asked.deadline,
+        )
+
     def _copied(self, asked: _Asked) -> Copied:
-        copy, trust, healed = asked.request.copied, self.config.copy_trust, asked.healed
+        copy, trust = asked.request.copied, self.config.copy_trust
         if copy is None or trust is None:
             return NOTHING
-        tokens = self.tokenizer.encode_healed(healed.cut + copy.text, healed)
+        tokens = self.tokenizer.encode(asked.healed.cut + copy.text)
         return Copied(tokens, trust.probability(copy.matched), trust.keeps)
 
     def _shown(self, asked: _Asked, first: Written, steps: int) -> Draft:
-        """The first branch while it grows; while only others do there is nothing new to show, as in draft 0."""
-        if first.stop_reason is not None:
+        """The first branch while it grows behind what is typed; else there is nothing new to show, as in draft 0."""
+        if first.stop_reason is not None or first.is_opening:
             return Draft(step=0, pieces=(), milliseconds=asked.milliseconds)
         text, whole = without(asked.healed.cut, self.tokenizer.decode(first.tokens))
         shown = (Piece(text, settled=True),) if whole and text else ()

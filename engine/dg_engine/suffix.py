@@ -1,7 +1,7 @@
 """The beginning of what stands behind the cursor, for texts whose last token may reach into it.
 
 A hole ends anywhere, tokens do not: before `nge(10)` a model writes `range`, and the answer is its first two letters.
-This is the other half of healing a prefix (`Tokenizer.heal`).
+This is the other half of healing a prefix (`Spelling`).
 """
 
 from __future__ import annotations

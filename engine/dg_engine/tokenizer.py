@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from functools import cached_property
+from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ from torch import Tensor
 from dg_engine.errors import CheckpointError
 
 REPLACEMENT = "\ufffd"
+SPELT_TOKENS = 4
+"""Tokens at most that are cut off to be spelt anew: each may cost a pass of the model."""
 
 
 class Healed(NamedTuple):
@@ -22,7 +25,7 @@ class Healed(NamedTuple):
     kept: str
     cut: str
     allowed: Tensor | None
-    """[V] booleans: the tokens that begin with `cut`; None when nothing was cut."""
+    """[V] booleans: the tokens that begin with `cut`; None when nothing was cut, or when several may spell it."""
 
 
 class Tokenizer:
@@ -68,36 +71,42 @@ class Tokenizer:
         return int(found)
 
     def heal(self, text: str) -> Healed:
-        """Cut the text back so that its last token can still grow ("token healing").
+        """Cut the text back so that its last token can still grow ("token healing"), into one that begins with the cut.
 
         A model sees text cut where tokens end, and a user stops typing anywhere: after `foo(` the likely next token may
         be the `()` that already began. The last pre-token is cut if some token continues it, or else the last token.
         Indentation stays: the user chose it.
         """
         text = _storable(text)
-        tail = text[-_TAIL:]
-        pieces = self.backend.pre_tokenizer.pre_tokenize_str(tail) if tail and self.backend.pre_tokenizer else []
-        if not pieces:
-            return Healed(text, "", None)
-        start = pieces[-1][1][0]
-        for cut in (tail[start:], self.decode(self.encode(tail[start:])[-1:])):
-            if cut and "\n" not in cut and tail.endswith(cut) and (found := self._beginning_with(cut)):
+        piece = self._last_piece(text)
+        for cut in (piece, self.decode(self.encode(piece)[-1:])):
+            if cut and "\n" not in cut and text.endswith(cut) and len(found := self.completing(cut)):
                 return Healed(text[: len(text) - len(cut)], cut, self._mask(found))
         return Healed(text, "", None)
 
-    def encode_healed(self, text: str, healed: Healed) -> list[int]:
-        """Ids of a text that begins with what was cut off, the first of them one that is allowed there.
+    def heal_by_spelling(self, text: str) -> Healed:
+        """Cut the last pre-token off the text, for tokens of any number to spell it (`Spelling`).
 
-        Tokenised by itself, a word that was begun may be split within what was typed of it.
+        Of a long one only the last tokens are cut. Indentation stays.
         """
-        tokens = self.encode(text)
-        if healed.allowed is None or not tokens or healed.allowed[tokens[0]]:
-            return tokens
-        fitting = [token for token in healed.allowed.nonzero()[:, 0].tolist() if text.startswith(self.texts[token])]
-        if not fitting:
-            return []
-        first = max(fitting, key=lambda token: len(self.texts[token]))
-        return [first, *self.encode(text[len(self.texts[first]) :])]
+        text = _storable(text)
+        piece = self._last_piece(text)
+        last = [self.texts[token] for token in reversed(self.encode(piece)[-SPELT_TOKENS:])]
+        cut = "".join(reversed([*takewhile(_is_clean, last)]))
+        if "\n" in piece and not cut.strip():
+            return Healed(text, "", None)
+        return Healed(text.removesuffix(cut), cut, None)
+
+    def completing(self, text: str) -> Tensor:
+        """[N] the tokens that begin with a text of at least one character."""
+        texts, tokens = self._sorted
+        return tokens[bisect_left(texts, text) : bisect_left(texts, text + chr(0x10FFFF))]
+
+    def beginning(self, text: str) -> Tensor:
+        """[N] the tokens that a text begins with, and goes on behind."""
+        texts, tokens = self._sorted
+        heads = [text[:end] for end in range(1, len(text))]
+        return torch.cat([tokens[:0], *(tokens[bisect_left(texts, one) : bisect_right(texts, one)] for one in heads)])
 
     @cached_property
     def texts(self) -> list[str]:
@@ -122,16 +131,19 @@ class Tokenizer:
         return torch.tensor([text in one for one in self.texts])
 
     @cached_property
-    def _sorted(self) -> list[tuple[str, int]]:
+    def _sorted(self) -> tuple[list[str], Tensor]:
+        """The texts of all tokens but special ones, ascending, and [N] the tokens."""
         special = self.special.tolist()
-        return sorted((text, token) for token, text in enumerate(self.texts) if not special[token])
+        pairs = sorted((text, token) for token, text in enumerate(self.texts) if not special[token])
+        return [text for text, _ in pairs], torch.tensor([token for _, token in pairs], dtype=torch.long)
 
-    def _beginning_with(self, text: str) -> list[int]:
-        first = bisect_left(self._sorted, (text, -1))
-        last = bisect_left(self._sorted, (text + chr(0x10FFFF), -1))
-        return [token for _, token in self._sorted[first:last]]
+    def _last_piece(self, text: str) -> str:
+        """The last pre-token of a text."""
+        tail = text[-_TAIL:]
+        pieces = self.backend.pre_tokenizer.pre_tokenize_str(tail) if tail and self.backend.pre_tokenizer else []
+        return tail[pieces[-1][1][0] :] if pieces else ""
 
-    def _mask(self, tokens: list[int]) -> Tensor:
+    def _mask(self, tokens: Tensor) -> Tensor:
         mask = torch.zeros(self.vocab_size, dtype=torch.bool)
         mask[tokens] = True
         return mask
@@ -139,6 +151,11 @@ class Tokenizer:
 
 # Characters at the end of a text that are tokenised again to find its last token; no token is near as long.
 _TAIL = 64
+
+
+def _is_clean(text: str) -> bool:
+    """Whether it is what a token adds to a line: whole characters, no line break."""
+    return not {REPLACEMENT, "\n"} & set(text)
 
 
 def _storable(text: str) -> str:

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from dg_engine import causal
-from dg_engine.causal import Fit, Passage, Start, Written, best_fit, gains_behind, write
+from dg_engine.beginnings import best_fit
+from dg_engine.causal import Fit, Passage, Start, Written, gains_behind, write
+from dg_engine.covers import find_covers
 from dg_engine.model import DiffusionGemma
+from dg_engine.spelling import Spelling
 from dg_engine.suffix import SuffixHead
 from dg_engine.testing import tiny_model, tiny_tokenizer
 from dg_engine.tokenizer import Tokenizer
@@ -18,6 +21,7 @@ from dg_engine.tokenizer import Tokenizer
 PREFIX = [3, 50, 7, 31, 12, 30, 47, 5]
 SUFFIX = [21, 40, 8]
 LIMIT = 40
+NOTHING_TYPED = Spelling(Tokenizer(tiny_tokenizer()), "")
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +46,9 @@ def ends(model: DiffusionGemma) -> Tensor:
 def written(
     model: DiffusionGemma, start: Start, ends: Tensor, fit: Fit | None = None, branches: int = 4
 ) -> list[Written]:
-    *_, texts = write(model, start, ends, LIMIT, branches=branches, fit=fit)
+    *_, covers = find_covers(model, start, ends, NOTHING_TYPED, most=branches)
+    assert covers is not None
+    *_, texts = write(model, start, covers, ends, LIMIT, branches=branches, fit=fit)
     return texts
 
 
@@ -114,8 +120,9 @@ def test_where_the_length_is_known_only_texts_of_that_length_are_compared(
             for number, text in enumerate(texts)
             if len(text.tokens) >= length
         }
-        assert best_fit(model, start, texts, suffix, length=length)[:2] == (max(joint, key=joint.__getitem__), length)
-    assert best_fit(model, start, texts, suffix, length=LIMIT + 1) == (0, len(texts[0].tokens), 0)
+        found = best_fit(model, start, texts, suffix, NOTHING_TYPED, length=length)
+        assert found[:2] == (max(joint, key=joint.__getitem__), length)
+    assert best_fit(model, start, texts, suffix, NOTHING_TYPED, length=LIMIT + 1) == (0, len(texts[0].tokens), 0)
 
 
 @torch.inference_mode()
@@ -126,5 +133,5 @@ def test_a_suffix_of_one_token_is_judged_by_that_token_alone(model: DiffusionGem
         for number, text in enumerate(texts)
         for end, fit in enumerate(text.fits[: len(text.tokens)], 1)
     }
-    found = best_fit(model, start, texts, SuffixHead(Tokenizer(tiny_tokenizer()), SUFFIX[:1], ""))
+    found = best_fit(model, start, texts, SuffixHead(Tokenizer(tiny_tokenizer()), SUFFIX[:1], ""), NOTHING_TYPED)
     assert found[:2] == max(joint, key=joint.__getitem__)

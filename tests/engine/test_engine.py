@@ -10,14 +10,16 @@ import msgspec
 import pytest
 import torch
 
-from dg_engine import causal
+from dg_engine import beginnings, causal, covers
 from dg_engine.api import Draft, Infill, InfillRequest, ScoreRequest
+from dg_engine.covers import every_cover
 from dg_engine.engine import BRANCHES, FIT_TOKENS, PATIENCE, Engine
 from dg_engine.errors import RequestError
 from dg_engine.paths import shipped_model
 from dg_engine.prefix_store import PREFILL_CHUNK
 from dg_engine.prompt import CUT_STEP, encode_header, encode_prefix
 from dg_engine.settings import Calibration
+from dg_engine.spelling import Spelling
 from dg_engine.testing import tiny_checkpoint
 from dg_engine.tokenizer import Tokenizer
 
@@ -122,43 +124,43 @@ def test_a_fitted_answer_is_the_beginning_that_is_likeliest_together_with_the_su
 ) -> None:
     """Against every beginning of every branch, judged one by one; nothing is given up or falls out unjudged."""
     monkeypatch.setattr(causal, "MARGIN", 1e9)
-    monkeypatch.setattr(causal, "SHORTLIST", 100)
-    monkeypatch.setattr(causal, "LEAST_LIKELY", -1e9)
+    monkeypatch.setattr(beginnings, "SHORTLIST", 100)
+    for module in (causal, covers):
+        monkeypatch.setattr(module, "LEAST_LIKELY", -1e9)
+    monkeypatch.setattr(covers, "PARTS", 1000)
     prefix, suffix, limit = SOURCE[place - 100 : place], SOURCE[place + 6 : place + 60], 5
     request = InfillRequest(prefix=prefix, suffix=suffix, decoding="causal_fit", max_new_tokens=limit)
     found = run(engine, request)[1]
     tokenizer, model = engine.tokenizer, engine.model
-    healed = tokenizer.heal(prefix)
+    healed = tokenizer.heal_by_spelling(prefix)
+    spelling = Spelling(tokenizer, healed.cut)
     row, behind = encode_prefix(tokenizer, "", healed.kept, 256), tokenizer.encode(suffix)[:FIT_TOKENS]
     head = tokenizer.decode(behind)
 
     def logs(tokens: list[int]) -> torch.Tensor:
-        logits = model.logits(model.encode(torch.tensor([row + tokens])).hidden[0])
-        if healed.allowed is not None:
-            logits[len(row) - 1].masked_fill_(~healed.allowed, -1e4)
-        return logits.log_softmax(dim=-1)
+        return model.logits(model.encode(torch.tensor([row + tokens])).hidden[0]).log_softmax(dim=-1)
 
     def joint(text: list[int], overlap: int) -> float:
         tokens = text + (tokenizer.encode(head[overlap:]) if overlap else behind)
         every = logs(tokens)
         return sum(float(every[len(row) - 1 + place, token]) for place, token in enumerate(tokens))
 
-    first = logs([])[-1].masked_fill(tokenizer.special, -1e4)
-    beginnings = list[tuple[list[int], int]]()
-    for token in first.topk(BRANCHES).indices.tolist():
-        text = [token]
+    every = every_cover(lambda tokens: logs([*tokens])[-1], spelling)
+    judged = list[tuple[list[int], int]]()
+    for cover in sorted(every, key=lambda one: one.gain)[-BRANCHES:]:
+        text = [*cover.tokens]
         while len(text) < limit and not tokenizer.special[token := int(logs(text)[-1].argmax())]:
             text.append(token)
-        for end, last in enumerate(text, 1):
-            own = len(healed.cut) + 1 if end == 1 else 0
-            ending = tokenizer.texts[last]
-            beginnings += [
+        for end in range(len(cover.tokens), len(text) + 1):
+            own = len(spelling.left(cover.tokens[:-1])) + 1 if end == len(cover.tokens) else 0
+            ending = tokenizer.texts[text[end - 1]]
+            judged += [
                 (text[:end], overlap)
                 for overlap in range(len(head))
                 # Behind the last token of a text that was cut off the suffix was never looked at.
                 if (ending[own:].endswith(head[:overlap]) if overlap else end < len(text) or len(text) < limit)
             ]
-    written, overlap = max(beginnings, key=lambda one: joint(*one))
+    written, overlap = max(judged, key=lambda one: joint(*one))
     best = tokenizer.decode(written)
     best = best[: len(best) - overlap]
     assert found.text == best.split("\ufffd")[0].removeprefix(healed.cut)
@@ -202,7 +204,9 @@ def test_what_is_given_up_for_speed_changes_no_answer_of_the_shipped_model(monke
 
     quick = answers()
     monkeypatch.setattr(causal, "MARGIN", 1e9)
-    monkeypatch.setattr(causal, "LEAST_LIKELY", -1e9)
+    for module in (causal, covers):
+        monkeypatch.setattr(module, "LEAST_LIKELY", -1e9)
+    monkeypatch.setattr(covers, "PARTS", 100)
     monkeypatch.setitem(PATIENCE, "line", 1000)
     assert answers() == quick
 

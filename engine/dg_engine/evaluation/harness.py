@@ -81,7 +81,7 @@ def run(
 
 def _measure(engine: Engine, case: Case, system: System, key: Key) -> Outcome:
     # The engine writes the end of the prefix anew where a token may go on from there, and counts it.
-    true_tokens = len(engine.tokenizer.encode(engine.tokenizer.heal(case.prefix).cut + case.answer))
+    true_tokens = len(engine.tokenizer.encode(engine.heal(case.prefix, system.decoding).cut + case.answer))
     found = answer(engine, system, case, true_tokens, key.seed)
     return Outcome(
         key=key,
