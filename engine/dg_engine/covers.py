@@ -59,9 +59,9 @@ def find_covers(
         covers |= _likeliest(allowed, parts, 1) | _likeliest(allowed.masked_fill(ends, -math.inf), parts, most)
         if wanted and wanted[:-1] in parts:
             covers[wanted] = float(logs[[*parts].index(wanted[:-1]), wanted[-1]])
-        texts = sorted((gain for tokens, gain in covers.items() if not bool(ends[tokens[-1]])), reverse=True)
-        least = max([*texts[most - 1 : most], *(gain + LEAST_LIKELY for gain in texts[:1])], default=-math.inf)
-        longer = _longer(logs, parts, spelling, least)
+        longer = _longer(
+            logs, parts, spelling, _least([gain for each, gain in covers.items() if not ends[each[-1]]], most)
+        )
         if not longer or (deadline is not None and time.perf_counter() >= deadline):
             break
         rows = [[*parts].index(tokens[:-1]) for tokens in longer]
@@ -91,6 +91,12 @@ def _likeliest(logs: Tensor, parts: _Gains, most: int) -> _Gains:
     return {(*behind[place // width], place % width): gain for gain, place in pairs if gain > -math.inf}
 
 
+def _least(gains: list[float], most: int) -> float:
+    """What a part must have that may still become one of the likeliest: more tokens only make it less likely."""
+    likeliest = sorted(gains, reverse=True)[:most]
+    return max([*likeliest[most - 1 :], *(gain + LEAST_LIKELY for gain in likeliest[:1])], default=-math.inf)
+
+
 def _longer(logs: Tensor, parts: _Gains, spelling: Spelling, least: float) -> _Gains:
     """The parts of one more token that are likely enough to become covers."""
     found: _Gains = {}
@@ -105,12 +111,12 @@ def every_cover(logs: Callable[[Sequence[int]], Tensor], spelling: Spelling, par
     """What `find_covers` looks for, by a look at all of them: its readable twin.
 
     Args:
-        logs: the log-probabilities [V] of a token behind others.
+        logs: gives the model's log-probabilities [V] behind some tokens.
         spelling: of what must come first, at least one character.
-        part: what is spelt already.
+        part: with which the covers begin.
 
     Returns:
-        The covers that begin with the part, with the log-probability of the tokens behind it; their shares not taken.
+        Each with the log-probability of its tokens behind the part, not its share of all.
     """
     row = logs(part)
     found = [Cover((*part, token), float(row[token])) for token in spelling.completing(part).tolist()]
