@@ -105,10 +105,10 @@ class Exclusions:
             return self._broken
         if path is None:
             try:
-                name = urlsplit(uri).path
+                address = urlsplit(uri).path
             except ValueError as error:
                 return f"The document's address cannot be read: {error}."
-            return self._reason_by_name(Path("/", unquote(name).lstrip("/")))
+            return self._reason_by_name(Path("/", unquote(address).lstrip("/")))
         try:
             for name in dict.fromkeys((path.absolute(), path.resolve())):
                 found = self._reason_by_name(name) or self._reason_by_file(name)
