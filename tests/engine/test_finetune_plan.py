@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from io import StringIO
 from itertools import count
 from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from dg_engine import checkpoint
 from dg_engine.api import Decoding
@@ -17,6 +19,8 @@ from dg_engine.tokenizer import Tokenizer
 from dg_engine.training.batches import Layout
 from dg_engine.training.encoded import EncodedSplit, encode_split
 from dg_engine.training.finetune import CAUSAL_SIDE, Check, FineTuning, Plan
+from dg_engine.training.finetune_report import Result, show
+from dg_engine.training.finetune_run import Measured
 from dg_engine.training.low_rank import LowRank, LowRankOptimiser
 from dg_engine.training.plan import Layouts, layouts
 from dg_engine.training.sources import Document
@@ -26,9 +30,9 @@ from dg_engine.training.trainer import Progress
 SECONDS = 4.0
 
 
-def planned(decoding: Decoding, block: Decoding, causal_suffix_tokens: int = 0) -> Plan:
+def planned(decoding: Decoding, block: Decoding, causal_suffix_tokens: int = 0, *, diffusion: bool = False) -> Plan:
     config = InfillConfig(decoding=decoding, block_decoding=block, causal_suffix_tokens=causal_suffix_tokens)
-    return Plan.of(config, layouts(4), seconds=SECONDS, seed=0)
+    return Plan.of(config, layouts(4), seconds=SECONDS, diffusion=diffusion)
 
 
 def shapes(plan: Plan) -> set[Layout]:
@@ -50,6 +54,19 @@ def test_what_denoises_anything_learns_that_in_every_batch(line: Decoding, block
     learnt = shapes(planned(line, block))
     assert all(layout.canvases and not layout.middles for layout in learnt)
     assert shapes(planned(line, block, 16)) == {layouts(4).usual, layouts(4).wide}
+
+
+def test_diffusion_is_learnt_by_who_asks_for_it() -> None:
+    assert planned("causal_fit", "causal_fit", diffusion=True) == planned("diffusion", "diffusion")
+
+
+@pytest.mark.parametrize("name", ["causal", "denoising_1"])
+def test_who_is_given_a_model_without_diffusion_is_told(name: str, tmp_path: Path) -> None:
+    checks = [Check(update=update, elapsed=60.0 * update, losses={name: 2.0 - update}) for update in (0, 1)]
+    measured = Measured(paths=["a.py"], exact=[1.0], similarity=[1.0])
+    said = StringIO()
+    show(Result(checks, checks[1], measured, measured), tmp_path, Console(file=said), full=False)
+    assert ("learnt no diffusion" in said.getvalue()) == (name == "causal")
 
 
 def test_a_causal_fine_tuning_is_judged_by_the_causal_loss_which_falls(tmp_path: Path) -> None:

@@ -70,7 +70,9 @@ class Plan:
     """Seconds between two states on disk, of which there is one after each look too."""
 
     @classmethod
-    def of(cls, config: InfillConfig, layouts: Layouts, *, seconds: float, seed: int) -> Plan:
+    def of(
+        cls, config: InfillConfig, layouts: Layouts, *, seconds: float, seed: int = 0, diffusion: bool = False
+    ) -> Plan:
         """To make a checkpoint better at what it is asked for: where it only writes from left to right, it learns that.
 
         Args:
@@ -78,12 +80,13 @@ class Plan:
             layouts: those of training, with rows for causal infill, which a checkpoint is shown that has learnt it.
             seconds: to spend.
             seed: of the run.
+            diffusion: whether it learns to denoise, too, even if it is not asked to by default.
         """
         if not config.causal_suffix_tokens:
             shapes = {name: replace(getattr(layouts, name), middles=0) for name in ("causal", "usual", "wide")}
             layouts = replace(layouts, **shapes)
         decodings = {config.decoding, config.block_decoding}
-        if "diffusion" in decodings:
+        if diffusion or "diffusion" in decodings:
             return cls(seconds=seconds, layouts=layouts, seed=seed)
         if "causal_infill" in decodings:
             layouts = replace(layouts, causal=replace(layouts.usual, canvases=0))

@@ -58,6 +58,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     help="The adapter counts alpha / rank times; default: twice the rank.",
 )
 @click.option("--full", is_flag=True, help="Learn all weights; the result is a whole checkpoint, not an adapter.")
+@click.option("--diffusion", is_flag=True, help="Learn diffusion even where it is not what the model answers by.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Files to leave unread. May be repeated.")
 @click.option(
     "--cases", type=click.IntRange(1), default=200, show_default=True, help="To measure on, before and after."
@@ -74,6 +75,7 @@ def finetune(
     rank: int,
     alpha: float | None,
     full: bool,  # noqa: FBT001  (click passes options by their names)
+    diffusion: bool,  # noqa: FBT001
     exclude: tuple[str, ...],
     cases: int,
     chunks: int,
@@ -99,6 +101,7 @@ def finetune(
             weights=adapters.fingerprint(base),
             rank=0 if full else rank,
             alpha=2.0 * rank if alpha is None else alpha,
+            diffusion=diffusion,
             seed=seed,
         ),
     )
@@ -106,7 +109,8 @@ def finetune(
     train, held_out = material.train, material.held_out
     click.echo(f"{len(train)} files with {train.total_tokens:,} tokens to learn from, {len(held_out)} held out")
     before = finetune_run.measured_before(tuning.run_directory, lambda: tuning.measure(material, tuned=False))
-    plan = Plan.of(read_infill_config(base), layouts(chunks), seconds=minutes * 60, seed=seed)
+    shapes = layouts(chunks)
+    plan = Plan.of(read_infill_config(base), shapes, seconds=minutes * 60, seed=seed, diffusion=diffusion)
     loop = tuning.loop(material, plan)
     if minutes >= COMPILED_FROM_MINUTES and any(map(shutil.which, _COMPILERS)):
         torch._dynamo.config.recompile_limit = 64

@@ -60,6 +60,10 @@ def _advice(result: Result, target: Path, *, full: bool) -> str:
         )
     what, setting = ("checkpoint", "model") if full else ("adapter", "adapter")
     use = f"Switch it on with the setting engine.{setting} = {target} and restart the engine."
+    if not any(name.startswith("denoising") for name in result.best.losses):
+        use += (
+            " It learnt no diffusion, which is worse than before: keep `decoding` as it is, or learn with --diffusion."
+        )
     if _compared(result, "exact")["gain"] <= 0:
         return (
             f"The {what} predicts the held-out files better, yet its one-line answers are no more often right: give it "

@@ -45,6 +45,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     rank: int
     """0 where all weights are learnt."""
     alpha: float
+    diffusion: bool
     seed: int
 
 
