@@ -60,9 +60,10 @@ class Copied(NamedTuple):
 
 NOTHING = Copied((), 0.0, 0.0)
 
-
 SURELY_COPIED = 0.5
-"""A text of which so much is copied is let go on: its end is where that of the other text is, however far."""
+"""The probability of going on from which a copied text has more patience: its end is where that of the other is."""
+COPIED_PATIENCE = 24
+"""Tokens; more made no answer of the validation projects better, and took more time."""
 
 
 @dataclass(slots=True)
@@ -219,9 +220,10 @@ def _grow(texts: Sequence[Written], logs: Tensor, ends: Tensor, fit: Fit | None,
 def _give_up(texts: Sequence[Written], patience: int) -> None:
     """Stop the branches in which, from here on, hardly anything can become likelier than a beginning that is there."""
     found, end = max((sum(text.gains[:end]) + fit, end) for text in texts for end, fit in enumerate(text.fits, 1))
-    late = max(len(text.fits) for text in texts) - end >= patience
+    since = max(len(text.fits) for text in texts) - end
     for text in texts:
-        if (late and text.copying < SURELY_COPIED) or sum(text.gains) + MARGIN < found:
+        allowed = COPIED_PATIENCE if text.copying >= SURELY_COPIED else patience
+        if since >= allowed or sum(text.gains) + MARGIN < found:
             text.stop_reason = text.stop_reason or "converged"
 
 
