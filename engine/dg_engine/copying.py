@@ -33,12 +33,14 @@ def continuation(before: str, elsewhere: Sequence[str] = ()) -> Copy | None:
         None where less than four characters match.
     """
     end = before[-LONGEST_MATCH:]
+    # A line that ends in a blank is not finished there either.
+    nothing = ("\n", "") if end[-1:].isspace() and end[-1] != "\n" else ("",)
     for seed in (end[-length:] for length in _SEEDS if len(end) >= length):
         found = [
             (_matched(text[max(0, place - LONGEST_MATCH) : place], end), text, place)
             for text in (before, *elsewhere)
             for place in _places(text, seed)
-            if place < len(text)
+            if text[place : place + 1] not in nothing
         ]
         if found:
             matched, text, place = max(found, key=itemgetter(0))

@@ -73,6 +73,16 @@ def test_other_buffers_are_searched() -> None:
     assert continuation("", ["text"]) is None
 
 
+def test_a_line_that_was_left_unfinished_is_not_copied() -> None:
+    left = "def area(width):\n    return \n"
+    assert continuation("def area(width):\n    return ", [left]) is None
+    finished = left.replace("return ", "return width")
+    found = continuation("def area(width):\n    return ", [left, finished])
+    assert found is not None
+    assert found.text == "width\n"
+    assert continuation("x = f(y)", ["x = f(y)\n"]) == Copy(text="\n", matched=8)
+
+
 def logs_of(seed: int) -> torch.Tensor:
     return torch.randn(10, generator=torch.Generator().manual_seed(seed)).log_softmax(dim=-1)
 
