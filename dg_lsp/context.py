@@ -43,11 +43,8 @@ def text_before(lines: Lines, point: Point, budget: int) -> Cut:
 
 def text_after(lines: Lines, point: Point, budget: int) -> Cut:
     """At most `budget` characters after `point`, up to a line end where there is one."""
-    text = lines[point.row][point.column : point.column + budget + 1]
-    row = point.row + 1
-    while len(text) <= budget and row < len(lines):
-        text += lines[row][: budget + 1]
-        row += 1
+    last = lines.row_at(lines.offset(point.row) + point.column + budget)
+    text = "".join(lines.between(point.row, last + 1))[point.column : point.column + budget + 1]
     if len(text) <= budget:
         return Cut(normalised(text), is_cut=False)
     kept = text[:budget]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import NamedTuple, TypeAlias
@@ -73,8 +73,8 @@ class Services(NamedTuple):
     exclusions: Exclusions
     snoozed: Silence | None = None
     """Why nothing is offered unasked, while that is so."""
-    others: Callable[[Snapshot], Sequence[Snapshot]] = lambda _: ()
-    """The open documents besides one that may be copied from into it."""
+    others: Callable[[Snapshot], Iterable[Snapshot]] = lambda _: ()
+    """The open documents besides one that may be copied from into it; asked for only as far as they are read."""
 
 
 SUPERSEDED = Silence("A newer request of the same document took its place.")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -91,14 +91,13 @@ class Workspace:
     def _services(self) -> Services:
         return Services(self.settings, self.backend, self.exclusions, self._snoozed, self._others)
 
-    def _others(self, of: Snapshot) -> list[Snapshot]:
+    def _others(self, of: Snapshot) -> Iterator[Snapshot]:
         """The open documents of the same language, the last opened first; excluded ones are not read."""
-        found = [
-            session
-            for uri, session in reversed(self._sessions.items())
-            if uri != of.uri and session.snapshot.language_id == of.language_id
-        ]
-        return [session.snapshot for session in found if session.excluded(self.exclusions) is None]
+        for uri, session in reversed(self._sessions.items()):
+            is_alike = uri != of.uri and session.snapshot.language_id == of.language_id
+            # Last: to know what is excluded, files are looked at.
+            if is_alike and session.excluded(self.exclusions) is None:
+                yield session.snapshot
 
     def snooze(self, minutes: float) -> datetime | None:
         """Offer nothing unasked for so many minutes; 0 ends the pause. Returns when it ends."""

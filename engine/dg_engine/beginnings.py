@@ -9,6 +9,7 @@ inside its last token, where the suffix begins as that token ends.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 from dg_engine.causal import Passage, Start, Written, gains_behind
@@ -72,8 +73,9 @@ def _likelihoods(texts: Sequence[Written], suffix: SuffixHead, spelling: Spellin
     """The log-probability of each beginning and the suffix's first token, or what its own last token holds of it."""
     found: dict[Beginning, float] = {}
     for number, text in enumerate(texts):
+        gains = list(accumulate(text.gains))
         for end in range(max(1, len(text.cover)), len(text.tokens) + 1):
-            gain = sum(text.gains[:end])
+            gain = gains[end - 1]
             if end <= len(text.fits):
                 found[Beginning(number, end)] = gain + text.fits[end - 1]
             # A text that is nothing but suffix is no answer.

@@ -14,6 +14,7 @@ import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -219,7 +220,11 @@ def _grow(texts: Sequence[Written], logs: Tensor, ends: Tensor, fit: Fit | None,
 
 def _give_up(texts: Sequence[Written], patience: int) -> None:
     """Stop the branches in which, from here on, hardly anything can become likelier than a beginning that is there."""
-    found, end = max((sum(text.gains[:end]) + fit, end) for text in texts for end, fit in enumerate(text.fits, 1))
+    # Behind the last token there may be no fit yet.
+    sums = ((accumulate(text.gains), text.fits) for text in texts)
+    found, end = max(
+        (gain + fit, end) for gains, fits in sums for end, (gain, fit) in enumerate(zip(gains, fits, strict=False), 1)
+    )
     since = max(len(text.fits) for text in texts) - end
     for text in texts:
         allowed = COPIED_PATIENCE if text.copying >= SURELY_COPIED else patience

@@ -27,6 +27,11 @@ _SURE = 60.0
 _SURE_COPY = 4.6
 
 
+def _logistic(odds: float, most: float) -> float:
+    """The probability of log-odds, which are at most so far from 0."""
+    return 1 / (1 + math.exp(-min(max(odds, -most), most)))
+
+
 class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Logistic regression of "the answer is exactly what was missing" on what the causal side thinks of it.
 
@@ -43,7 +48,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         """Of an answer whose tokens have these log-probabilities, at least one."""
         total = math.fsum(gains)
         odds = self.bias + self.mean * total / len(gains) + self.total * total
-        return 1 / (1 + math.exp(-min(max(odds, -_SURE), _SURE)))
+        return _logistic(odds, _SURE)
 
 
 class LengthBias(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -112,7 +117,7 @@ class CopyTrust(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     def probability(self, matched: int) -> float:
         """That the first token is copied, behind a match of so many characters, at least one."""
         odds = self.bias + self.matched * math.log(min(matched, LONGEST_MATCH))
-        return 1 / (1 + math.exp(-min(max(odds, -_SURE_COPY), _SURE_COPY)))
+        return _logistic(odds, _SURE_COPY)
 
 
 class InfillConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
