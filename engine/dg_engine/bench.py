@@ -109,7 +109,7 @@ _CHECKPOINTS_ALONE = ("model", "dtype", "holes", "steps")
     "format_",
     type=click.Choice(["bf16", "fp8", "nvfp4", "int4"]),
     default="bf16",
-    help="Of the experts, with --full-size.",
+    help="Of the experts, with --full-size; beside packed experts attention and dense MLPs are in FP8.",
 )
 @click.option(
     "--shape",

@@ -18,11 +18,11 @@ from dg_engine.config import ModelConfig, config_to_dict
 from dg_engine.errors import CheckpointError
 from dg_engine.formats.encodings import Fetch
 from dg_engine.formats.headers import reading
-from dg_engine.formats.packing import MATRICES, packable, packed
+from dg_engine.formats.packing import install, packable, packed
 from dg_engine.formats.plan import Source, read_plan
-from dg_engine.layers import QuantisedExperts
+from dg_engine.layers import Packed
 from dg_engine.model import DiffusionGemma
-from dg_kernels import PackedExperts
+from dg_kernels import PackedWeight
 
 
 def load(
@@ -35,14 +35,15 @@ def load(
 ) -> DiffusionGemma:
     """Build the model that a checkpoint directory describes, in evaluation mode.
 
-    Quantised weights are turned into numbers of `dtype` while they are read, but for experts that are to stay packed;
+    Quantised weights are turned into numbers of `dtype` while they are read, but for those that are to stay packed;
     no two copies of the whole ever exist.
 
     Args:
         directory: holds `config.json` and `model.safetensors`, or shards with `model.safetensors.index.json`.
         dtype: None keeps the type in which the embedding is stored, which is bf16 in published checkpoints.
         device: where the weights go.
-        keep_packed: leave quantised experts in the bits in which they are stored, where `dg_kernels` knows the format.
+        keep_packed: leave quantised experts, and projections of layers, in the bits in which they are stored, where
+            `dg_kernels` knows the format.
             Such a model cannot be saved, trained or given an adapter.
         report: told the fraction of the parameters that have been read, before each.
 
@@ -52,18 +53,18 @@ def load(
     plan = read_plan(directory)
     kept = dtype or plan.dtype
     state: dict[str, Tensor] = {}
-    experts: dict[str, PackedExperts] = {}
-    modules = list(packable(plan)) if keep_packed else []
+    kept_packed: dict[str, PackedWeight] = {}
+    modules = packable(plan) if keep_packed else {}
+    staying = {name for names in modules.values() for name in names}
     with reading(device) as fetch:
         for done, (name, sources) in enumerate(plan.sources.items()):
             report(done / len(plan.sources))
-            if name.rpartition(".")[0] in modules:
-                experts[name] = packed(plan.parameters[name], sources, fetch, device)
+            if name in staying:
+                kept_packed[name] = packed(plan.parameters[name], sources, fetch, device)
             else:
                 state[name] = _assemble(plan.parameters[name], sources, fetch, kept, device)
-    for module in modules:
-        matrices = [experts[f"{module}.{matrix}"] for matrix in MATRICES]
-        plan.model.set_submodule(module, QuantisedExperts(*matrices))
+    for module, names in modules.items():
+        install(plan.model, module, [kept_packed[name] for name in names])
     plan.model.load_state_dict(state, assign=True)
     return plan.model.eval().requires_grad_(requires_grad=False)
 
@@ -74,10 +75,10 @@ def save(model: DiffusionGemma, directory: Path, generation: Mapping[str, Any] |
     Each file is written beside its place and renamed, so that a reader never sees half of one.
 
     Raises:
-        CheckpointError: the model's experts are packed, so that it no longer has the weights to write.
+        CheckpointError: some of the model's weights are packed, so that it no longer has the numbers to write.
     """
-    if any(isinstance(module, QuantisedExperts) for module in model.modules()):
-        raise CheckpointError(f"{directory}: packed experts cannot be saved; load the checkpoint without keep_packed")
+    if any(isinstance(module, Packed) for module in model.modules()):
+        raise CheckpointError(f"{directory}: packed weights cannot be saved; load the checkpoint without keep_packed")
     directory.mkdir(parents=True, exist_ok=True)
     state = {name: tensor.detach().contiguous() for name, tensor in model.state_dict().items()}
     dtype = str(model.decoder.embed_tokens.weight.dtype).removeprefix("torch.")

@@ -39,9 +39,11 @@ def inspect(model: str, context: int, canvas: int | None, device: str | None, *,
 @click.command()
 @click.argument("source", metavar="IN")
 @click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
-@click.option("--format", "format_", type=click.Choice(list(SCHEMES)), required=True)
-@click.option("--all", "everything", is_flag=True, help="Dense MLPs and attention too, not the experts alone.")
-def quantize(source: str, target: Path, format_: str, *, everything: bool) -> None:
+@click.option("--format", "format_", type=click.Choice(list(SCHEMES)), required=True, help="Of the experts.")
+@click.option(
+    "--projections", type=click.Choice(list(SCHEMES)), help="Of attention and dense MLPs; default: as they are."
+)
+def quantize(source: str, target: Path, format_: str, projections: str | None) -> None:
     """Write the checkpoint IN with fewer bits to the new directory OUT, in the layout of compressed-tensors.
 
     Embedding, router and self-conditioning always stay as they are.
@@ -53,7 +55,7 @@ def quantize(source: str, target: Path, format_: str, *, everything: bool) -> No
             hub.resolve(source),
             target,
             format_,
-            everything=everything,
+            projections=projections,
             report=lambda done, of: bar.update(task, completed=done, total=of),
         )
     click.echo(target)

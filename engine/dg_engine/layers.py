@@ -13,11 +13,11 @@ from dg_engine.config import ModelConfig
 from dg_engine.prefix_cache import Seen
 from dg_kernels import (
     Mask,
-    PackedExperts,
+    PackedWeight,
     canvas_attention,
     expert_mlp,
-    gated_mlp,
     packed_expert_mlp,
+    packed_linear,
     rms_norm,
     rotary,
 )
@@ -53,7 +53,11 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., H] to [..., H]."""
-        return gated_mlp(x, self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight)
+        return _gated(x, self.gate_proj, self.up_proj, self.down_proj)
+
+
+def _gated(x: Tensor, gate: nn.Module, up: nn.Module, down: nn.Module) -> Tensor:
+    return down(functional.gelu(gate(x), approximate="tanh") * up(x))  # type: ignore[no-any-return]
 
 
 class Attention(nn.Module):
@@ -122,19 +126,32 @@ class Experts(nn.Module):
         return expert_mlp(x, self.gate_up_proj, self.down_proj, index, weight)
 
 
-class QuantisedExperts(nn.Module):
-    """Experts whose weights stay in eight or four bits.
+class Packed(nn.Module):
+    """A module whose weights stay in eight or four bits.
 
     They are neither parameters nor buffers: no optimiser, no cast and no state dict may take them for numbers.
     """
 
-    def __init__(self, gate_up: PackedExperts, down: PackedExperts) -> None:
+    def __init__(self, *weights: PackedWeight) -> None:
         super().__init__()
-        self.gate_up, self.down = gate_up, down
+        self.weights = weights
+
+
+class PackedExperts(Packed):
+    """`Experts` over packed weights: gate and up, and down."""
 
     def forward(self, x: Tensor, index: Tensor, weight: Tensor) -> Tensor:
         """[N, H] to [N, H]."""
-        return packed_expert_mlp(x, self.gate_up, self.down, index, weight)
+        gate_up, down = self.weights
+        return packed_expert_mlp(x, gate_up, down, index, weight)
+
+
+class PackedLinear(Packed):
+    """`nn.Linear` without a bias over a packed weight."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., K] to [..., N]."""
+        return packed_linear(x, *self.weights)
 
 
 class Layer(nn.Module):
@@ -203,7 +220,7 @@ class SelfConditioning(nn.Module):
         """[B, C, H] twice to [B, C, H]. The norm at the end applies without a signal too."""
         if signal is not None:
             normed = self.pre_norm(signal)
-            embedded = embedded + gated_mlp(normed, self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight)
+            embedded = embedded + _gated(normed, self.gate_proj, self.up_proj, self.down_proj)
         return rms_norm(embedded, None, self.eps)
 
 

@@ -19,14 +19,14 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dg_engine.config import LayerType, ModelConfig
-from dg_engine.layers import Angles, Layer, QuantisedExperts, RMSNorm, Rows, SelfConditioning
+from dg_engine.layers import Angles, Layer, Packed, RMSNorm, Rows, SelfConditioning
 from dg_engine.prefix_cache import PrefixCache, Seen
 from dg_kernels import (
     AllowedTokens,
     Causal,
     LogitBias,
     Mask,
-    PackedExperts,
+    PackedWeight,
     SamplingStatistics,
     rotary_angles,
     soft_cap,
@@ -108,11 +108,11 @@ class DiffusionGemma(nn.Module):
         """What all weights take where they are."""
         return sum(one.nbytes for one in self._weights())
 
-    def _weights(self) -> Iterator[Tensor | PackedExperts]:
+    def _weights(self) -> Iterator[Tensor | PackedWeight]:
         yield from self.parameters()
         for module in self.modules():
-            if isinstance(module, QuantisedExperts):
-                yield from (module.gate_up, module.down)
+            if isinstance(module, Packed):
+                yield from module.weights
 
     def embed(self, tokens: Tensor) -> Tensor:
         """Token ids [...] to scaled embeddings [..., H]."""

@@ -6,8 +6,9 @@ shapes and chooses the implementation.
 """
 
 from dg_kernels.canvas_attention import Causal, Mask, VisibleRuns, canvas_attention
-from dg_kernels.expert_mlp import expert_mlp, gated_mlp
-from dg_kernels.expert_mlp.packed import PackedExperts, packed_expert_mlp
+from dg_kernels.expert_mlp import expert_mlp
+from dg_kernels.expert_mlp.packed import packed_expert_mlp
+from dg_kernels.packed_linear import packed_linear
 from dg_kernels.quantised import (
     dequantise_e2m1,
     dequantise_e4m3,
@@ -16,6 +17,7 @@ from dg_kernels.quantised import (
     quantise_e4m3,
     quantise_int4,
 )
+from dg_kernels.quantised.packed import PackedWeight
 from dg_kernels.rms_norm import rms_norm
 from dg_kernels.rotary import rotary, rotary_angles
 from dg_kernels.sampling import SamplingStatistics, sampling_statistics, soft_cap
@@ -27,7 +29,7 @@ __all__ = [
     "Causal",
     "LogitBias",
     "Mask",
-    "PackedExperts",
+    "PackedWeight",
     "SamplingStatistics",
     "VisibleRuns",
     "canvas_attention",
@@ -35,8 +37,8 @@ __all__ = [
     "dequantise_e4m3",
     "dequantise_int4",
     "expert_mlp",
-    "gated_mlp",
     "packed_expert_mlp",
+    "packed_linear",
     "quantise_e2m1",
     "quantise_e4m3",
     "quantise_int4",

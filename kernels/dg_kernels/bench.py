@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark import Timer
 
-from dg_kernels import canvas_attention, expert_mlp, packed_expert_mlp, vocabulary_head
-from dg_kernels.costs import Cost, canvas_attention_cost, expert_mlp_cost, vocabulary_head_cost
-from dg_kernels.expert_mlp.packed import WEIGHT_BITS, random_experts
+from dg_kernels import canvas_attention, expert_mlp, packed_expert_mlp, packed_linear, vocabulary_head
+from dg_kernels.costs import Cost, canvas_attention_cost, expert_mlp_cost, linear_cost, vocabulary_head_cost
 from dg_kernels.launching import pytorch_only, served
+from dg_kernels.quantised.packed import WEIGHT_BITS, random_weight
 
 _Make = Callable[..., Tensor]
 
@@ -79,6 +79,7 @@ def cases(sizes: Sizes, device: torch.device) -> Iterator[Case]:
     yield _expert_mlp(make, sizes)
     for format_, bits in WEIGHT_BITS.items():
         yield _packed_expert_mlp(make, sizes, format_, bits)
+        yield _packed_linear(make, sizes, format_, bits)
     yield _vocabulary_head(make, sizes)
 
 
@@ -106,12 +107,21 @@ def _expert_mlp(make: _Make, sizes: Sizes) -> Case:
 def _packed_expert_mlp(make: _Make, sizes: Sizes, format_: str, bits: float) -> Case:
     x = make(sizes.canvas, sizes.hidden)
     generator = torch.Generator(x.device).manual_seed(0)
-    gate_up = random_experts(format_, (sizes.experts, 2 * sizes.inner, sizes.hidden), sizes.hidden**-0.5, generator)
-    down = random_experts(format_, (sizes.experts, sizes.hidden, sizes.inner), sizes.inner**-0.5, generator)
+    gate_up = random_weight(format_, (sizes.experts, 2 * sizes.inner, sizes.hidden), sizes.hidden**-0.5, generator)
+    down = random_weight(format_, (sizes.experts, sizes.hidden, sizes.inner), sizes.inner**-0.5, generator)
     index, weight, distinct = _routing(make, sizes)
     cost = expert_mlp_cost(sizes.canvas, sizes.hidden, sizes.inner, sizes.chosen, distinct, weight_bits=bits)
     name = f"packed_expert_mlp, {format_}"
     return Case(name, lambda: packed_expert_mlp(x, gate_up, down, index, weight), cost, (x,))
+
+
+def _packed_linear(make: _Make, sizes: Sizes, format_: str, bits: float) -> Case:
+    """The queries of the first kind of layer."""
+    x, width = make(sizes.canvas, sizes.hidden), sizes.heads * sizes.attentions[0][2]
+    generator = torch.Generator(x.device).manual_seed(0)
+    weight = random_weight(format_, (width, sizes.hidden), sizes.hidden**-0.5, generator)
+    cost = linear_cost(sizes.canvas, width, sizes.hidden, weight_bits=bits)
+    return Case(f"packed_linear, {format_}", lambda: packed_linear(x, weight), cost, (x,))
 
 
 def _routing(make: _Make, sizes: Sizes) -> tuple[Tensor, Tensor, int]:

@@ -14,9 +14,10 @@ from torch import Tensor
 from dg_kernels.canvas_attention import Causal, VisibleRuns
 from dg_kernels.canvas_attention.plan import plan as plan_canvas_attention
 from dg_kernels.configurations import tile_for
-from dg_kernels.expert_mlp.packed import PackedExperts
 from dg_kernels.expert_mlp.plan import plan as plan_expert_mlp
 from dg_kernels.launching import Launch
+from dg_kernels.packed_linear.plan import plan as plan_packed_linear
+from dg_kernels.quantised.packed import PackedWeight
 from dg_kernels.vocabulary_head import AllowedTokens, LogitBias
 from dg_kernels.vocabulary_head.plan import plan as plan_vocabulary_head
 
@@ -54,7 +55,7 @@ def _canvas_attention(device: str, *, width: int, key_heads: int, prefix: int, s
     return plan_canvas_attention(query, keys, keys, rules.get(shown), tile=tile)[0]
 
 
-def _experts(device: str, gate_up: Tensor | PackedExperts, down: Tensor | PackedExperts) -> list[Launch]:
+def _experts(device: str, gate_up: Tensor | PackedWeight, down: Tensor | PackedWeight) -> list[Launch]:
     x, pairs = _numbers(_CANVAS, _HIDDEN), (_CANVAS, _CHOSEN)
     index, weight = _numbers(*pairs, dtype=torch.int64), _numbers(*pairs, dtype=torch.float32)
     tiles = {name: tile_for(f"expert_mlp/{name}", device) for name in ("gate_up", "down")}
@@ -66,27 +67,35 @@ def _expert_mlp(device: str) -> list[Launch]:
     return _experts(device, gate_up, down)
 
 
-def _packed_expert_mlp(device: str, *, pack: Callable[[int, int], PackedExperts]) -> list[Launch]:
+def _packed_expert_mlp(device: str, *, pack: Callable[..., PackedWeight]) -> list[Launch]:
     """The two products alone: what is before and after them is that of plain experts."""
-    return _experts(device, pack(2 * _INNER, _HIDDEN), pack(_HIDDEN, _INNER))[2:4]
+    return _experts(device, pack(_EXPERTS, 2 * _INNER, _HIDDEN), pack(_EXPERTS, _HIDDEN, _INNER))[2:4]
 
 
-def _fp8(rows: int, columns: int) -> PackedExperts:
-    return PackedExperts("e4m3", _numbers(_EXPERTS, rows, columns, dtype=torch.float8_e4m3fn), None, _factor(rows))
+def _packed_linear(device: str, *, pack: Callable[..., PackedWeight]) -> list[Launch]:
+    """The queries of a sliding layer."""
+    x, weight = _numbers(_CANVAS, _HIDDEN), pack(_HEADS * 256, _HIDDEN)
+    return plan_packed_linear(x, weight, tile=tile_for("packed_linear", device))[0]
 
 
-def _nvfp4(rows: int, columns: int) -> PackedExperts:
-    scale = _numbers(_EXPERTS, rows, columns // 16, dtype=torch.float8_e4m3fn)
-    return PackedExperts("e2m1", _numbers(_EXPERTS, rows, columns // 2, dtype=torch.uint8), scale, _factor(rows))
+def _fp8(*shape: int) -> PackedWeight:
+    return PackedWeight("e4m3", _numbers(*shape, dtype=torch.float8_e4m3fn), None, _factor(shape))
 
 
-def _int4(rows: int, columns: int) -> PackedExperts:
-    scale = _numbers(_EXPERTS, rows, columns // 32)
-    return PackedExperts("int4", _numbers(_EXPERTS, rows, columns // 8, dtype=torch.int32), scale, _factor(rows))
+def _nvfp4(*shape: int) -> PackedWeight:
+    *rows, columns = shape
+    scale = _numbers(*rows, columns // 16, dtype=torch.float8_e4m3fn)
+    return PackedWeight("e2m1", _numbers(*rows, columns // 2, dtype=torch.uint8), scale, _factor(shape))
 
 
-def _factor(rows: int) -> Tensor:
-    return _numbers(_EXPERTS, rows, dtype=torch.float32)
+def _int4(*shape: int) -> PackedWeight:
+    *rows, columns = shape
+    values = _numbers(*rows, columns // 8, dtype=torch.int32)
+    return PackedWeight("int4", values, _numbers(*rows, columns // 32), _factor(shape))
+
+
+def _factor(shape: tuple[int, ...]) -> Tensor:
+    return _numbers(*shape[:-1], dtype=torch.float32)
 
 
 PLANS: Mapping[str, Callable[[str], list[Launch]]] = {
@@ -110,6 +119,9 @@ PLANS: Mapping[str, Callable[[str], list[Launch]]] = {
     "packed_expert_mlp, FP8": partial(_packed_expert_mlp, pack=_fp8),
     "packed_expert_mlp, NVFP4": partial(_packed_expert_mlp, pack=_nvfp4),
     "packed_expert_mlp, INT4": partial(_packed_expert_mlp, pack=_int4),
+    "packed_linear, FP8": partial(_packed_linear, pack=_fp8),
+    "packed_linear, NVFP4": partial(_packed_linear, pack=_nvfp4),
+    "packed_linear, INT4": partial(_packed_linear, pack=_int4),
     "vocabulary_head": _vocabulary_head,
 }
 """By name, from the device's name in `configurations.json` to the launches there. Narrow heads are of small models."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["Cost", "canvas_attention_cost", "expert_mlp_cost", "vocabulary_head_cost"]
+__all__ = ["Cost", "canvas_attention_cost", "expert_mlp_cost", "linear_cost", "vocabulary_head_cost"]
 
 
 class Cost(NamedTuple):
@@ -35,3 +35,9 @@ def expert_mlp_cost(rows: int, width: int, inner: int, chosen: int, distinct: in
     """Of `expert_mlp` with `chosen` experts a row and `distinct` experts in all: weights, rows in bf16, results."""
     weights = round(distinct * 3 * width * inner * weight_bits / 8)
     return Cost(weights + 2 * 2 * rows * width, 2 * rows * chosen * 3 * width * inner)
+
+
+def linear_cost(rows: int, width: int, length: int, *, weight_bits: float = 16) -> Cost:
+    """Of a product of rows [R, K] in bf16 with a weight [N, K]."""
+    weights = round(width * length * weight_bits / 8)
+    return Cost(weights + 2 * rows * (width + length), 2 * rows * width * length)

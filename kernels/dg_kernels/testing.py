@@ -5,6 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from dg_kernels.quantised import quantise_e2m1, quantise_e4m3, quantise_int4
+from dg_kernels.quantised.packed import PackedWeight
+
 
 def assert_agrees(actual: Tensor, expected: Tensor, *, terms: int = 1) -> None:
     """Compare by largest and by root-mean-square error, relative to the expected values' root mean square.
@@ -33,3 +36,17 @@ def assert_agrees(actual: Tensor, expected: Tensor, *, terms: int = 1) -> None:
 def random(*shape: int, dtype: torch.dtype = torch.float32, seed: int = 0) -> Tensor:
     """Normal random numbers that depend on the seed and the shape alone."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def packed(kind: str, matrix: Tensor) -> PackedWeight:
+    """A matrix [..., N, K] in 4 or 8 bits, with another factor for each row; int4 down to -6, as e2m1 by its scale."""
+    factor = (0.5 + torch.rand(matrix.shape[:-1], generator=torch.Generator().manual_seed(9))).to(matrix.device)
+    matrix = matrix / factor[..., None]
+    if kind == "e4m3":
+        values = quantise_e4m3(matrix, torch.full_like(factor, 2.0**-6)[..., None])
+        return PackedWeight("e4m3", values, None, factor * 2.0**-6)
+    width, dtype = (16, torch.float8_e4m3fn) if kind == "e2m1" else (32, torch.bfloat16)
+    scale = (matrix.unflatten(-1, (-1, width)).abs().amax(-1) / 6).to(dtype)
+    if kind == "e2m1":
+        return PackedWeight("e2m1", quantise_e2m1(matrix, scale.float()), scale, factor)
+    return PackedWeight("int4", quantise_int4(matrix, scale.float()), scale, factor)

@@ -16,7 +16,7 @@ from torch import Tensor
 from dg_engine import checkpoint
 from dg_engine.errors import CheckpointError
 from dg_engine.formats.schemes import SCHEMES
-from dg_engine.layers import Experts, QuantisedExperts
+from dg_engine.layers import Experts, PackedExperts, PackedLinear
 from dg_engine.testing import TINY, peak_bytes, tiny_model
 from dg_kernels import quantise_int4
 from dg_kernels.quantised.reference import dequantise_reference, e2m1_value, nibble_reference
@@ -195,11 +195,12 @@ def packed_numbers(directory: Path) -> Tensors:
     """What the experts that stay packed mean, in fp32, by the names of the parameters that they stand for."""
     model = checkpoint.load(directory, dtype=torch.float32, keep_packed=True)
     experts = model.decoder.layers[0].experts
-    assert isinstance(experts, QuantisedExperts)
+    assert isinstance(experts, PackedExperts)
     assert not list(experts.parameters())
+    names = ("gate_up_proj", "down_proj")
     return {
-        LAYER + "experts.gate_up_proj": experts.gate_up.dequantised(torch.float32),
-        LAYER + "experts.down_proj": experts.down.dequantised(torch.float32),
+        f"{LAYER}experts.{name}": weight.dequantised(torch.float32)
+        for name, weight in zip(names, experts.weights, strict=True)
     }
 
 
@@ -265,9 +266,34 @@ def test_groups_that_no_kernel_knows_become_numbers(tmp_path: Path) -> None:
     assert isinstance(experts, Experts)
 
 
+@pytest.mark.parametrize("name", PACKED)
+@torch.no_grad()
+def test_projections_stay_packed_each_by_itself_and_compute_the_same(tmp_path: Path, name: str) -> None:
+    """All but the output of attention, which is stored in bf16."""
+    matrix, parent = PACKED[name][0], tmp_path / "parent"
+    checkpoint.save(tiny_model(replace(CONFIG, intermediate_size=64)).bfloat16(), parent)
+    tensors = load_file(parent / "model.safetensors")
+    for stem in [name.removesuffix("weight") for name in tensors if name.endswith(("_proj.weight",))]:
+        if "o_proj" not in stem and "self_conditioning" not in stem:
+            found = matrix(tensors.pop(stem + "weight"))
+            tensors.update({stem + end: tensor for end, tensor in found.items()})
+    directory = store(parent, tmp_path / "quantised", tensors)
+    plain, packed = (checkpoint.load(directory, dtype=torch.float32, keep_packed=keep) for keep in (False, True))
+    kept = {each for each, module in packed.named_modules() if isinstance(module, PackedLinear)}
+    assert kept == {
+        each
+        for each, module in plain.named_modules()
+        if isinstance(module, torch.nn.Linear) and each.endswith("_proj")
+        if "o_proj" not in each and "self_conditioning" not in each
+    }
+    assert packed.parameter_count == plain.parameter_count
+    tokens = torch.arange(12)[None] % CONFIG.vocab_size
+    torch.testing.assert_close(packed.encode(tokens).hidden, plain.encode(tokens).hidden, rtol=1e-5, atol=1e-5)
+
+
 def test_packed_experts_are_not_saved(parent: Path, tmp_path: Path) -> None:
     model = checkpoint.load(written(parent, tmp_path / "quantised", by_row), keep_packed=True)
-    with pytest.raises(CheckpointError, match="packed experts cannot be saved"):
+    with pytest.raises(CheckpointError, match="packed weights cannot be saved"):
         checkpoint.save(model, tmp_path / "copy")
     assert not (tmp_path / "copy").exists()
 

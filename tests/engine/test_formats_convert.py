@@ -76,17 +76,20 @@ def allowance(name: str, matrix: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("format_", SCHEMES)
-@pytest.mark.parametrize("everything", [False, True])
-def test_every_number_stays_within_half_a_step(parent: Path, tmp_path: Path, format_: str, everything: bool) -> None:
-    convert.quantise(parent, tmp_path / "out", format_, everything=everything)
+@pytest.mark.parametrize("projections", [None, *SCHEMES])
+def test_every_number_stays_within_half_a_step(
+    parent: Path, tmp_path: Path, format_: str, projections: str | None
+) -> None:
+    convert.quantise(parent, tmp_path / "out", format_, projections=projections)
     before, after = checkpoint.load(parent).state_dict(), checkpoint.load(tmp_path / "out").state_dict()
     for name, matrix in before.items():
-        chosen = "experts" in name or (everything and name.endswith("_proj.weight") and "self_cond" not in name)
-        if not chosen:
+        is_projection = name.endswith("_proj.weight") and "self_cond" not in name
+        expected = format_ if "experts" in name else projections if is_projection else None
+        if expected is None:
             assert torch.equal(matrix, after[name]), name
             continue
         moved = (after[name].float() - matrix.float()).abs()
-        assert (moved <= allowance(format_, matrix.float())).all(), name
+        assert (moved <= allowance(expected, matrix.float())).all(), name
         assert moved.any(), name
 
 
@@ -147,7 +150,7 @@ def test_compressed_tensors_understands_what_is_written(parent: Path, tmp_path: 
 
 
 def test_matrices_that_are_multiplied_together_share_their_scale(parent: Path, tmp_path: Path) -> None:
-    convert.quantise(parent, tmp_path / "out", "nvfp4", everything=True)
+    convert.quantise(parent, tmp_path / "out", "nvfp4", projections="nvfp4")
     tensors = stored(tmp_path / "out")
 
     def over_all(*names: str) -> set[float]:
@@ -170,6 +173,35 @@ def test_what_is_left_alone_is_named_for_servers(parent: Path, tmp_path: Path) -
     matrices = {m for m in modules if re.search(r"proj$|embed_tokens$", m)}
     assert {m for m in matrices - ignored if ".experts." not in m} == set()
     assert not {m for m in ignored if ".experts." in m}
+
+
+def test_two_formats_are_two_groups_that_compressed_tensors_understands(parent: Path, tmp_path: Path) -> None:
+    pytest.importorskip("compressed_tensors")
+    from compressed_tensors.quantization import QuantizationConfig
+    from compressed_tensors.utils import match_named_modules
+
+    convert.quantise(parent, tmp_path / "out", "nvfp4", projections="fp8")
+    stated = json.loads((tmp_path / "out" / "config.json").read_text())["quantization_config"]
+    config = QuantizationConfig.model_validate(stated)
+    assert config.format == "mixed-precision"
+    names = {name.rpartition(".")[0] for name in stored(tmp_path / "out")}
+    modules = torch.nn.Module()
+    for name in sorted(name for name in names if name.endswith(("_proj", "embed_tokens"))):
+        parent_of(modules, name).add_module(name.rpartition(".")[2], torch.nn.Linear(1, 1))
+    for scheme, marks in zip(config.config_groups.values(), (("experts",), ("self_attn", "mlp")), strict=True):
+        found = {name for name, _ in match_named_modules(modules, scheme.targets, config.ignore)}
+        assert found == {
+            name for name in names if name.endswith("_proj") and not set(marks).isdisjoint(name.split("."))
+        }
+
+
+def parent_of(root: torch.nn.Module, name: str) -> torch.nn.Module:
+    """The module in which one of that name belongs, made where it is missing."""
+    for part in name.split(".")[:-1]:
+        if not hasattr(root, part):
+            root.add_module(part, torch.nn.Module())
+        root = getattr(root, part)
+    return root
 
 
 def test_large_checkpoints_become_several_files(parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from dg_engine.formats.plan import read_plan
 from dg_engine.formats.sizes import memory_of_run
 from dg_engine.full_size.shapes import RELEASED
 from dg_engine.fused import FusedModel
-from dg_engine.layers import QuantisedExperts
+from dg_engine.layers import Packed
 from dg_engine.model import DiffusionGemma
 from dg_engine.policies import EntropyBound
 from dg_engine.prefix_cache import BEHIND, SPARE
@@ -33,12 +33,15 @@ from dg_engine.testing import TINY, peak_bytes, tiny_checkpoint, tiny_model
 Header = dict[str, tuple[str, tuple[int, ...]]]
 
 
-def modelopt_header(parameters: Mapping[str, Tensor]) -> Header:
-    """Types and shapes of a checkpoint whose experts are NVFP4 by ModelOpt's convention."""
+def modelopt_header(parameters: Mapping[str, Tensor], *, fp8: bool = False) -> Header:
+    """Types and shapes of a checkpoint whose experts are NVFP4 by ModelOpt's convention, projections FP8 if told so."""
     header: Header = {}
     for name, parameter in parameters.items():
         if ".experts." not in name:
-            header[name] = ("BF16", tuple(parameter.shape))
+            is_fp8 = fp8 and name.endswith("_proj.weight") and "self_conditioning" not in name
+            header[name] = ("F8_E4M3" if is_fp8 else "BF16", tuple(parameter.shape))
+            if is_fp8:
+                header[name + "_scale"] = ("F32", ())
             continue
         for stem, (rows, columns) in single_experts(name, parameter):
             header[stem + "weight"] = ("U8", (rows, columns // 2))
@@ -73,15 +76,18 @@ def write_header(path: Path, header: Header) -> None:
         file.truncate(8 + len(text) + offset)
 
 
-@pytest.fixture(scope="module")
-def flagship(tmp_path_factory: pytest.TempPathFactory) -> Inspection:
-    directory = tmp_path_factory.mktemp("flagship")
+def inspected(directory: Path, *, fp8: bool) -> Inspection:
     with torch.device("meta"):
         parameters = DiffusionGemma(RELEASED).state_dict()
-    vision = {"model.encoder.vision_tower.patch.weight": ("BF16", (1152, 768))}
-    write_header(directory / "model.safetensors", modelopt_header(parameters) | vision)
+    vision: Header = {"model.encoder.vision_tower.patch.weight": ("BF16", (1152, 768))}
+    write_header(directory / "model.safetensors", modelopt_header(parameters, fp8=fp8) | vision)
     (directory / "config.json").write_text(json.dumps(config_to_dict(RELEASED, "bfloat16")))
     return inspect_checkpoint(directory, "cuda", context=16_384, canvas=None)
+
+
+@pytest.fixture(scope="module")
+def flagship(tmp_path_factory: pytest.TempPathFactory) -> Inspection:
+    return inspected(tmp_path_factory.mktemp("flagship"), fp8=False)
 
 
 def test_the_flagship_has_the_published_numbers_of_parameters(flagship: Inspection) -> None:
@@ -109,6 +115,13 @@ def test_the_flagship_in_nvfp4_with_16k_tokens_fits_into_18_gib(flagship: Inspec
     assert 17.8 * 2**30 < memory.total < 18 * 2**30
 
 
+def test_with_projections_in_fp8_it_fits_into_18_gb(tmp_path: Path) -> None:
+    """Of a thousand million bytes each: 16.0 of weights and their factors."""
+    found = inspected(tmp_path, fp8=True)
+    assert found.memory.weights == pytest.approx(16.1e9, rel=0.01)
+    assert 17.3e9 < found.memory.total < 18e9
+
+
 @pytest.mark.parametrize("experts", [4, 1])
 def test_weights_take_what_was_foretold(tmp_path: Path, experts: int) -> None:
     tiny_checkpoint(tmp_path, replace(TINY, num_experts=experts, top_k_experts=1))
@@ -122,15 +135,18 @@ def test_weights_take_what_was_foretold(tmp_path: Path, experts: int) -> None:
 
 
 @pytest.mark.parametrize("format_", ["nvfp4", "fp8", "int4"])
-def test_packed_experts_take_what_was_foretold(tmp_path: Path, format_: str) -> None:
+@pytest.mark.parametrize("projections", [None, "fp8"])
+def test_packed_weights_take_what_was_foretold(tmp_path: Path, format_: str, projections: str | None) -> None:
     model = tiny_model(replace(TINY, hidden_size=64, moe_intermediate_size=64)).bfloat16()
     checkpoint.save(model, tmp_path / "parent")
-    convert.quantise(tmp_path / "parent", tmp_path / "small", format_)
+    convert.quantise(tmp_path / "parent", tmp_path / "small", format_, projections=projections)
     model = checkpoint.load(tmp_path / "small", keep_packed=True)
-    experts = [module for module in model.modules() if isinstance(module, QuantisedExperts)]
-    matrices = [matrix for one in experts for matrix in (one.gate_up, one.down)]
+    matrices = [matrix for one in model.modules() if isinstance(one, Packed) for matrix in one.weights]
     tensors = [one for matrix in matrices for one in vars(matrix).values() if isinstance(one, Tensor)]
-    assert len(experts) == 3
+    # Two matrices of experts, three of the dense MLP, and of attention four, or three where keys are the values.
+    sliding, full = (2, 2) if projections is None else (9, 8)
+    kinds = TINY.layer_types
+    assert len(matrices) == sliding * kinds.count("sliding_attention") + full * kinds.count("full_attention")
     taken = sum(one.untyped_storage().nbytes() for one in [*model.parameters(), *model.buffers(), *tensors])
     expected = memory_of_run(read_plan(tmp_path / "small"), 1, 1, 2, "cuda").weights
     assert expected == pytest.approx(taken, rel=0.001)

@@ -1,4 +1,4 @@
-"""An engine whose experts stay packed answers as one whose experts became numbers, and says the same of itself."""
+"""An engine whose weights stay packed answers as one whose weights became numbers, and says the same of itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dg_engine import engine as engine_module
 from dg_engine.api import Infill, InfillRequest
 from dg_engine.engine import Engine
 from dg_engine.formats.convert import quantise
-from dg_engine.layers import QuantisedExperts
+from dg_engine.layers import Packed
 from dg_engine.testing import TINY, tiny_adapter, tiny_checkpoint
 
 
@@ -20,12 +20,12 @@ from dg_engine.testing import TINY, tiny_adapter, tiny_checkpoint
 def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("packed")
     parent = tiny_checkpoint(folder / "parent", replace(TINY, moe_intermediate_size=32))
-    quantise(parent, folder / "small", "fp8")
+    quantise(parent, folder / "small", "fp8", projections="fp8")
     return folder / "small"
 
 
 def packed(engine: Engine) -> bool:
-    return any(isinstance(module, QuantisedExperts) for module in engine.model.modules())
+    return any(isinstance(module, Packed) for module in engine.model.modules())
 
 
 def test_answers_are_the_same_and_so_is_the_number_of_parameters(

@@ -18,8 +18,11 @@ def test_the_table_has_every_operation_with_times_and_a_floor(capsys: pytest.Cap
         "canvas_attention, full layer",
         "expert_mlp",
         "packed_expert_mlp, fp8",
+        "packed_linear, fp8",
         "packed_expert_mlp, nvfp4",
+        "packed_linear, nvfp4",
         "packed_expert_mlp, int4",
+        "packed_linear, int4",
         "vocabulary_head",
     ]
     for row in table[1:]:

@@ -8,34 +8,34 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dg_kernels import PackedExperts, packed_expert_mlp, quantise_e2m1, quantise_e4m3, quantise_int4
+from dg_kernels import PackedWeight, packed_expert_mlp, quantise_e2m1, quantise_e4m3, quantise_int4
 from dg_kernels.expert_mlp.reference import expert_mlp_reference
 from dg_kernels.testing import assert_agrees, random
 
 HIDDEN, INNER, EXPERTS = 32, 48, 5
 
 
-def nvfp4(rows: int, columns: int, seed: int) -> PackedExperts:
+def nvfp4(rows: int, columns: int, seed: int) -> PackedWeight:
     matrix = random(EXPERTS, rows, columns, seed=seed)
     scale = (matrix.reshape(EXPERTS, rows, -1, 16).abs().amax(-1) / 6).to(torch.float8_e4m3fn)
-    return PackedExperts("e2m1", quantise_e2m1(matrix, scale.float()), scale, torch.full((EXPERTS, rows), 0.1))
+    return PackedWeight("e2m1", quantise_e2m1(matrix, scale.float()), scale, torch.full((EXPERTS, rows), 0.1))
 
 
-def int4(rows: int, columns: int, seed: int) -> PackedExperts:
+def int4(rows: int, columns: int, seed: int) -> PackedWeight:
     matrix = random(EXPERTS, rows, columns, seed=seed)
     scale = matrix.reshape(EXPERTS, rows, -1, 16).abs().amax(-1) / 7
-    return PackedExperts("int4", quantise_int4(matrix, scale), scale, torch.full((EXPERTS, rows), 0.1))
+    return PackedWeight("int4", quantise_int4(matrix, scale), scale, torch.full((EXPERTS, rows), 0.1))
 
 
-def fp8(rows: int, columns: int, seed: int) -> PackedExperts:
+def fp8(rows: int, columns: int, seed: int) -> PackedWeight:
     matrix = random(EXPERTS, rows, columns, seed=seed)
     factor = matrix.abs().amax(-1) / 448
-    return PackedExperts("e4m3", quantise_e4m3(matrix, factor[..., None]), None, factor)
+    return PackedWeight("e4m3", quantise_e4m3(matrix, factor[..., None]), None, factor)
 
 
 @pytest.mark.parametrize("pack", [nvfp4, int4, fp8])
 @pytest.mark.parametrize("chosen", [1, 2, EXPERTS])
-def test_agrees_with_dequantised_experts(pack: Callable[[int, int, int], PackedExperts], chosen: int) -> None:
+def test_agrees_with_dequantised_experts(pack: Callable[[int, int, int], PackedWeight], chosen: int) -> None:
     gate_up, down = pack(2 * INNER, HIDDEN, 1), pack(HIDDEN, INNER, 2)
     x = 0.3 * random(7, HIDDEN)
     weight, index = random(7, EXPERTS, seed=3).softmax(-1).topk(chosen)

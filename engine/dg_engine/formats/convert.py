@@ -1,7 +1,8 @@
 """A checkpoint written anew with fewer bits, one matrix at a time, in the layout of compressed-tensors.
 
-The experts alone, or with them the dense MLPs and attention. Embedding, router and self-conditioning stay as they are:
-in eight bits the embedding, which is also the head, flattens the tail of the distribution, and denoising stalls.
+The experts alone, or with them the dense MLPs and attention, in the same format or in another. Embedding, router and
+self-conditioning stay as they are: in eight bits the embedding, which is also the head, flattens the tail of the
+distribution, and denoising stalls.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from safetensors.torch import save_file
 from torch import Tensor
@@ -21,7 +22,7 @@ from dg_engine.formats.encodings import Fetch
 from dg_engine.formats.headers import INDEX, Stored, reading
 from dg_engine.formats.places import Place
 from dg_engine.formats.plan import Plan, Source, read_plan
-from dg_engine.formats.schemes import SCHEMES, Scheme
+from dg_engine.formats.schemes import SCHEMES, Scheme, described
 
 SHARD_BYTES = 4 * 2**30
 """A file is closed when it holds this much; so much memory the conversion takes beside a few matrices."""
@@ -30,7 +31,7 @@ _OWN = (INDEX, "config.json", "evaluation.json")
 """What says something of the weights themselves: written anew, or to be measured anew."""
 
 _ALONE = ("self_conditioning", "router", "embed_tokens", "lm_head", "vision_tower", "embed_vision")
-_WITH_ALL = ("self_attn", "mlp")
+_PROJECTIONS = ("self_attn", "mlp")
 _TOGETHER = (("q_proj", "k_proj", "v_proj"), ("gate_proj", "up_proj"))
 
 
@@ -39,7 +40,7 @@ def quantise(
     target: Path,
     format_: str,
     *,
-    everything: bool = False,
+    projections: str | None = None,
     report: Callable[[int, int], None] = lambda done, of: None,
 ) -> None:
     """Write a checkpoint that holds the matrices of another in fewer bits.
@@ -47,26 +48,54 @@ def quantise(
     Args:
         source: a checkpoint that is not quantised.
         target: a directory that does not exist; it appears when it is whole.
-        format_: nvfp4, fp8 or int4.
-        everything: dense MLPs and attention too.
+        format_: of the experts: nvfp4, fp8 or int4.
+        projections: that of attention and of the dense MLPs; None leaves these as they are.
         report: told how many of how many tensors are done.
 
     Raises:
         CheckpointError: the source is malformed or already quantised, a matrix's width does not suit the format, or the
             target exists.
     """
-    scheme = SCHEMES[format_]
+    wanted = _Wanted(SCHEMES[format_], None if projections is None else SCHEMES[projections])
     if target.exists():
         raise CheckpointError(f"{target}: exists; name a directory that does not")
     plan = read_plan(source)
-    chosen, kept = _chosen(plan, scheme, everything=everything), _kept(plan, everything=everything)
+    chosen, kept = _chosen(plan, wanted), _kept(plan, wanted)
     with _appearing(target) as partial, reading("cpu") as fetch:
         shards = _Shards(partial)
-        for done, tensors in enumerate(_tensors(chosen, kept, scheme, fetch), 1):
+        for done, tensors in enumerate(_tensors(chosen, kept, wanted, fetch), 1):
             shards.add(tensors)
             report(done, len(chosen) + len(kept))
         shards.close()
-        _write_rest(source, partial, scheme.described(_ignored(everything=everything)))
+        _write_rest(source, partial, wanted.described())
+
+
+class _Wanted(NamedTuple):
+    """What is to become of which matrices."""
+
+    experts: Scheme
+    projections: Scheme | None
+    """Of attention and dense MLPs."""
+
+    def of(self, name: str) -> Scheme | None:
+        """What is to become of a parameter; None if it stays."""
+        parts = name.split(".")
+        if "experts" in parts:
+            return self.experts
+        return None if set(parts).isdisjoint(_PROJECTIONS) or not name.endswith("_proj.weight") else self.projections
+
+    def described(self) -> dict[str, Any]:
+        """The `quantization_config` of such a checkpoint."""
+        left = _ALONE if self.projections is not None else (*_ALONE, *_PROJECTIONS)
+        groups: list[tuple[list[str], Scheme]] = [(["Linear"], self.experts)]
+        if self.projections not in (None, self.experts):
+            groups = [(_matrices("experts"), self.experts), (_matrices(*_PROJECTIONS), self.projections)]
+        return described(groups, [f"re:.*{name}.*" for name in left])
+
+
+def _matrices(*names: str) -> list[str]:
+    """Patterns of the matrices within modules of such names, without the modules themselves."""
+    return [f"re:.*{name}.*proj$" for name in names]
 
 
 @contextmanager
@@ -82,48 +111,40 @@ def _appearing(target: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _chosen(plan: Plan, scheme: Scheme, *, everything: bool) -> dict[Place, Source]:
+def _chosen(plan: Plan, wanted: _Wanted) -> dict[Place, Source]:
     """The single matrices that are written anew, and where each lies."""
     chosen: dict[Place, Source] = {}
     for name, sources in plan.sources.items():
+        scheme = wanted.of(name)
         for source in sources:
             stored, columns = source.encoded.values, source.encoded.shape[-1]
             if source.encoded.format != "plain":
                 raise stored.refused(f"is {source.encoded.format} already; quantise what it came from")
-            if _is_wanted(name, everything=everything):
+            if scheme is not None:
                 if columns % scheme.group:
                     raise stored.refused(f"{columns} columns are not groups of {scheme.group}")
                 chosen |= dict.fromkeys(source.place.cells(plan.parameters[name]), source)
     return chosen
 
 
-def _kept(plan: Plan, *, everything: bool) -> list[Stored]:
+def _kept(plan: Plan, wanted: _Wanted) -> list[Stored]:
     """What is copied as it is; the encoder's scalars may be the decoder's, which are copied once."""
     copied = {
         source.encoded.values.name: source.encoded.values
         for name, sources in plan.sources.items()
-        if not _is_wanted(name, everything=everything)
+        if wanted.of(name) is None
         for source in sources
     }
     return [*copied.values(), *plan.unread]
 
 
-def _is_wanted(name: str, *, everything: bool) -> bool:
-    parts = name.split(".")
-    if "experts" in parts:
-        return True
-    return everything and name.endswith("_proj.weight") and not set(parts).isdisjoint(_WITH_ALL)
-
-
-def _ignored(*, everything: bool) -> list[str]:
-    return [f"re:.*{name}.*" for name in (_ALONE if everything else (*_ALONE, *_WITH_ALL))]
-
-
 def _tensors(
-    chosen: Mapping[Place, Source], kept: Iterable[Stored], scheme: Scheme, fetch: Fetch
+    chosen: Mapping[Place, Source], kept: Iterable[Stored], wanted: _Wanted, fetch: Fetch
 ) -> Iterator[dict[str, Tensor]]:
     """What each matrix or other tensor becomes, in turn."""
     for place in chosen:
+        scheme = wanted.of(place.parameter)
+        assert scheme is not None  # noqa: S101  (else it were not chosen)
         together = [_matrix(each, chosen[each], fetch) for each in _together(place) if each in chosen]
         written = scheme.write(_matrix(place, chosen[place], fetch), together)
         stem = str(place).removesuffix("weight")

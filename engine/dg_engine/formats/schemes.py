@@ -31,22 +31,32 @@ class Scheme:
     write: Callable[[Tensor, Sequence[Tensor]], dict[str, Tensor]]
     """From a matrix [N, K], and all those that are multiplied in one with it, to tensors by the ends of their names."""
 
-    def described(self, ignored: list[str]) -> dict[str, Any]:
-        """The `quantization_config` of a checkpoint, in which modules of the ignored names stay as they are."""
-        group = {
-            "targets": ["Linear"],
+    def group_of(self, targets: Sequence[str]) -> dict[str, Any]:
+        """What the `quantization_config` of a checkpoint says of the modules that are written so."""
+        return {
+            "targets": list(targets),
             "weights": {"symmetric": True, "dynamic": False, **self.weights},
             "input_activations": None if self.activations is None else dict(self.activations),
             "output_activations": None,
             "format": self.layout,
         }
-        return {
-            "quant_method": "compressed-tensors",
-            "format": self.layout,
-            "quantization_status": "compressed",
-            "config_groups": {"group_0": group},
-            "ignore": ignored,
-        }
+
+
+def described(groups: Sequence[tuple[Sequence[str], Scheme]], ignored: Sequence[str]) -> dict[str, Any]:
+    """The `quantization_config` of a checkpoint.
+
+    Args:
+        groups: kinds or names of modules, and how they are written.
+        ignored: names of modules that stay as they are.
+    """
+    layouts = {scheme.layout for _, scheme in groups}
+    return {
+        "quant_method": "compressed-tensors",
+        "format": layouts.pop() if len(layouts) == 1 else "mixed-precision",
+        "quantization_status": "compressed",
+        "config_groups": {f"group_{number}": one.group_of(named) for number, (named, one) in enumerate(groups)},
+        "ignore": list(ignored),
+    }
 
 
 def _nvfp4(matrix: Tensor, together: Sequence[Tensor]) -> dict[str, Tensor]:

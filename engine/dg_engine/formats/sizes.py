@@ -8,7 +8,7 @@ import msgspec
 import torch
 
 from dg_engine.device_loop import prefix_places
-from dg_engine.formats.packing import MATRICES, packable, packed_bytes
+from dg_engine.formats.packing import packable, packed_bytes
 from dg_engine.formats.places import DECODER
 from dg_engine.formats.plan import Plan, Source
 from dg_engine.fused import can_fuse
@@ -102,9 +102,9 @@ def memory_of_run(plan: Plan, context: int, canvas: int, item_bytes: int, device
 
 
 def _weights(plan: Plan, item_bytes: int, device: str) -> int:
-    """Of experts that stay packed their bits, of all else its numbers; with what `FusedModel` has twice."""
-    modules = packable(plan) if multiplies_packed(device) else []
-    stay = {f"{module}.{matrix}" for module in modules for matrix in MATRICES}
+    """Of what stays packed its bits, of all else its numbers; with what `FusedModel` has twice."""
+    modules = packable(plan) if multiplies_packed(device) else {}
+    stay = {name for names in modules.values() for name in names}
     fused = device == "cpu" and can_fuse(plan.model)
     total = 0
     for name, parameter in plan.parameters.items():

@@ -31,7 +31,7 @@ def measured(shape_name: str, format_: str, device: str, modes: tuple[str, ...],
 
     Args:
         shape_name: one of SHAPES.
-        format_: of the experts, one of `weights.BITS`.
+        format_: one of `weights.BITS`.
         device: cpu or cuda, with a number or without.
         modes: of `theirs.MODES`.
         say: told what is being measured.

@@ -14,7 +14,7 @@ import torch
 from dg_engine.config import config_to_dict
 from dg_engine.errors import EngineError
 from dg_engine.full_size.shapes import Shape
-from dg_engine.layers import QuantisedExperts
+from dg_engine.layers import Packed
 from dg_engine.model import DiffusionGemma
 
 MODES = {"eager": None, "compiled": "static"}
@@ -33,7 +33,7 @@ def measure_theirs(model: DiffusionGemma, shape: Shape, mode: str) -> list[Their
     """Time a step of the longest canvas behind each prefix, as the difference of two lengths of `generate`.
 
     Raises:
-        EngineError: the model's experts are packed: transformers would need them in bf16.
+        EngineError: some of the model's weights are packed: transformers would need them in bf16.
     """
     theirs = borrowed(model)
     few, many = 2, 2 + shape.timed_steps
@@ -54,7 +54,7 @@ def borrowed(model: DiffusionGemma) -> Any:
     """
     from transformers import DiffusionGemmaConfig, DiffusionGemmaForBlockDiffusion
 
-    if any(isinstance(module, QuantisedExperts) for module in model.modules()):
+    if any(isinstance(module, Packed) for module in model.modules()):
         raise EngineError("transformers is measured over the same weights, which must be in bf16: use --format bf16")
     config = DiffusionGemmaConfig.from_dict(config_to_dict(model.config, "bfloat16"))
     with torch.device("meta"):

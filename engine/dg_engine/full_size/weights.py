@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
+from torch import nn
 
 from dg_engine.config import ModelConfig
-from dg_engine.layers import QuantisedExperts
+from dg_engine.layers import PackedExperts, PackedLinear
 from dg_engine.model import DiffusionGemma
-from dg_kernels.expert_mlp.packed import WEIGHT_BITS, random_experts
+from dg_kernels.quantised.packed import WEIGHT_BITS, random_weight
 
-BITS = {"bf16": 16.0, **WEIGHT_BITS}
-"""Of an expert's weight in each format that can be measured."""
+
+class Bits(NamedTuple):
+    """Of a weight, its share of the scales among them."""
+
+    experts: float
+    projections: float
+    """Of attention and dense MLPs."""
+
+
+BITS = {"bf16": Bits(16.0, 16.0)} | {name: Bits(bits, WEIGHT_BITS["fp8"]) for name, bits in WEIGHT_BITS.items()}
+"""What can be measured: experts in a format, and beside experts of eight or four bits projections in FP8."""
 STD = 0.02
 """Of every matrix's numbers."""
 
 
 @torch.no_grad()
 def random_model(config: ModelConfig, format_: str, device: torch.device) -> DiffusionGemma:
-    """A model in bf16 with its experts in a format, in evaluation mode; norms and scalars are one.
+    """A model in a format, in evaluation mode; norms and scalars are one, all that is not packed is bf16.
 
     Args:
         config: its shape.
@@ -27,14 +39,24 @@ def random_model(config: ModelConfig, format_: str, device: torch.device) -> Dif
     with torch.device("meta"):
         model = DiffusionGemma(config)
     generator = torch.Generator(device).manual_seed(0)
-    experts, hidden, inner = config.num_experts, config.hidden_size, config.moe_intermediate_size
-    for layer in model.decoder.layers if format_ in WEIGHT_BITS else ():
-        shapes = (experts, 2 * inner, hidden), (experts, hidden, inner)
-        packed = (random_experts(format_, shape, STD, generator) for shape in shapes)
-        layer.set_submodule("experts", QuantisedExperts(*packed))
+    if format_ in WEIGHT_BITS:
+        _pack_layers(model, format_, generator)
     state = {}
     for name, tensor in model.state_dict().items():
         blank = torch.empty(tensor.shape, dtype=torch.bfloat16, device=device)
         state[name] = blank.fill_(1.0) if tensor.dim() < 2 else blank.normal_(0, STD, generator=generator)
     model.load_state_dict(state, assign=True)
     return model.eval().requires_grad_(requires_grad=False)
+
+
+def _pack_layers(model: DiffusionGemma, format_: str, generator: torch.Generator) -> None:
+    config = model.config
+    experts, hidden, inner = config.num_experts, config.hidden_size, config.moe_intermediate_size
+    for layer in model.decoder.layers:
+        shapes = (experts, 2 * inner, hidden), (experts, hidden, inner)
+        packed = (random_weight(format_, shape, STD, generator) for shape in shapes)
+        layer.set_submodule("experts", PackedExperts(*packed))
+        for name, module in list(layer.named_modules()):
+            if isinstance(module, nn.Linear) and name.endswith("_proj"):
+                weight = random_weight("fp8", tuple(module.weight.shape), STD, generator)
+                layer.set_submodule(name, PackedLinear(weight))

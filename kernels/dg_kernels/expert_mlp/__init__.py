@@ -1,4 +1,4 @@
-"""Gated MLPs with the tanh-approximated GELU (Shazeer, arXiv 2002.05202), dense and as a mixture of experts."""
+"""A mixture of gated MLPs with the tanh-approximated GELU (Shazeer, arXiv 2002.05202)."""
 
 import torch
 from torch import Tensor
@@ -6,14 +6,7 @@ from torch.nn import functional
 
 from dg_kernels.launching import run, served
 
-__all__ = ["expert_mlp", "gated_mlp"]
-
-
-def gated_mlp(x: Tensor, gate: Tensor, up: Tensor, down: Tensor) -> Tensor:
-    """down(gelu(gate x) * up x) for x [..., H], gate and up [I, H], down [H, I]; returns [..., H]."""
-    return functional.linear(
-        functional.gelu(functional.linear(x, gate), approximate="tanh") * functional.linear(x, up), down
-    )
+__all__ = ["expert_mlp"]
 
 
 def expert_mlp(x: Tensor, gate_up: Tensor, down: Tensor, index: Tensor, weight: Tensor) -> Tensor:

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from dg_kernels.configurations import Tile, tile_for
 from dg_kernels.expert_mlp.kernel import down_product, gate_up_product, place_blocks, sort_pairs, sum_pairs
-from dg_kernels.expert_mlp.packed import PackedExperts
 from dg_kernels.launching import Argument, Launch, blocks, device_name, launch
+from dg_kernels.quantised.packed import PackedWeight
+from dg_kernels.quantised.plan import stored_as
 
 _SORTED_AT_ONCE, _COMPARED_AT_ONCE = 32, 128
 _SUMMED_AT_ONCE = 1024
@@ -18,8 +19,8 @@ _SUMMED_AT_ONCE = 1024
 
 def plan(
     x: Tensor,
-    gate_up: Tensor | PackedExperts,
-    down: Tensor | PackedExperts,
+    gate_up: Tensor | PackedWeight,
+    down: Tensor | PackedWeight,
     index: Tensor,
     weight: Tensor,
     *,
@@ -92,40 +93,21 @@ def plan(
 def _product(
     kernel: object,
     name: str,
-    matrix: Tensor | PackedExperts,
+    matrix: Tensor | PackedWeight,
     arguments: Mapping[str, Argument],
     tile: Tile,
     results: tuple[int, int],
     padded: int,
 ) -> Launch:
     """A product's launch with its weight under `name`: blocks by features."""
-    length, depth = matrix.shape[2], tile.depth
-    constants: dict[str, int | str] = {"kind": "plain", "group": 0}
-    if isinstance(matrix, PackedExperts):
-        # A step of the sum takes whole groups; both are powers of two.
-        depth = max(depth, matrix.group)
-        values = matrix.values.contiguous().view(torch.uint8)
-        weights = {name: values, "scale": _scale(matrix, values), "factor": matrix.factor.contiguous()}
-        constants = {"kind": matrix.kind, "group": matrix.group}
-    else:
-        weights = {name: matrix.contiguous(), "scale": matrix, "factor": matrix}
+    stored = stored_as(name, matrix, tile)
     return launch(
         kernel,
         (results[0], blocks(results[1], tile.columns)),
-        {**arguments, **weights},
+        {**arguments, **stored.arguments},
         tile,
         rows=tile.rows,
         columns=tile.columns,
-        depth=depth,
         padded=padded,
-        whole=length % depth == 0,
-        **constants,
+        **stored.constants,
     )
-
-
-def _scale(matrix: PackedExperts, values: Tensor) -> Tensor:
-    """The scales, those of eight bits as bytes; where there are none, something that is there and will not be read."""
-    if matrix.scale is None:
-        return values
-    scale = matrix.scale.contiguous()
-    return scale.view(torch.uint8) if scale.dtype is torch.float8_e4m3fn else scale

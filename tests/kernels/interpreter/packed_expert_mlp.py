@@ -11,14 +11,14 @@ import triton
 import triton.language as tl
 
 from dg_kernels.configurations import Tile
-from dg_kernels.expert_mlp.kernel import _matrix
-from dg_kernels.expert_mlp.packed import PackedExperts
 from dg_kernels.expert_mlp.plan import plan
 from dg_kernels.expert_mlp.reference import expert_mlp_reference
 from dg_kernels.launching import run
-from dg_kernels.quantised import quantise_e2m1, quantise_e4m3, quantise_int4
+from dg_kernels.quantised import quantise_int4
+from dg_kernels.quantised.kernel import stored_numbers
+from dg_kernels.quantised.packed import PackedWeight
 from dg_kernels.quantised.reference import e2m1_value, e4m3_value, int4_value
-from dg_kernels.testing import assert_agrees, random
+from dg_kernels.testing import assert_agrees, packed, random
 
 TILES = dict.fromkeys(("gate_up", "down"), Tile(rows=16, columns=16, depth=32, warps=4, stages=2))
 
@@ -26,7 +26,7 @@ TILES = dict.fromkeys(("gate_up", "down"), Tile(rows=16, columns=16, depth=32, w
 @triton.jit  # type: ignore[untyped-decorator]
 def decoded(values: Any, out: Any, kind: tl.constexpr) -> None:
     row = tl.arange(0, 16)
-    numbers = _matrix(values, values, row.to(tl.int64), 0, 16, row < 16, kind, 0, 16, True)
+    numbers = stored_numbers(values, values, row.to(tl.int64), 0, 16, row < 16, kind, 0, 16, True)
     tl.store(out + row[:, None] * 16 + row[None, :], numbers)
 
 
@@ -49,24 +49,8 @@ def test_every_byte_is_its_number(device: torch.device) -> None:
         assert found == e4m3_value(code) or code & 0x7F == 0x7F
 
 
-def packed(kind: str, matrix: torch.Tensor, device: torch.device) -> PackedExperts:
-    """Quantised, with another factor for each row; int4 down to -6, for its scale is a sixth of the largest too."""
-    experts, rows, columns = matrix.shape
-    factor = (0.5 + torch.rand(experts, rows, generator=torch.Generator().manual_seed(9))).to(device)
-    matrix = matrix.to(device)
-    if kind == "e4m3":
-        values = quantise_e4m3(matrix / factor[..., None], torch.full((experts, rows, 1), 2.0**-6, device=device))
-        return PackedExperts("e4m3", values, None, factor * 2.0**-6)
-    groups = columns // (16 if kind == "e2m1" else 32)
-    largest = matrix.reshape(experts, rows, groups, -1).abs().amax(-1) / factor[..., None]
-    scale = (largest / 6).to(torch.float8_e4m3fn if kind == "e2m1" else torch.bfloat16)
-    quantise = quantise_e2m1 if kind == "e2m1" else quantise_int4
-    values = quantise(matrix / factor[..., None], scale.float())
-    return PackedExperts("e2m1" if kind == "e2m1" else "int4", values, scale, factor)
-
-
 def reference(
-    x: torch.Tensor, gate_up: PackedExperts, down: PackedExperts, index: torch.Tensor, weight: torch.Tensor
+    x: torch.Tensor, gate_up: PackedWeight, down: PackedWeight, index: torch.Tensor, weight: torch.Tensor
 ) -> torch.Tensor:
     plain = [one.dequantised(torch.float32).cpu() for one in (gate_up, down)]
     return expert_mlp_reference(x.cpu(), plain[0], plain[1], index.cpu(), weight.cpu())
@@ -78,8 +62,8 @@ def test_agrees_with_dequantised_weights(
     kind: str, hidden: int, inner: int, device: torch.device, dtype: torch.dtype
 ) -> None:
     x = random(9, hidden, dtype=dtype).to(device)
-    gate_up = packed(kind, 0.3 * random(3, 2 * inner, hidden, seed=1), device)
-    down = packed(kind, 0.3 * random(3, hidden, inner, seed=2), device)
+    gate_up = packed(kind, 0.3 * random(3, 2 * inner, hidden, seed=1).to(device))
+    down = packed(kind, 0.3 * random(3, hidden, inner, seed=2).to(device))
     weight, index = random(9, 3, seed=3).to(device).softmax(-1).topk(2)
     launches, found = plan(x, gate_up, down, index, weight, tiles=TILES)
     run(launches)
@@ -88,8 +72,8 @@ def test_agrees_with_dequantised_weights(
 
 def test_depths_that_no_tile_divides_are_masked(device: torch.device, dtype: torch.dtype) -> None:
     x = random(5, 48, dtype=dtype).to(device)
-    gate_up = packed("e2m1", 0.3 * random(2, 32, 48, seed=1), device)
-    down = packed("e2m1", 0.3 * random(2, 48, 16, seed=2), device)
+    gate_up = packed("e2m1", 0.3 * random(2, 32, 48, seed=1).to(device))
+    down = packed("e2m1", 0.3 * random(2, 48, 16, seed=2).to(device))
     weight, index = random(5, 2, seed=3).to(device).softmax(-1).topk(1)
     launches, found = plan(x, gate_up, down, index, weight, tiles=TILES)
     run(launches)
@@ -101,7 +85,7 @@ def test_a_group_may_be_wider_than_the_tile(device: torch.device, dtype: torch.d
     matrix = [0.3 * random(2, 128, 64, seed=1).to(device), 0.3 * random(2, 64, 64, seed=2).to(device)]
     scales = [one.abs().amax(-1, keepdim=True) / 7 for one in matrix]
     gate_up, down = (
-        PackedExperts("int4", quantise_int4(one, scale), scale, torch.ones_like(scale[..., 0]))
+        PackedWeight("int4", quantise_int4(one, scale), scale, torch.ones_like(scale[..., 0]))
         for one, scale in zip(matrix, scales, strict=True)
     )
     assert gate_up.group == 64

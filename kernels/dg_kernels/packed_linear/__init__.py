@@ -1,0 +1,29 @@
+"""Products with one matrix of eight or four bits, as the projections of attention and dense MLPs are."""
+
+from torch import Tensor
+from torch.nn import functional
+
+from dg_kernels.launching import run, served
+from dg_kernels.quantised.packed import PackedWeight
+
+__all__ = ["packed_linear"]
+
+
+def packed_linear(x: Tensor, weight: PackedWeight) -> Tensor:
+    """x [..., K] times the transpose of a weight [N, K]; returns [..., N].
+
+    On a GPU in bf16 a number is multiplied by its scale in fp32 and rounded to bf16; sums are multiplied by the factor.
+    Elsewhere, and where a group's width is no power of two, the matrix is dequantised first.
+
+    Raises:
+        ValueError: the weight is no matrix, or of another width than `x`.
+    """
+    if len(weight.shape) != 2 or weight.shape[1] != x.shape[-1]:
+        raise ValueError(f"weight must be [N, {x.shape[-1]}], not {list(weight.shape)}")
+    if served(x) and weight.has_kernel:
+        from dg_kernels.packed_linear.plan import plan
+
+        launches, result = plan(x, weight)
+        run(launches)
+        return result
+    return functional.linear(x, weight.dequantised(x.dtype))
