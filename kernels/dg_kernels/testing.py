@@ -46,7 +46,7 @@ def packed(kind: str, matrix: Tensor) -> PackedWeight:
         values = quantise_e4m3(matrix, torch.full_like(factor, 2.0**-6)[..., None])
         return PackedWeight("e4m3", values, None, factor * 2.0**-6)
     width, dtype = (16, torch.float8_e4m3fn) if kind == "e2m1" else (32, torch.bfloat16)
-    scale = (matrix.unflatten(-1, (-1, width)).abs().amax(-1) / 6).to(dtype)
+    scale = (matrix.reshape(*factor.shape, -1, width).abs().amax(-1) / 6).to(dtype)
     if kind == "e2m1":
         return PackedWeight("e2m1", quantise_e2m1(matrix, scale.float()), scale, factor)
     return PackedWeight("int4", quantise_int4(matrix, scale.float()), scale, factor)

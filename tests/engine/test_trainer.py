@@ -286,6 +286,10 @@ def test_the_commands_lead_from_documents_to_a_checkpoint_that_the_engine_opens(
     for fact in ("license: ", "| python-standard-library |", "PSF-2.0", '"seconds": 0.6', "loss.png", "at t = 1"):
         assert fact in card
     assert all(record.tokens > 0 for record in read_manifest(corpus_directory).projects)
+    arguments[3:4] = [str(tmp_path / "further"), "--init", str(run / "model"), "--mode", "eager"]
+    assert CliRunner().invoke(train, arguments, catch_exceptions=False).exit_code == 0
+    card = (tmp_path / "further" / "model" / "README.md").read_text(encoding="utf-8")
+    assert "\n> 0 minutes of training on " in card
 
 
 def _write_projects(directory: Path) -> list[Path]:

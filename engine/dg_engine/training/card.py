@@ -16,6 +16,10 @@ from dg_engine.training.run_state import read_metrics
 REPORT_FILE = "evaluation.md"
 """Written beside the card by `dg-engine evaluate`, and quoted in it."""
 
+_EARLIER_FILE = "earlier.md"
+"""In a run's folder: how the weights were trained that it began with."""
+_RECIPE = "## Recipe and compute"
+
 # JSON is YAML, and needs no library to be written.
 _FRONT_MATTER: dict[str, Any] = {
     "language": ["code"],
@@ -44,6 +48,14 @@ def write_card(model: Path, corpus: Path, run: Path) -> None:
         _sources(manifest),
     ]
     (model / "README.md").write_text("\n".join(sections), encoding="utf-8")
+
+
+def keep_recipe(start: Path, run: Path) -> None:
+    """Remember in a run's folder how the checkpoint came about with whose weights it begins, as its card tells."""
+    card = start / "README.md"
+    text = card.read_text(encoding="utf-8") if card.exists() else ""
+    told = text.partition(_RECIPE)[2].partition("The whole plan")[0].strip()
+    (run / _EARLIER_FILE).write_text(told or f"It is called {start.name}, and has no card that tells how.", "utf-8")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -115,14 +127,19 @@ def _recipe(run: Path, lines: list[dict[str, Any]]) -> str:
     plan = json.loads((run / "plan.json").read_text(encoding="utf-8"))
     steps = [line for line in lines if "loss" in line]
     minutes = steps[-1]["elapsed"] / 60 if steps else 0.0
-    return f"""## Recipe and compute
+    earlier = run / _EARLIER_FILE
+    before = ""
+    if earlier.exists():
+        told = textwrap.indent(earlier.read_text(encoding="utf-8"), "> ", lambda line: True)
+        before = f"The weights were trained before. Of that run its card said:\n\n{told}\n\nThen they learnt anew:\n\n"
+    return f"""{_RECIPE}
 
-{minutes:.0f} minutes of training on {_processor()}, {len(steps):,} updates of a plan of
+{before}{minutes:.0f} minutes of training on {_processor()}, {len(steps):,} updates of a plan of
 {plan["seconds"] / 60:.0f} minutes. Muon on hidden matrices, AdamW on the rest, warm-down to zero, averaged weights.
-Three stages: causal language modelling; causal and denoising losses together, several canvases over one encoder pass;
-a finish at the sampler's noise levels. Uniform noise over the vocabulary, self-conditioning in half of the steps,
-pinned slots conditioned on their own embedding. The whole plan (of the last part, if the run was resumed with another
-length):
+Three stages: causal language modelling; causal, infill and denoising losses together, several rows and canvases over
+one encoder pass; a finish at the sampler's noise levels. Uniform noise over the vocabulary, self-conditioning in half
+of the steps, pinned slots conditioned on their own embedding. The whole plan (of the last part, if the run was resumed
+with another length):
 
 ```json
 {json.dumps(plan, indent=1)}

@@ -17,7 +17,7 @@ from dg_engine.hardware import best_device, fastest_dtype
 from dg_engine.training import trainer
 from dg_engine.training.ahead import Ahead
 from dg_engine.training.batches import Batcher
-from dg_engine.training.card import write_card
+from dg_engine.training.card import keep_recipe, write_card
 from dg_engine.training.plan import Plan, layouts, with_settings
 from dg_engine.training.plots import plot_losses
 from dg_engine.training.prepare import load_prepared
@@ -92,6 +92,8 @@ def train(
     plan = with_settings(Plan(seconds=minutes * 60, layouts=batches, accumulate=accumulate, seed=seed), settings)
     run_.mkdir(parents=True, exist_ok=True)
     (run_ / "plan.json").write_bytes(msgspec.json.format(msgspec.json.encode(plan)) + b"\n")
+    if start is not None:
+        keep_recipe(start, run_)
     vocabulary = Vocabulary.of(prepared.tokenizer)
     with Ahead(Batcher(prepared.train, vocabulary, config, seed), workers) as ahead:
         where = device or best_device()

@@ -67,7 +67,8 @@ class Plan:
     seed: int = 0
     average_decay: float = 0.9965
     """Of the exponential average of the weights, kept over the warm-down."""
-    save_every: float = 60.0
+    save_every: float = 300.0
+    """Seconds between copies of the state, each with a checkpoint and a plot, which take 5 s for the small model."""
     validate_every: float = 300.0
 
 

@@ -25,7 +25,7 @@ def stored_as(name: str, matrix: Tensor | PackedWeight, tile: Tile) -> Stored:
     if isinstance(matrix, PackedWeight):
         values = matrix.values.contiguous().view(torch.uint8)
         arguments = {name: values, "scale": _scale(matrix, values), "factor": matrix.factor.contiguous()}
-        kind, group = matrix.kind, matrix.group
+        kind, group = str(matrix.kind), matrix.group
     else:
         arguments = {name: matrix.contiguous(), "scale": matrix, "factor": matrix}
         kind, group = "plain", 0
