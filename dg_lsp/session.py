@@ -24,6 +24,7 @@ from dg_lsp.backends import Backend
 from dg_lsp.copying import copied
 from dg_lsp.document import Change, Document, Position, Snapshot
 from dg_lsp.memory import Memory
+from dg_lsp.neighbours import Neighbours
 from dg_lsp.planning import Plan, PlanningOptions, SelectedCompletion, Silence, plan
 from dg_lsp.postprocess import Suggestion, suggest
 from dg_lsp.settings import Settings
@@ -73,8 +74,8 @@ class Services(NamedTuple):
     exclusions: Exclusions
     snoozed: Silence | None = None
     """Why nothing is offered unasked, while that is so."""
-    others: Callable[[Snapshot], Iterable[Snapshot]] = lambda _: ()
-    """The open documents besides one that may be copied from into it; asked for only as far as they are read."""
+    others: Callable[[Snapshot], Iterable[str]] = lambda _: ()
+    """The texts besides a document's own that may be copied from into it, the nearest first."""
 
 
 SUPERSEDED = Silence("A newer request of the same document took its place.")
@@ -89,7 +90,9 @@ class Session:
     def __init__(self, document: Document, path: Path | None) -> None:
         snapshot = document.snapshot()
         self._document = document
-        self._path = path
+        self.path = path
+        """None for one that is on no disk."""
+        self.neighbours = None if path is None else Neighbours(path)
         self._syntax = syntax_for(snapshot.language_id, "" if path is None else str(path))
         self._memory = Memory()
         self._run: _Run | None = None
@@ -105,7 +108,7 @@ class Session:
 
     def excluded(self, exclusions: Exclusions) -> str | None:
         """Why the document is neither read nor sent, if that is so."""
-        return exclusions.reason(self._path, self.snapshot.uri)
+        return exclusions.reason(self.path, self.snapshot.uri)
 
     @property
     def running(self) -> int:
@@ -208,7 +211,7 @@ class Session:
     async def _infill(self, planned: Plan, services: Services, watch: Watch | None) -> Infill | Silence:
         limit = services.settings.engine.answer_timeout_s
         request = msgspec.structs.replace(
-            _request(planned, self._path, services.settings),
+            _request(planned, self.path, services.settings),
             copied=copied(planned, services.others(planned.snapshot)),
             drafts=watch is not None,
         )

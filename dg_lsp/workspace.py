@@ -9,6 +9,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -16,6 +17,8 @@ from dg_engine.errors import EngineError
 from dg_engine.exclusion import Exclusions
 from dg_lsp import logs
 from dg_lsp.backends import Backend
+from dg_lsp.context import normalised
+from dg_lsp.copying import REACH
 from dg_lsp.document import Change, Document, Snapshot
 from dg_lsp.planning import Silence
 from dg_lsp.session import Ask, EngineTrouble, Offer, Outcome, Services, Session, Watch
@@ -25,6 +28,9 @@ from dg_lsp.status import Monitor, MonitoredBackend, Tell
 log = logging.getLogger(__name__)
 
 BackendFactory = Callable[[Settings], Backend]
+
+OPEN_OTHERS = 4
+"""Other open documents that are copied from."""
 
 UNKNOWN = Silence("The document was never opened, or its text was lost; open it again.")
 
@@ -91,13 +97,21 @@ class Workspace:
     def _services(self) -> Services:
         return Services(self.settings, self.backend, self.exclusions, self._snoozed, self._others)
 
-    def _others(self, of: Snapshot) -> Iterator[Snapshot]:
-        """The open documents of the same language, the last opened first; excluded ones are not read."""
-        for uri, session in reversed(self._sessions.items()):
-            is_alike = uri != of.uri and session.snapshot.language_id == of.language_id
-            # Last: to know what is excluded, files are looked at.
-            if is_alike and session.excluded(self.exclusions) is None:
-                yield session.snapshot
+    def _others(self, of: Snapshot) -> Iterator[str]:
+        """Of the same language the last open documents, then the files beside this one; excluded ones are not read."""
+        alike = (
+            session
+            for uri, session in reversed(self._sessions.items())
+            if uri != of.uri and session.snapshot.language_id == of.language_id
+        )
+        # Last, and of few: to know what is excluded, files are looked at. Texts of snapshots are joined once.
+        shown = (session.snapshot.text for session in alike if session.excluded(self.exclusions) is None)
+        yield from (normalised(text[:REACH]) for text in islice(shown, OPEN_OTHERS))
+        own = self._sessions.get(of.uri)
+        if own is not None and own.neighbours is not None:
+            open_paths = {session.path for session in self._sessions.values()}
+            found = own.neighbours.now(self.folders, self.exclusions)
+            yield from (one.text for one in found if one.path not in open_paths)
 
     def snooze(self, minutes: float) -> datetime | None:
         """Offer nothing unasked for so many minutes; 0 ends the pause. Returns when it ends."""

@@ -12,13 +12,17 @@ from collections.abc import Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from dg_engine.causal import Passage, Start, Written, gains_behind
+from dg_engine.api import Extent
+from dg_engine.causal import MARGIN, Passage, Start, Written, gains_behind
 from dg_engine.model import DiffusionGemma
 from dg_engine.spelling import Spelling
 from dg_engine.suffix import SuffixHead
 
+_MEETING = 6
+"""Characters of a suffix by which it is known again: fewer stand in every text."""
+
 SHORTLIST = 5
-"""Beginnings that are judged by the whole suffix."""
+"""Beginnings that are judged by the whole suffix; those that it hardly can turn to the best are not."""
 
 
 class Beginning(NamedTuple):
@@ -53,13 +57,14 @@ def best_fit(
     """
     if length is None:
         known = _likelihoods(texts, suffix, spelling)
-        shortlist = sorted(known, key=known.__getitem__)[-SHORTLIST:]
+        least = max(known.values(), default=0.0) - MARGIN
+        shortlist = [one for one in sorted(known, key=known.__getitem__)[-SHORTLIST:] if known[one] >= least]
     else:
         whole = [number for number, text in enumerate(texts) if len(text.cover) <= length <= len(text.tokens)]
         known = {Beginning(number, length): sum(texts[number].gains[:length]) for number in whole}
         shortlist = list(known)
-    if not shortlist:
-        return Beginning(0, len(texts[0].tokens))
+    if len(shortlist) < 2:
+        return shortlist[0] if shortlist else Beginning(0, len(texts[0].tokens))
     passages = []
     for one in shortlist:
         tokens = [*texts[one.text].tokens[: one.end], *suffix.behind(one.overlap)]
@@ -67,6 +72,37 @@ def best_fit(
         passages.append(Passage(tokens, one.end + has_fit))
     behind_each = map(sum, gains_behind(model, start, passages))
     return max(zip(shortlist, behind_each, strict=True), key=lambda pair: known[pair[0]] + pair[1])[0]
+
+
+def likeliest_end(texts: Sequence[Written]) -> Beginning:
+    """The beginning of one of the texts that is likeliest together with the token that was fitted behind it.
+
+    Where that is end-of-sequence, by a model that was told the suffix before, nothing else needs to be asked.
+
+    Args:
+        texts: at least one, of at least one token.
+    """
+    return max(
+        (Beginning(number, end) for number, text in enumerate(texts) for end in range(1, len(text.fits) + 1)),
+        key=lambda one: sum(texts[one.text].gains[: one.end]) + texts[one.text].fits[one.end - 1],
+        default=Beginning(0, len(texts[0].tokens)),
+    )
+
+
+def end_of_copy(text: str, suffix: str, extent: Extent) -> int | None:
+    """Where a copied text goes over into what is behind the cursor already: there a hole ends.
+
+    Args:
+        text: that may be copied.
+        suffix: behind the cursor.
+        extent: a line ends at the first line break.
+
+    Returns:
+        None where it does not.
+    """
+    ends = [text.find(suffix[:_MEETING])] if suffix.strip() else []
+    ends += [text.find("\n")] if extent == "line" else []
+    return min((end for end in ends if end >= 0), default=None)
 
 
 def _likelihoods(texts: Sequence[Written], suffix: SuffixHead, spelling: Spelling) -> dict[Beginning, float]:

@@ -63,6 +63,8 @@ NOTHING = Copied((), 0.0, 0.0)
 
 SURELY_COPIED = 0.5
 """The probability of going on from which a copied text has more patience: its end is where that of the other is."""
+READ_AHEAD = 0.5
+"""The probability of going on from which what a branch copies is read at once."""
 COPIED_PATIENCE = 24
 """Tokens; more made no answer of the validation projects better, and took more time."""
 
@@ -134,7 +136,10 @@ def write(
     copied: Copied = NOTHING,
     deadline: float | None = None,
 ) -> Iterator[list[Written]]:
-    """Greedy decoding; yields the branches after each token, and last with a stop reason each.
+    """Greedy decoding; yields the branches after each pass of the model, and last with a stop reason each.
+
+    A pass reads one token of every branch, but what one surely copies is read at once. That branch is ahead of the
+    others then, which may be given up sooner, and joins them where they have come as far.
 
     Args:
         model: the encoder and the head.
@@ -148,25 +153,76 @@ def write(
         deadline: `time.perf_counter()` seconds after which to stop.
     """
     texts = _begun(covers, ends, branches, copied, limit)
-    growing, cache, read = texts, start.cache.repeated(len(texts)), 0
-    for length in range(len(texts[0].tokens), limit + 1):
-        if length == limit:
+    length, ahead = len(texts[0].tokens), None
+    sure = next((text for text in texts if text.copying >= READ_AHEAD), None) if length < limit else None
+    if sure is not None:
+        yield texts
+        ahead = _read_ahead(model, start, sure, ends, limit, fit, copied)
+        _give_up(texts, fit)
+    growing = [text for text in texts if text is not sure]
+    cache, read = start.cache.repeated(len(growing)), 0
+    while True:
+        growing, cache = _still_growing(growing, cache)
+        if ahead is not None and ahead.joins(growing, length):
+            growing, cache = [*growing, ahead.text], ahead.joined(start, growing, cache)
+            length = len(ahead.text.tokens)
+            ahead, read = None, length - 1
+        if length >= limit:
             _stop(texts, "max_new_tokens")
         elif deadline is not None and time.perf_counter() >= deadline:
             _stop(texts, "time_budget")
         yield texts
-        rows = [row for row, text in enumerate(growing) if text.stop_reason is None]
-        if not rows:
+        growing, cache = _still_growing(growing, cache)
+        if growing:
+            behind_cache = torch.tensor([text.tokens[read:] for text in growing], device=start.hidden.device)
+            encoded = model.encode(behind_cache, cache, slice(-1, None))
+            cache, read, length = encoded.cache, length, length + 1
+            _grow(growing, model.logits(encoded.hidden[:, 0]).log_softmax(dim=-1), ends, fit, copied)
+            _give_up(texts, fit)
+        elif ahead is None or ahead.text.stop_reason is not None:
             return
-        if len(rows) < len(growing):
-            growing, cache = [growing[row] for row in rows], cache.of_rows(rows)
-        behind_cache = torch.tensor([text.tokens[read:] for text in growing], device=cache.keys[0].device)
-        encoded = model.encode(behind_cache, cache, slice(-1, None))
-        cache, read = encoded.cache, length
-        logs = model.logits(encoded.hidden[:, 0]).log_softmax(dim=-1)
-        _grow(growing, logs, ends, fit, copied)
-        if fit is not None:
-            _give_up(texts, fit.patience)
+
+
+def _still_growing(texts: list[Written], cache: PrefixCache) -> tuple[list[Written], PrefixCache]:
+    """The texts that have not stopped, and their rows."""
+    rows = [row for row, text in enumerate(texts) if text.stop_reason is None]
+    return (texts, cache) if len(rows) == len(texts) else ([texts[row] for row in rows], cache.of_rows(rows))
+
+
+class _Ahead(NamedTuple):
+    """A branch of which more was read than of the others."""
+
+    text: Written
+    cache: PrefixCache
+    """Of what was read before it and of its own tokens, without the last and perhaps with some that it has not."""
+
+    def joins(self, growing: Sequence[Written], length: int) -> bool:
+        """Whether it goes on with others that have so many tokens, or without any."""
+        return self.text.stop_reason is None and (not growing or length == len(self.text.tokens))
+
+    def joined(self, start: Start, growing: Sequence[Written], cache: PrefixCache) -> PrefixCache:
+        """The others' rows and its own, without its last token, which nothing has read yet."""
+        own = self.cache.truncated(start.cache.length + len(self.text.tokens) - 1)
+        return cache.beside(own) if growing else own
+
+
+def _read_ahead(
+    model: DiffusionGemma, start: Start, text: Written, ends: Tensor, limit: int, fit: Fit | None, copied: Copied
+) -> _Ahead:
+    """Grow a branch in one pass as far as it is copied, and by the token behind that."""
+    begun = len(text.tokens)
+    rest = copied.tokens[begun:limit]
+    end = next((place for place, token in enumerate(rest, begun) if bool(ends[token])), begun + len(rest))
+    read = copied.tokens[:end]
+    encoded = model.encode(torch.tensor([read], device=start.hidden.device), start.cache)
+    for row in model.logits(encoded.hidden[0, begun - 1 :]).log_softmax(dim=-1):
+        place = len(text.tokens)
+        if place == limit:
+            break
+        _grow([text], row[None], ends, fit, copied)
+        if text.stop_reason is not None or text.tokens[place:] != [*read[place : place + 1]]:
+            break
+    return _Ahead(text, encoded.cache)
 
 
 def _begun(covers: Sequence[Cover], ends: Tensor, branches: int, copied: Copied, limit: int) -> list[Written]:
@@ -218,17 +274,18 @@ def _grow(texts: Sequence[Written], logs: Tensor, ends: Tensor, fit: Fit | None,
             text.tokens.append(token)
 
 
-def _give_up(texts: Sequence[Written], patience: int) -> None:
+def _give_up(texts: Sequence[Written], fit: Fit | None) -> None:
     """Stop the branches in which, from here on, hardly anything can become likelier than a beginning that is there."""
+    if fit is None:
+        return
     # Behind the last token there may be no fit yet.
     sums = ((accumulate(text.gains), text.fits) for text in texts)
     found, end = max(
         (gain + fit, end) for gains, fits in sums for end, (gain, fit) in enumerate(zip(gains, fits, strict=False), 1)
     )
-    since = max(len(text.fits) for text in texts) - end
     for text in texts:
-        allowed = COPIED_PATIENCE if text.copying >= SURELY_COPIED else patience
-        if since >= allowed or sum(text.gains) + MARGIN < found:
+        allowed = COPIED_PATIENCE if text.copying >= SURELY_COPIED else fit.patience
+        if len(text.fits) - end >= allowed or sum(text.gains) + MARGIN < found:
             text.stop_reason = text.stop_reason or "converged"
 
 

@@ -29,7 +29,7 @@ from dg_engine.api import (
     ScoreRequest,
     StopReason,
 )
-from dg_engine.beginnings import Beginning, best_fit
+from dg_engine.beginnings import Beginning, best_fit, end_of_copy, likeliest_end
 from dg_engine.causal import NOTHING, Copied, Fit, Passage, Start, Written, behind, gains_behind, write
 from dg_engine.covers import find_covers
 from dg_engine.drafts import pieces, sound, without
@@ -289,31 +289,37 @@ class Engine:
     def _write(self, asked: _Asked) -> Iterator[Draft | Infill]:
         """From left to right with the same weights, with the suffix or without."""
         start, head = asked.prefix.start, SuffixHead.of(self.tokenizer, asked.request.suffix, FIT_TOKENS)
-        decoding = self.config.decoding_of(asked.request)
+        decoding, behind_text = self.config.decoding_of(asked.request), None
         if decoding == "causal_infill":
             start = behind(self.model, start.cache, self._suffix_row(asked.request.suffix))
-        suffix = head if decoding == "causal_fit" and head.tokens else None
+            behind_text = self.model.config.eos_token_id
+        elif decoding == "causal_fit" and head.tokens:
+            behind_text = head.tokens[0]
         spelling = Spelling(self.tokenizer, asked.healed.cut)
-        for texts in self._texts(asked, start, spelling, suffix):
+        for steps, texts in enumerate(self._texts(asked, start, spelling, behind_text)):
             if any(text.stop_reason is None for text in texts):
-                yield self._shown(asked, texts[0], steps=max(len(text.tokens) for text in texts))
+                yield self._shown(asked, texts[0], steps)
             elif not texts:
                 yield Draft(step=0, pieces=(), milliseconds=asked.milliseconds)
         one = Beginning(0, len(texts[0].tokens))
-        if suffix is not None and one.end:
-            one = best_fit(self.model, start, texts, suffix, spelling, length=asked.length)
+        if one.end and decoding == "causal_infill":
+            one = likeliest_end(texts)
+        elif one.end and behind_text is not None:
+            one = best_fit(self.model, start, texts, head, spelling, length=asked.length)
         best = texts[one.text]
         assert best.stop_reason is not None  # noqa: S101  (`write` ends with one)
-        steps = max(len(text.gains) for text in texts)
         yield self._answer(asked, best.tokens[: one.end], best.gains, steps, best.stop_reason, one.overlap)
 
     def _texts(
-        self, asked: _Asked, start: Start, spelling: Spelling, suffix: SuffixHead | None
+        self, asked: _Asked, start: Start, spelling: Spelling, behind_text: int | None
     ) -> Iterator[list[Written]]:
-        """One text as it grows, or several to be fitted to a suffix; none while it is sought with what they begin."""
+        """One text as it grows, or several of which one is chosen by the token that comes behind it.
+
+        There are none while it is sought with what they begin.
+        """
         request, ends, known = asked.request, self._ends(asked.request), asked.length
-        copied = NOTHING if suffix is None else self._copied(asked)
-        branches, wanted = 1 if suffix is None else BRANCHES, spelling.cover(copied.tokens)
+        copied = NOTHING if behind_text is None else self._copied(asked)
+        branches, wanted = 1 if behind_text is None else BRANCHES, spelling.cover(copied.tokens)
         covers = None
         for covers in find_covers(
             self.model, start, ends, spelling, most=branches, wanted=wanted, deadline=asked.deadline
@@ -328,7 +334,7 @@ class Engine:
             ends,
             known or request.max_new_tokens,
             branches=branches,
-            fit=Fit(suffix.tokens[0], PATIENCE[request.extent]) if suffix is not None and known is None else None,
+            fit=Fit(behind_text, PATIENCE[request.extent]) if behind_text is not None and known is None else None,
             copied=copied,
             deadline=asked.deadline,
         )
@@ -337,8 +343,13 @@ class Engine:
         copy, trust = asked.request.copied, self.config.copy_trust
         if copy is None or trust is None:
             return NOTHING
-        tokens = self.tokenizer.encode(asked.healed.cut + copy.text)
-        return Copied(tokens, trust.probability(copy.matched), trust.keeps)
+        text, tail = copy.text, list[int]()
+        if self.config.decoding_of(asked.request) == "causal_infill":
+            # What is written ends where the suffix begins, and then comes end-of-sequence.
+            end = end_of_copy(text, asked.request.suffix, asked.request.extent)
+            text, tail = text[:end], [] if end is None else [self.model.config.eos_token_id]
+        tokens = self.tokenizer.encode(asked.healed.cut + text)
+        return Copied(tokens + tail, trust.probability(copy.matched), trust.keeps)
 
     def _shown(self, asked: _Asked, first: Written, steps: int) -> Draft:
         """The first branch while it grows behind what is typed; else there is nothing new to show, as in draft 0."""

@@ -6,13 +6,15 @@ import argparse
 import inspect
 import math
 import random
+from collections import Counter
 from statistics import mean
 
 import msgspec
 import pytest
 import torch
 
-from dg_engine.api import Copy, Infill, InfillRequest
+from dg_engine import causal
+from dg_engine.api import Copy, Extent, Infill, InfillRequest
 from dg_engine.causal import Copied
 from dg_engine.copying import LONGEST_COPY, LONGEST_MATCH, continuation
 from dg_engine.engine import Engine
@@ -132,6 +134,28 @@ def test_what_was_written_further_up_than_the_model_reads_is_written_again(engin
     assert answer.text == "Interpolation(self.bearing_samples, self.elevation_samples)"
     assert alone.text == last(without_trust(engine), request).text
     assert "samples" not in alone.text + other.text
+
+
+def test_what_is_copied_is_read_at_once_and_the_answer_is_that_of_token_by_token(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Rests of lines and blocks behind every fifth opening bracket; in some the copy is left in the middle."""
+    exact = Engine.load(shipped_model(), device="cpu", dtype=torch.float32)
+    places = [place + 1 for place, letter in enumerate(SOURCE) if letter == "("][20:220:5]
+    steps = Counter[float]()
+    for number, place in enumerate(places):
+        before, after = SOURCE[:place], SOURCE[SOURCE.index("\n", place) :]
+        extent: Extent = "block" if number % 4 == 0 else "line"
+        copy = continuation(before, [after])
+        request = InfillRequest(prefix=before, suffix=after, extent=extent, document="twin", copied=copy)
+        answers = []
+        for least in (0.5, 2.0):
+            monkeypatch.setattr(causal, "READ_AHEAD", least)
+            answers.append(last(exact, request))
+            steps[least] += answers[-1].steps
+        assert answers[0].text == answers[1].text, place
+        assert answers[0].score == pytest.approx(answers[1].score, rel=1e-3)
+    assert steps[0.5] < 0.8 * steps[2.0]
 
 
 def last(engine: Engine, request: InfillRequest) -> Infill:

@@ -123,7 +123,8 @@ def test_a_fitted_answer_is_the_beginning_that_is_likeliest_together_with_the_su
     engine: Engine, place: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Against every beginning of every branch, judged one by one; nothing is given up or falls out unjudged."""
-    monkeypatch.setattr(causal, "MARGIN", 1e9)
+    for module in (causal, beginnings):
+        monkeypatch.setattr(module, "MARGIN", 1e9)
     monkeypatch.setattr(beginnings, "SHORTLIST", 100)
     for module in (causal, covers):
         monkeypatch.setattr(module, "LEAST_LIKELY", -1e9)

@@ -80,6 +80,26 @@ def test_the_same_seed_draws_the_same_cases_and_fewer_are_among_more(
     assert len({case.name for case in cases}) == len(cases)
 
 
+def test_a_case_knows_the_other_files_of_its_project_the_nearest_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = inspect.getsource(importlib.import_module("textwrap"))
+    paths = ["p/top.py", "p/a/near.py", "p/a/b/in.py", "p/c/d/far.py"]
+    here, *others = [Document("p", "p/a/here.py", text), *(Document("p", path, f"# {path}\n") for path in paths)]
+    before = draw_cases([*others, here], 3)
+    assert {case.beside for case in before} == {tuple(f"# {paths[number]}\n" for number in (1, 2, 0, 3))}
+    monkeypatch.setattr("dg_engine.evaluation.cases.BESIDE", 20)
+    cut = draw_cases([*others, here], 3)
+    assert {case.beside for case in cut} == {("# p/a/near.py\n", "# p/a/")}
+    assert [case.name for case in cut] == [case.name for case in before]
+
+
+def test_a_system_may_copy_from_the_files_beside_the_hole() -> None:
+    case = msgspec.structs.replace(CASE, prefix="x = compute_the_", beside=("y = compute_the_sum(1)\n",))
+    found = {system.name: system.request(case, 5).copied for system in SYSTEMS if system.decoding != "copy"}
+    told = {name for name, copy in found.items() if copy is not None}
+    assert told == {"causal-fit-project"}
+    assert found["causal-fit-project"].text == "sum(1)\n"  # type: ignore[union-attr]  # it was told
+
+
 CASE = Case(
     project="p",
     path="p.py",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 from collections.abc import AsyncGenerator
 from pathlib import Path
 
@@ -9,6 +11,8 @@ import pytest
 
 from dg_engine.api import Copy, Draft, Infill, InfillRequest
 from dg_engine.errors import EngineUnavailable
+from dg_engine.exclusion import Exclusions
+from dg_lsp import neighbours
 from dg_lsp.backends import Report
 from dg_lsp.document import Document, Position
 from dg_lsp.planning import PlanningOptions
@@ -102,3 +106,91 @@ async def test_ends_of_lines_are_copied_as_the_engine_knows_them(desk: Desk) -> 
     assert copy is not None
     assert copy.text.startswith(WRITTEN)
     assert "\r" not in copy.text
+
+
+async def read_by_now() -> None:
+    """What was begun to be read is read."""
+    await asyncio.gather(*(asyncio.all_tasks() - {asyncio.current_task()}))
+
+
+@pytest.mark.asyncio
+async def test_files_beside_the_document_are_copied_from(desk: Desk) -> None:
+    (desk.folder / "there.py").write_text(LINE.replace("\n", "\r\n"), newline="")
+    (desk.folder / "there.txt").write_text(LINE.replace("Audit", "Other"))
+    here = desk.open("here.py", "import os\n\n" + TYPED)
+    assert await desk.copied(here, 2, len(TYPED)) is None
+    await read_by_now()
+    assert await desk.copied(here, 2, len(TYPED)) == Copy(text=WRITTEN, matched=len(TYPED))
+
+
+@pytest.mark.asyncio
+async def test_of_a_file_that_is_open_the_buffer_counts(desk: Desk) -> None:
+    here = desk.open("here.py", "import os\n\n" + TYPED)
+    desk.open("there.py", LINE)
+    (desk.folder / "there.py").write_text(LINE + LINE.replace("Audit", "Older"))
+    await desk.copied(here, 2, len(TYPED))
+    await read_by_now()
+    assert await desk.copied(here, 2, len(TYPED)) == Copy(text=WRITTEN, matched=len(TYPED))
+
+
+@pytest.mark.asyncio
+async def test_excluded_files_are_not_read_and_no_longer_used_where_the_rules_change(desk: Desk) -> None:
+    (desk.folder / "secrets.py").write_text(LINE)
+    (desk.folder / "there.py").write_text(LINE)
+    here = desk.open("here.py", "import os\n\n" + TYPED)
+    await desk.copied(here, 2, len(TYPED))
+    await read_by_now()
+    assert await desk.copied(here, 2, len(TYPED)) is not None
+    await desk.workspace.configure({"exclude": ["there.py"]})
+    for _ in range(2):
+        assert await desk.copied(here, 2, len(TYPED)) is None
+        await read_by_now()
+
+
+@pytest.mark.asyncio
+async def test_files_are_read_anew_when_they_were_read_some_time_ago(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = desk.open("here.py", "import os\n\n" + TYPED)
+    await desk.copied(here, 2, len(TYPED))
+    await read_by_now()
+    (desk.folder / "there.py").write_text(LINE)
+    for fresh, expected in ((3600.0, None), (0.0, Copy(text=WRITTEN, matched=len(TYPED)))):
+        monkeypatch.setattr(neighbours, "FRESH_S", fresh)
+        await desk.copied(here, 2, len(TYPED))
+        await read_by_now()
+        assert await desk.copied(here, 2, len(TYPED)) == expected
+        await read_by_now()
+
+
+def written(root: Path, *names: str) -> None:
+    """Files one second apart, the last one written last."""
+    for number, name in enumerate(names):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(f"# {name}\n")
+        os.utime(root / name, (number, number))
+
+
+def names(root: Path, document: str, folders: list[Path]) -> list[str]:
+    found = neighbours.read(root / document, folders, Exclusions(folders))
+    return [one.path.relative_to(root).as_posix() for one in found]
+
+
+def test_the_nearest_files_come_first_and_none_from_outside_the_workspace(tmp_path: Path) -> None:
+    written(tmp_path, "out.py", "w/top.py", "w/a/old.py", "w/a/new.py", "w/a/here.py", "w/a/b/in.py", "w/c/beside.py")
+    written(tmp_path, "w/a/.hidden/x.py", "w/a/node_modules/x.py", "w/venv/x.py", "w/a/notes.md")
+    near = ["w/a/new.py", "w/a/old.py", "w/a/b/in.py"]
+    assert names(tmp_path, "w/a/here.py", [tmp_path / "w"]) == [*near, "w/top.py", "w/c/beside.py"]
+    assert names(tmp_path, "w/a/here.py", []) == near
+    assert names(tmp_path, "w/a/Makefile", []) == []
+
+
+def test_how_much_is_read_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written(tmp_path, *(f"{number}.py" for number in range(9)))
+    monkeypatch.setattr(neighbours, "FILES", 3)
+    assert names(tmp_path, "here.py", []) == ["8.py", "7.py", "6.py"]
+    monkeypatch.setattr(neighbours, "ALTOGETHER", 10)
+    texts = [one.text for one in neighbours.read(tmp_path / "here.py", [], Exclusions())]
+    assert texts == ["# 8.py\n", "# 7"]
+    monkeypatch.setattr(neighbours, "ENTRIES", 4)
+    assert len(names(tmp_path, "here.py", [])) <= 4

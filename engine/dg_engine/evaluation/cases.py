@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Iterable, Iterator
 from functools import cached_property, lru_cache
 from hashlib import sha256
+from pathlib import PurePosixPath
 from typing import Literal, get_args
 
 import msgspec
@@ -38,6 +39,8 @@ ONE_LINE: frozenset[CaseKind] = frozenset(("line", "middle", "expression"))
 
 MAX_ANSWER = 200
 """Characters of an answer; about 64 tokens."""
+BESIDE = 400_000
+"""Characters of other files of the project: as many as the language server looks through."""
 MIN_PREFIX = 100
 """Characters before a hole."""
 
@@ -59,11 +62,14 @@ class Case(msgspec.Struct, frozen=True, kw_only=True, dict=True):
     suffix: str
     test: str = ""
     """Python that judges the whole when it runs behind prefix, answer and suffix; empty where there is none."""
+    beside: tuple[str, ...] = ()
+    """Other files of the project, the nearest first, as far as the server would look through them."""
 
     @cached_property
     def name(self) -> str:
-        """The same for equal cases, another for any other."""
-        return sha256(msgspec.json.encode(self)).hexdigest()[:16]
+        """The same for equal holes, whatever is beside them, another for any other."""
+        hole = {name: getattr(self, name) for name in self.__struct_fields__ if name != "beside"}
+        return sha256(msgspec.json.encode(hole)).hexdigest()[:16]
 
     @property
     def is_python(self) -> bool:
@@ -99,10 +105,29 @@ def _of_kind(projects: dict[str, list[Document]], kind: DrawnKind, count: int, s
     for attempt in range(count * _TRIES if names else 0):
         if len(drawn) == count:
             break
-        case = _cut(rng.choice(projects[names[attempt % len(names)]]), kind, rng)
+        project = projects[names[attempt % len(names)]]
+        document = rng.choice(project)
+        case = _cut(document, kind, rng)
         if case is not None:
-            drawn[case.name] = case
+            drawn[case.name] = msgspec.structs.replace(case, beside=tuple(_beside(document, project)))
     return list(drawn.values())
+
+
+def _beside(document: Document, project: Iterable[Document]) -> Iterator[str]:
+    """The other documents of a project, those first that have most of the document's folders in common."""
+    folder = PurePosixPath(document.path).parent
+    left = BESIDE
+
+    def way(other: Document) -> tuple[int, str]:
+        there = PurePosixPath(other.path).parent
+        shared = next(one for one in (folder, *folder.parents) if there.is_relative_to(one))
+        return len(folder.parts) + len(there.parts) - 2 * len(shared.parts), other.path
+
+    for other in sorted((one for one in project if one.path != document.path), key=way):
+        if left <= 0:
+            return
+        yield other.text[:left]
+        left -= len(other.text)
 
 
 def _cut(document: Document, kind: DrawnKind, rng: random.Random) -> Case | None:

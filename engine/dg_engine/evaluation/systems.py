@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from dg_engine.api import Decoding, Infill, InfillRequest, ScoreRequest
+from dg_engine.api import Copy, Decoding, Infill, InfillRequest, ScoreRequest
 from dg_engine.copying import continuation
 from dg_engine.engine import Engine
 from dg_engine.errors import EngineError
@@ -50,8 +50,8 @@ class System:
     length: Length = "unknown"
     """`given` tells how many tokens the truth has, to show what not knowing costs."""
     max_denoising_steps: int | None = None
-    copies: bool = False
-    """Whether the engine is told what follows the same text elsewhere in the file, as the server tells it."""
+    copies: Literal["no", "file", "project"] = "no"
+    """Where what follows the same text is looked for, of which the engine is told as by the server."""
     tries: tuple[Try, ...] = (_ONE_TRY,)
     """More than one are ranked by the causal log-probability of the answer and of the suffix behind it: as every
     candidate is followed by the same suffix, this is Bayes' rule for the answer given both sides."""
@@ -85,9 +85,14 @@ class System:
             max_new_tokens=max(1, true_tokens) if self.length == "given" else one.max_new_tokens,
             max_denoising_steps=self.max_denoising_steps,
             decoding=self.decoding,
-            copied=continuation(case.prefix, (case.suffix,)) if self.copies else None,
+            copied=self._copied(case),
             seed=seed * len(self.tries) + one.seed,
         )
+
+    def _copied(self, case: Case) -> Copy | None:
+        if self.copies == "no":
+            return None
+        return continuation(case.prefix, (case.suffix, *(case.beside if self.copies == "project" else ())))
 
 
 SYSTEMS = (
@@ -105,7 +110,13 @@ SYSTEMS = (
         name="causal-fit",
         about="from left to right or copied from the same file, ended where the suffix follows best",
         decoding="causal_fit",
-        copies=True,
+        copies="file",
+    ),
+    System(
+        name="causal-fit-project",
+        about="the same, also copied from the files beside it, as in an editor",
+        decoding="causal_fit",
+        copies="project",
     ),
     System(
         name="causal-fit-alone",
@@ -116,7 +127,7 @@ SYSTEMS = (
         name="causal-fit-given",
         about="causal fit among the texts of the right number of tokens alone",
         decoding="causal_fit",
-        copies=True,
+        copies="file",
         length="given",
     ),
     System(
