@@ -63,7 +63,7 @@ NOTHING = Copied((), 0.0, 0.0)
 
 SURELY_COPIED = 0.5
 """The probability of going on from which a copied text has more patience: its end is where that of the other is."""
-READ_AHEAD = 0.5
+READ_AHEAD = 0.35
 """The probability of going on from which what a branch copies is read at once."""
 COPIED_PATIENCE = 24
 """Tokens; more made no answer of the validation projects better, and took more time."""

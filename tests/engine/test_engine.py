@@ -95,26 +95,42 @@ def test_the_causal_baseline_decodes_greedily_what_the_score_ranks_first(engine:
 
 @pytest.mark.parametrize("document", ["", "file:///c"])
 @torch.inference_mode()
-def test_causal_infill_writes_what_is_likeliest_behind_prefix_and_suffix(engine: Engine, document: str) -> None:
-    tokenizer, model = engine.tokenizer, engine.model
+def test_causal_infill_is_the_beginning_behind_prefix_and_suffix_that_is_likeliest_to_be_all(
+    engine: Engine, document: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Against every beginning of every branch with end-of-sequence behind it; nothing is given up."""
+    monkeypatch.setattr(causal, "MARGIN", 1e9)
+    for module in (causal, covers):
+        monkeypatch.setattr(module, "LEAST_LIKELY", -1e9)
+    tokenizer, model, limit = engine.tokenizer, engine.model, 6
     prefix, suffix = "def f(a, b):\n    ", "\n\ndef g():\n"
-    request = InfillRequest(prefix=prefix, suffix=suffix, document=document, decoding="causal_infill", max_new_tokens=6)
+    request = InfillRequest(
+        prefix=prefix, suffix=suffix, document=document, decoding="causal_infill", max_new_tokens=limit
+    )
     answer = [run(engine, request) for _ in range(2)][-1][1]
 
     count = engine.config.causal_suffix_tokens
     row = encode_prefix(tokenizer, "", prefix, 256)
     row += [tokenizer.special_id("<|suffix|>"), *tokenizer.encode(suffix)[:count], tokenizer.special_id("<|middle|>")]
-    written, gains = list[int](), list[float]()
-    while len(written) < 6:
-        logs = model.logits(model.encode(torch.tensor([row + written])).hidden[0, -1]).log_softmax(dim=-1)
-        token = int(logs.argmax())
-        gains.append(float(logs[token]))
-        if tokenizer.special[token]:
-            break
-        written.append(token)
-    assert answer.text == tokenizer.decode(written).split("\ufffd")[0]
-    assert answer.tokens == len(written)
-    assert answer.score == pytest.approx(sum(gains[: len(written)]) / len(written), rel=1e-2)
+
+    def logs(tokens: list[int]) -> torch.Tensor:
+        return model.logits(model.encode(torch.tensor([row + tokens])).hidden[0, -1]).log_softmax(dim=-1)
+
+    found = dict[tuple[int, ...], tuple[float, float]]()
+    first = logs([]).masked_fill(tokenizer.special, -torch.inf).topk(BRANCHES)
+    for gain, token in zip(first.values.tolist(), first.indices.tolist(), strict=True):
+        text = [token]
+        while len(text) < limit:
+            after = logs(text)
+            found[tuple(text)] = gain, gain + float(after[model.config.eos_token_id])
+            if tokenizer.special[int(after.argmax())]:
+                break
+            gain += float(after.max())
+            text.append(int(after.argmax()))
+    best = max(found, key=lambda text: found[text][1])
+    assert answer.text == tokenizer.decode(list(best)).split("\ufffd")[0]
+    assert answer.tokens == len(best)
+    assert answer.score == pytest.approx(found[best][0] / len(best), rel=1e-2)
 
 
 @pytest.mark.parametrize("place", [120, 350, 700, 1100])

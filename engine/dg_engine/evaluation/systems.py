@@ -132,7 +132,19 @@ SYSTEMS = (
     ),
     System(
         name="causal-infill",
-        about="from left to right behind the suffix, as the checkpoint learnt it",
+        about="from left to right behind the suffix, as the checkpoint learnt it, or copied from the same file",
+        decoding="causal_infill",
+        copies="file",
+    ),
+    System(
+        name="causal-infill-project",
+        about="the same, also copied from the files beside it, as in an editor",
+        decoding="causal_infill",
+        copies="project",
+    ),
+    System(
+        name="causal-infill-alone",
+        about="causal infill without copying",
         decoding="causal_infill",
     ),
     System(
