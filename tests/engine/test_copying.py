@@ -125,7 +125,8 @@ def test_trust_grows_with_the_match_and_is_never_certain() -> None:
 
 
 def test_what_was_written_further_up_than_the_model_reads_is_written_again(engine: Engine) -> None:
-    line = "    self._bearing_elevation_table = Interpolation(self.bearing_samples, self.elevation_samples)\n"
+    line = "    # Bearings are looked up in a table, which is made but once.\n"
+    line += "    self._bearing_elevation_table = Interpolation(self.bearing_samples, self.elevation_samples)\n"
     before = line + SOURCE + line.split("Interpolation")[0]
     request = InfillRequest(prefix=before, suffix="\n", extent="line", copied=continuation(before))
     answer, alone, other = (

@@ -96,7 +96,7 @@ def test_a_system_may_copy_from_the_files_beside_the_hole() -> None:
     case = msgspec.structs.replace(CASE, prefix="x = compute_the_", beside=("y = compute_the_sum(1)\n",))
     found = {system.name: system.request(case, 5).copied for system in SYSTEMS if system.decoding != "copy"}
     told = {name for name, copy in found.items() if copy is not None}
-    assert told == {"causal-fit-project"}
+    assert told == {"causal-fit-project", "causal-infill-project"}
     assert found["causal-fit-project"].text == "sum(1)\n"  # type: ignore[union-attr]  # it was told
 
 

@@ -30,7 +30,6 @@ def test_it_is_what_the_trainer_says(engine: Engine) -> None:
         SHAPES["small"].infill(),
         decoding="causal_fit",
         block_decoding="causal_fit",
-        causal_suffix_tokens=0,
         calibration=engine.config.calibration,
         copy_trust=engine.config.copy_trust,
     )
