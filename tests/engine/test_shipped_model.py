@@ -30,6 +30,7 @@ def test_it_is_what_the_trainer_says(engine: Engine) -> None:
         SHAPES["small"].infill(),
         decoding="causal_fit",
         block_decoding="causal_fit",
+        filler_bias=engine.config.filler_bias,
         calibration=engine.config.calibration,
         copy_trust=engine.config.copy_trust,
     )
