@@ -18,9 +18,10 @@ def copied(plan: Plan, others: Iterable[str]) -> Copy | None:
 
     Args:
         plan: where the cursor is.
-        others: texts with `\\n` as their only line end; of equally long matches those in the first one count.
+        others: texts of at most REACH characters with `\\n` as their only line end; of equally long matches those in
+            the first one count.
     """
     lines = plan.snapshot.lines
     before = text_before(lines, plan.start, REACH).text + plan.typed
     behind = text_after(lines, plan.point, REACH).text
-    return continuation(before, [behind, *(other[:REACH] for other in others)])
+    return continuation(before, [behind, *others])

@@ -1,7 +1,7 @@
 """Files beside a document, from which may be copied as from those that are open: its folder's, then those around it.
 
 Code repeats what stands in the files beside it, above all in a file that is new. They are read outside of the event
-loop, when a document is opened and again when what was read is some time old. Excluded files are never read.
+loop, at a document's first request and again when what was read is some time old. Excluded files are never read.
 """
 
 from __future__ import annotations
@@ -15,11 +15,10 @@ from typing import NamedTuple
 
 from dg_engine.exclusion import Exclusions
 from dg_lsp.context import normalised
+from dg_lsp.copying import REACH
 
 FILES = 40
 """That are read at most, the nearest first, and of one folder those that were written last."""
-CHARACTERS = 100_000
-"""Of a file: of a longer one, the first."""
 ALTOGETHER = 400_000
 """Characters that are kept at most: looking through them for what was typed takes 2 ms."""
 ENTRIES = 4_000
@@ -87,7 +86,7 @@ def read(path: Path, folders: Sequence[Path], exclusions: Exclusions) -> Iterato
             continue
         try:
             with file.open(encoding="utf-8", newline="") as opened:
-                text = normalised(opened.read(min(CHARACTERS, left)))
+                text = normalised(opened.read(min(REACH, left)))
         except (OSError, UnicodeDecodeError):
             continue
         left -= len(text)
@@ -110,7 +109,7 @@ def _near(path: Path, folders: Sequence[Path]) -> Iterator[Path]:
             entries = _entries(folder, left)
             left -= len(entries)
             files = [one for one in entries if one.name.endswith(path.suffix) and one.name != path.name]
-            yield from (Path(one.path) for one in sorted(files, key=_written, reverse=True) if one.is_file())
+            yield from (Path(one.path) for one in sorted(files, key=_written, reverse=True) if _is_file(one))
             inner = (one for one in entries if one.name not in _FOREIGN and not one.name.startswith("."))
             waiting += sorted(Path(one.path) for one in inner if one.is_dir(follow_symlinks=False))
         if top == around or not top.is_relative_to(around):
@@ -123,6 +122,13 @@ def _entries(folder: Path, most: int) -> list[os.DirEntry[str]]:
             return [one for one, _ in zip(entries, range(most), strict=False)]
     except OSError:
         return []
+
+
+def _is_file(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_file()
+    except OSError:  # a loop of links
+        return False
 
 
 def _written(entry: os.DirEntry[str]) -> float:

@@ -185,6 +185,12 @@ def test_the_nearest_files_come_first_and_none_from_outside_the_workspace(tmp_pa
     assert names(tmp_path, "w/a/Makefile", []) == []
 
 
+def test_links_that_lead_in_a_circle_are_passed_over(tmp_path: Path) -> None:
+    written(tmp_path, "there.py")
+    (tmp_path / "circle.py").symlink_to(tmp_path / "circle.py")
+    assert names(tmp_path, "here.py", []) == ["there.py"]
+
+
 def test_how_much_is_read_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     written(tmp_path, *(f"{number}.py" for number in range(9)))
     monkeypatch.setattr(neighbours, "FILES", 3)
