@@ -27,6 +27,7 @@ _ELSEWHERE = {
     "generate": "dg_engine.generate_command:generate",
     "inspect": "dg_engine.format_commands:inspect",
     "quantize": "dg_engine.format_commands:quantize",
+    "study": "dg_engine.studies.command:study",
     "train": "dg_engine.training.commands:train",
 }
 

@@ -81,12 +81,21 @@ def config_of(tokenizer: Tokenizer) -> ModelConfig:
     return replace(TINY, vocab_size=tokenizer.vocab_size, use_bidirectional_attention=None)
 
 
-def test_the_denoising_loss_is_the_weighted_mean_over_open_slots(split: EncodedSplit, tokenizer: Tokenizer) -> None:
+@pytest.mark.parametrize("pinned_signal", [True, False], ids=["pinned slots are told", "nothing is told"])
+def test_the_denoising_loss_is_the_weighted_mean_over_open_slots(
+    split: EncodedSplit, tokenizer: Tokenizer, *, pinned_signal: bool
+) -> None:
     config = config_of(tokenizer)
     model = tiny_model(config)
     examples = Examples(split, tokenizer, config, 3, 2)
     canvases = examples.canvases(np.random.default_rng(1))
-    objective = Objective(conditioned_share=0.0, all_noise_share=1.0, filler_weight=0.25, causal_weight=0.5)
+    objective = Objective(
+        conditioned_share=0.0,
+        all_noise_share=1.0,
+        filler_weight=0.25,
+        causal_weight=0.5,
+        pinned_signal=pinned_signal,
+    )
     losses = Loss(model, torch.Generator().manual_seed(4))(Batch(examples.chunks, canvases, None), objective)
 
     generator = torch.Generator().manual_seed(4)
@@ -98,7 +107,7 @@ def test_the_denoising_loss_is_the_weighted_mean_over_open_slots(split: EncodedS
         canvas = torch.cat((noise[row, :hole], canvases.clean[row, hole:]))[real]
         signal = model.embed(canvas)
         signal[:hole] = 0.0
-        hidden = model.decode(canvas[None], cache, signal[None])[0, :hole]
+        hidden = model.decode(canvas[None], cache, signal[None] if pinned_signal else None)[0, :hole]
         target = canvases.clean[row, :hole]
         each = functional.cross_entropy(model.logits(hidden), target, reduction="none")
         weight = torch.where(target == FILLER, 0.25, 1.0)

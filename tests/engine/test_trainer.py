@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 from dataclasses import replace
@@ -22,7 +21,6 @@ from dg_engine.training.ahead import Ahead
 from dg_engine.training.batches import Batcher, Layout
 from dg_engine.training.commands import train
 from dg_engine.training.corpus import read_manifest
-from dg_engine.training.corpus_command import corpus
 from dg_engine.training.encoded import EncodedSplit, encode_split
 from dg_engine.training.objective import Objective
 from dg_engine.training.optimiser import Optimiser, Rates, orthogonalised
@@ -247,6 +245,14 @@ def test_any_number_of_a_plan_is_set_by_its_name() -> None:
     assert with_settings(changed, ["schedule.objective.filler_weight=0.3"]).layouts == changed.layouts
 
 
+def test_settings_are_judged_together_whatever_their_order() -> None:
+    plan = Plan(seconds=60, layouts=Layouts(causal=CAUSAL, usual=USUAL, wide=WIDE))
+    causal_alone = ["schedule.causal_until=1", "schedule.joint_until=1"]
+    assert with_settings(plan, causal_alone) == with_settings(plan, reversed(causal_alone))
+    with pytest.raises(EngineError, match=r"--set schedule\.causal_until=1: stages out of order"):
+        with_settings(plan, causal_alone[:1])
+
+
 @pytest.mark.parametrize("setting", ["shedule.warm_up=1", "accumulate=half", "accumulate=1.5", "rates=1", "seed.x=1"])
 def test_a_setting_that_a_plan_does_not_have_is_refused_by_name(setting: str) -> None:
     plan = Plan(seconds=60, layouts=Layouts(causal=CAUSAL, usual=USUAL, wide=WIDE))
@@ -266,15 +272,11 @@ def test_training_begins_with_the_weights_of_a_checkpoint_of_the_same_shape(tmp_
         new_model(replace(known.config, intermediate_size=96), 0, torch.float32, tmp_path)
 
 
-def test_the_commands_lead_from_documents_to_a_checkpoint_that_the_engine_opens(tmp_path: Path) -> None:
-    corpus_directory, run = tmp_path / "corpus", tmp_path / "run"
-    sources = [str(folder) for folder in _write_projects(tmp_path)]
-    splits = ["--validation", "some-validation", "--held-out", "some-held_out"]
-    building = ["build", *sources, *splits, "--directory", str(corpus_directory)]
-    made = CliRunner().invoke(corpus, building, catch_exceptions=False)
-    assert made.exit_code == 0
-    assert "encoding 3/3" in made.output
-    arguments = ["--corpus", str(corpus_directory), "--run", str(run), "--minutes", "0.01", "--chunks", "1"]
+def test_the_commands_lead_from_documents_to_a_checkpoint_that_the_engine_opens(
+    tmp_path: Path, library_corpus: Path
+) -> None:
+    run = tmp_path / "run"
+    arguments = ["--corpus", str(library_corpus), "--run", str(run), "--minutes", "0.01", "--chunks", "1"]
     for _ in range(2):
         done = CliRunner().invoke(train, [*arguments, "--mode", "eager"], catch_exceptions=False)
         assert done.exit_code == 0
@@ -285,24 +287,8 @@ def test_the_commands_lead_from_documents_to_a_checkpoint_that_the_engine_opens(
     card = (run / "model" / "README.md").read_text(encoding="utf-8")
     for fact in ("license: ", "| python-standard-library |", "PSF-2.0", '"seconds": 0.6', "loss.png", "at t = 1"):
         assert fact in card
-    assert all(record.tokens > 0 for record in read_manifest(corpus_directory).projects)
+    assert all(record.tokens > 0 for record in read_manifest(library_corpus).projects)
     arguments[3:4] = [str(tmp_path / "further"), "--init", str(run / "model"), "--mode", "eager"]
     assert CliRunner().invoke(train, arguments, catch_exceptions=False).exit_code == 0
     card = (tmp_path / "further" / "model" / "README.md").read_text(encoding="utf-8")
     assert "\n> 0 minutes of training on " in card
-
-
-def _write_projects(directory: Path) -> list[Path]:
-    """Three projects out of the standard library, enough to learn 4,096 tokens from."""
-    library = sorted(Path(json.__file__).parents[1].glob("[a-t]*.py"))
-    projects = {
-        "python-standard-library": library[:80],
-        "some-validation": library[80:84],
-        "some-held_out": library[84:88],
-    }
-    for name, files in projects.items():
-        (directory / name).mkdir()
-        (directory / name / "LICENSE").write_text("PYTHON SOFTWARE FOUNDATION LICENSE VERSION 2\n", encoding="utf-8")
-        for file in files:
-            shutil.copyfile(file, directory / name / file.name)
-    return [directory / name for name in projects]

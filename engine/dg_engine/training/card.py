@@ -16,6 +16,9 @@ from dg_engine.training.run_state import read_metrics
 REPORT_FILE = "evaluation.md"
 """Written beside the card by `dg-engine evaluate`, and quoted in it."""
 
+STUDY_FILE = "study-{}.md"
+"""Written beside the card by `dg-engine study`, and quoted in it."""
+
 _EARLIER_FILE = "earlier.md"
 """In a run's folder: how the weights were trained that it began with."""
 _RECIPE = "## Recipe and compute"
@@ -65,7 +68,8 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join(["| " + " | ".join(header) + " |", "| " + " | ".join(rule) + " |", *body])
 
 
-def _wrapped(text: str) -> str:
+def wrapped(text: str) -> str:
+    """A paragraph in lines of at most 118 characters."""
     return textwrap.fill(" ".join(text.split()), 118, break_on_hyphens=False)
 
 
@@ -90,7 +94,7 @@ tokens. A causal encoder reads up to 512 tokens before the cursor; a bidirection
 length in front of the 32 pinned tokens that follow the cursor. Unused slots of a hole are filled with `<eos>`. The
 encoder with the tied head is a causal language model over the same weights.
 """
-    return f"# dg-small\n\n{_wrapped(text)}\n"
+    return f"# dg-small\n\n{wrapped(text)}\n"
 
 
 def _data(manifest: Manifest) -> str:
@@ -115,9 +119,9 @@ them (MinHash over 5-grams) was dropped from training.
 
 {table(["split", "projects", "files", "bytes", "tokens"], rows)}
 
-{_wrapped(f"Files left out: {reasons}.")}
+{wrapped(f"Files left out: {reasons}.")}
 
-{_wrapped(f"Projects left out for their licence: {left_out}.")}
+{wrapped(f"Projects left out for their licence: {left_out}.")}
 
 Benchmark files whose solutions were searched for in the training split (windows of 10 words): {searched or "none"}.
 """
@@ -157,9 +161,9 @@ def _results(model: Path, lines: list[dict[str, Any]]) -> str:
         rows = [[key.replace("_", " at t = "), value] for key, value in sorted(last["validation"].items())]
         text += f"Validation projects after {last['elapsed'] / 60:.0f} minutes, nats per token:\n\n"
         text += table(["loss", "value"], rows) + "\n"
-    report = model / REPORT_FILE
-    if report.exists():
-        text += "\n" + report.read_text(encoding="utf-8").replace("# ", "### ", 1)
+    for report in (model / REPORT_FILE, *sorted(model.glob(STUDY_FILE.format("*")))):
+        if report.exists():
+            text += "\n" + report.read_text(encoding="utf-8").replace("# ", "### ", 1)
     return text
 
 

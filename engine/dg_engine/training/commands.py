@@ -131,7 +131,7 @@ def _export(training: trainer.Trainer, shape: Shape, corpus_: Path, run_: Path) 
     training.export(target)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(corpus_ / name, target / name)
-    infill = shape.infill(training.plan.schedule.objective.filler_weight)
+    infill = shape.infill(training.plan.schedule.objective)
     for name, value in (("generation_config.json", GENERATION), ("infill_config.json", infill)):
         (target / name).write_bytes(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
     plot_losses(run_, run_ / "loss.png")

@@ -42,6 +42,8 @@ class Objective:
     """Of the entropy at slots whose argmax is right already, so that fewer steps are needed (LLaDA 2.0's CAP)."""
     grid: tuple[float, ...] = ()
     """Corruptions to draw from in place of the interval."""
+    pinned_signal: bool = True
+    """Condition pinned slots on their own embedding in the first pass too, as `canvas.new_canvas` may."""
 
 
 class Losses(NamedTuple):
@@ -111,9 +113,10 @@ class Loss:
         total = denoising + objective.causal_weight * causal + objective.infill_weight * infill
         return Losses(total, causal, infill, denoising)
 
-    def at(self, batch: Batch, corruption: float) -> Losses:
-        """The losses with every canvas corrupted alike and nothing conditioned: for validation."""
-        return self(batch, Objective(all_noise_share=0.0, grid=(corruption,), conditioned_share=0.0))
+    def at(self, batch: Batch, corruption: float, *, pinned_signal: bool = True) -> Losses:
+        """The losses with every canvas corrupted alike, as a first step of sampling meets them: for validation."""
+        chosen = Objective(all_noise_share=0.0, grid=(corruption,), conditioned_share=0.0, pinned_signal=pinned_signal)
+        return self(batch, chosen)
 
     def _causal(self, hidden: Tensor, chunks: Chunks) -> Tensor:
         each = self.row_cross_entropy(self.model, hidden[:, :-1].flatten(0, 1), chunks.tokens[:, 1:].flatten())
@@ -139,15 +142,15 @@ class Loss:
         noise, uniform = self._noise(canvases), self._uniform(canvases.clean.shape)
         canvas, replaced = noised(canvases, corruption, noise, uniform)
         pinned = self.model.embed(canvases.clean)
-        signal = pinned.masked_fill(canvases.open[..., None], 0.0)
+        untold = canvases.open if objective.pinned_signal else torch.ones_like(canvases.open)
+        signal = pinned.masked_fill(untold[..., None], 0.0)
         if float(torch.rand((), generator=self.generator)) < objective.conditioned_share:
             first = self._harder(corruption)
             with torch.no_grad():
                 found = self._first_pass(noised(canvases, first, noise, uniform)[0], view, signal, canvases)
                 own = replaced & (self._uniform((len(canvas), 1)) < objective.own_noise_share)
                 canvas = torch.where(own, _wider(found.sample, canvas), canvas)
-            known = _wider(found.signal, signal)
-            signal = torch.where(canvases.open[..., None], known, signal)
+            signal = torch.where(canvases.open[..., None], _wider(found.signal, pinned), pinned)
         hidden = self._decode(canvas, view, signal)
         return self._slot_loss(hidden, canvases, objective)
 

@@ -73,30 +73,47 @@ class Plan:
 
 
 def with_settings(plan: Plan, settings: Iterable[str]) -> Plan:
-    """The plan with some of its numbers changed.
+    """The plan with some of its numbers changed, all at once: what is refused is what comes out.
 
     Args:
         plan: what is not named stays.
         settings: `name=value`, the name a path through the fields, as `schedule.objective.filler_weight=1`.
 
     Raises:
-        EngineError: there is no such number, or the value does not fit it; names the setting.
+        EngineError: there is no such number, or the value does not fit it, or one does not fit another; names what was
+            set.
     """
+    settings, changes = list(settings), dict[str, Any]()
     for setting in settings:
         name, _, value = setting.partition("=")
         try:
-            plan = _replaced(plan, name.split("."), value)
+            _note(changes, plan, name.split("."), value)
         except (AttributeError, TypeError, ValueError) as error:
             raise EngineError(f"--set {setting}: {error}; names are those of plan.json in the run's folder") from error
-    return plan
+    try:
+        return _changed(plan, changes)
+    except ValueError as error:
+        raise EngineError(f"{' '.join(f'--set {setting}' for setting in settings)}: {error}") from error
 
 
-def _replaced(value: Any, path: list[str], text: str) -> Any:
+def _note(changes: dict[str, Any], value: Any, path: list[str], text: str) -> None:
+    """Take a change of a group's number into what changes in it, which has groups as the group has."""
     first, *rest = path
     known = getattr(value, first)
     if dataclasses.is_dataclass(known) != bool(rest):
         raise ValueError(f"{first} is {'a group' if not rest else 'no group'}")
-    return dataclasses.replace(value, **{first: _replaced(known, rest, text) if rest else _parsed(text, known)})
+    if rest:
+        _note(changes.setdefault(first, {}), known, rest, text)
+    else:
+        changes[first] = _parsed(text, known)
+
+
+def _changed(value: Any, changes: dict[str, Any]) -> Any:
+    new = {
+        name: _changed(getattr(value, name), change) if isinstance(change, dict) else change
+        for name, change in changes.items()
+    }
+    return dataclasses.replace(value, **new)
 
 
 def _parsed(text: str, like: Any) -> Any:

@@ -117,8 +117,8 @@ def load_prepared(directory: Path) -> Prepared:
     Raises:
         EngineError: something is missing, malformed, or of another build than the manifest.
     """
-    tokenizer = Tokenizer.load(directory)
     manifest = read_manifest(directory)
+    tokenizer = Tokenizer.load(directory)
     if manifest.tokenizer != _tokenizer_digest(directory):
         raise EngineError(
             f"{directory}: has another vocabulary than its manifest; run `dg-engine corpus build` to its end"

@@ -12,6 +12,7 @@ from dg_engine.training.spans import BUCKETS, MAX_SUFFIX, USUAL_SUFFIX
 
 _SLIDING: LayerType = "sliding_attention"
 _FULL: LayerType = "full_attention"
+_AS_TRAINED = Objective()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,7 +25,7 @@ class Shape:
     chunks: int
     """In a batch."""
 
-    def infill(self, filler_weight: float = Objective().filler_weight) -> InfillConfig:
+    def infill(self, objective: Objective = _AS_TRAINED) -> InfillConfig:
         """What a checkpoint of this shape knows of infill."""
         return InfillConfig(
             name="dg-small",
@@ -32,8 +33,8 @@ class Shape:
             suffix_tokens=USUAL_SUFFIX,
             line_hole=16,
             block_hole=48,
-            filler_bias=math.log(1 / filler_weight),
-            pinned_signal=True,
+            filler_bias=math.log(1 / objective.filler_weight),
+            pinned_signal=objective.pinned_signal,
             file_header=True,
             causal_suffix_tokens=MAX_SUFFIX,
         )
@@ -56,6 +57,26 @@ _SMALL = ModelConfig(
     num_global_key_value_heads=2,
     canvas_length=BUCKETS[-1],
     max_position_embeddings=1024,
+)
+
+_TINY = replace(
+    _SMALL,
+    hidden_size=192,
+    intermediate_size=384,
+    num_hidden_layers=3,
+    num_attention_heads=3,
+    num_key_value_heads=1,
+    num_global_key_value_heads=1,
+    moe_intermediate_size=192,
+    layer_types=(_SLIDING, _SLIDING, _FULL),
+)
+
+_BASE = replace(
+    _SMALL,
+    hidden_size=384,
+    intermediate_size=768,
+    num_attention_heads=6,
+    moe_intermediate_size=384,
 )
 
 _MEDIUM = replace(
@@ -81,7 +102,9 @@ _LARGE = replace(
 )
 
 SHAPES = {
+    "tiny": Shape(config=_TINY, encoder_tokens=512, chunks=4),
     "small": Shape(config=_SMALL, encoder_tokens=512, chunks=4),
+    "base": Shape(config=_BASE, encoder_tokens=512, chunks=4),
     "medium": Shape(config=_MEDIUM, encoder_tokens=1024, chunks=48),
     "large": Shape(config=_LARGE, encoder_tokens=1024, chunks=32),
     "experts": Shape(
@@ -91,6 +114,7 @@ SHAPES = {
     ),
 }
 """`small` has 6 M parameters and one expert: there is a dense MLP beside the experts, and both are always used.
+`tiny` (2.2 M) and `base` (12.7 M) are what it was chosen from (`dg-engine study scaling`).
 `experts` computes as much for a token as `medium` and has two and a half times its parameters."""
 
 GENERATION = {

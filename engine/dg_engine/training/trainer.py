@@ -151,7 +151,7 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Validation losses of the weights that would be exported now."""
         self._load(self._average or self._optimiser.masters)
-        found = self._validation.losses(self.loss)
+        found = self._validation.losses(self.loss, pinned_signal=self.plan.schedule.objective.pinned_signal)
         self._load(self._optimiser.masters)
         return found
 

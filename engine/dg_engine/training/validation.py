@@ -26,7 +26,7 @@ class Validation:
         self._batches = [batcher.batch(number, layout) for number in range(batches)]
 
     @torch.no_grad()
-    def losses(self, loss: Loss) -> dict[str, float]:
+    def losses(self, loss: Loss, *, pinned_signal: bool = True) -> dict[str, float]:
         """`causal` and, where there are rows for it, `infill` and `denoising_<corruption>`: means in nats per token.
 
         The generator is lent: the run's randomness is the same with and without validation.
@@ -36,7 +36,7 @@ class Validation:
         for batch in self._batches:
             levels = CORRUPTIONS if batch.canvases is not None else CORRUPTIONS[:1]
             for corruption in levels:
-                found = loss.at(batch, corruption)
+                found = loss.at(batch, corruption, pinned_signal=pinned_signal)
                 sums["causal"] += float(found.causal) / len(levels)
                 if batch.middles is not None:
                     sums["infill"] += float(found.infill) / len(levels)

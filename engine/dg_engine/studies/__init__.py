@@ -1,0 +1,1 @@
+"""Which choices of training pay: many short runs that differ in one number each, measured alike."""
