@@ -93,6 +93,7 @@ class Engine:
         self.directory = directory
         self.adapter = adapter
         self.config = read_infill_config(directory)
+        model.dropped_mass = self.config.dropped_mass
         self.denoising = read_denoising(directory)
         self._prefixes = PrefixEncoder(model)
         chats = self.config.chat and can_chat(tokenizer)

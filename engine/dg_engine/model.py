@@ -30,6 +30,7 @@ from dg_kernels import (
     SamplingStatistics,
     rotary_angles,
     soft_cap,
+    soft_embedding,
     vocabulary_head,
 )
 
@@ -82,6 +83,8 @@ class DiffusionGemma(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.dropped_mass = 0.0
+        """What `soft_embedding` may leave out of a distribution where few tokens hold the rest; 0 is exact."""
         self.model = nn.Module()
         self.model.decoder = _Decoder(config)
         self.model.encoder = _EncoderScalars(config)
@@ -119,9 +122,15 @@ class DiffusionGemma(nn.Module):
         return self.decoder.embed_tokens(tokens) * self._embedding_scale()  # type: ignore[no-any-return]
 
     def soft_embedding(self, probabilities: Tensor) -> Tensor:
-        """Distributions [..., V] to their mean scaled embedding [..., H]: the self-conditioning signal."""
+        """Distributions [..., V] to their mean scaled embedding [..., H]: the self-conditioning signal.
+
+        It is within `dropped_mass` times the length of the longest embedding.
+        """
         weight = self.decoder.embed_tokens.weight
-        return probabilities.to(weight.dtype) @ weight * self._embedding_scale()
+        vocabulary, width = weight.shape
+        rows = probabilities.to(weight.dtype).reshape(-1, vocabulary)
+        mean = soft_embedding(rows, weight, dropped=self.dropped_mass)
+        return mean.view(*probabilities.shape[:-1], width) * self._embedding_scale()
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., H] to soft-capped fp32 logits [..., V]."""

@@ -21,6 +21,7 @@ from dg_kernels.quantised.packed import PackedWeight
 from dg_kernels.rms_norm import rms_norm
 from dg_kernels.rotary import rotary, rotary_angles
 from dg_kernels.sampling import SamplingStatistics, sampling_statistics, soft_cap
+from dg_kernels.soft_embedding import soft_embedding
 from dg_kernels.vocabulary_head import BANNED, AllowedTokens, LogitBias, sampled_from, vocabulary_head
 
 __all__ = [
@@ -48,5 +49,6 @@ __all__ = [
     "sampled_from",
     "sampling_statistics",
     "soft_cap",
+    "soft_embedding",
     "vocabulary_head",
 ]

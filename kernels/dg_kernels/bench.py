@@ -23,12 +23,21 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark import Timer
 
-from dg_kernels import canvas_attention, expert_mlp, packed_expert_mlp, packed_linear, vocabulary_head
-from dg_kernels.costs import Cost, canvas_attention_cost, expert_mlp_cost, linear_cost, vocabulary_head_cost
+from dg_kernels import canvas_attention, expert_mlp, packed_expert_mlp, packed_linear, soft_embedding, vocabulary_head
+from dg_kernels.costs import (
+    Cost,
+    canvas_attention_cost,
+    expert_mlp_cost,
+    linear_cost,
+    soft_embedding_cost,
+    vocabulary_head_cost,
+)
 from dg_kernels.launching import pytorch_only, served
 from dg_kernels.quantised.packed import WEIGHT_BITS, random_weight
 
 _Make = Callable[..., Tensor]
+_DROPPED = 2.0**-9
+"""Of a row's probability: half a unit in the last place of bf16."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +90,8 @@ def cases(sizes: Sizes, device: torch.device) -> Iterator[Case]:
         yield _packed_expert_mlp(make, sizes, format_, bits)
         yield _packed_linear(make, sizes, format_, bits)
     yield _vocabulary_head(make, sizes)
+    for sure in (0.0, 0.5, 1.0):
+        yield _soft_embedding(make, sizes, sure)
 
 
 def _canvas_attention(name: str, make: _Make, sizes: Sizes, seen: int, key_heads: int, width: int) -> Case:
@@ -140,6 +151,21 @@ def _vocabulary_head(make: _Make, sizes: Sizes) -> Case:
         lambda: vocabulary_head(hidden, weight, cap=30.0, temperature=temperature, uniform=uniform),
         vocabulary_head_cost(sizes.canvas, sizes.vocabulary, sizes.hidden),
         (hidden, weight),
+    )
+
+
+def _soft_embedding(make: _Make, sizes: Sizes, share: float) -> Case:
+    """A share of the rows knows its token, the others know nothing, as between the first steps and the last."""
+    sure = round(share * sizes.canvas)
+    probabilities = make(sizes.canvas, sizes.vocabulary).softmax(-1)
+    probabilities[:sure] = 0.0
+    probabilities[:sure, 7] = 1.0
+    weight = make(sizes.vocabulary, sizes.hidden) * sizes.hidden**-0.5
+    return Case(
+        f"soft_embedding, {share:.0%} of the rows sure",
+        lambda: soft_embedding(probabilities, weight, dropped=_DROPPED),
+        soft_embedding_cost(sizes.canvas, sizes.vocabulary, sizes.hidden, sure, sizes.canvas - sure),
+        (probabilities, weight),
     )
 
 

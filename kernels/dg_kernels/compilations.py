@@ -18,6 +18,7 @@ from dg_kernels.expert_mlp.plan import plan as plan_expert_mlp
 from dg_kernels.launching import Launch
 from dg_kernels.packed_linear.plan import plan as plan_packed_linear
 from dg_kernels.quantised.packed import PackedWeight
+from dg_kernels.soft_embedding.plan import plan as plan_soft_embedding
 from dg_kernels.vocabulary_head import AllowedTokens, LogitBias
 from dg_kernels.vocabulary_head.plan import plan as plan_vocabulary_head
 
@@ -40,6 +41,11 @@ def _vocabulary_head(device: str) -> list[Launch]:
     tile, number = tile_for("vocabulary_head", device), _numbers(_CANVAS, dtype=torch.int64)
     bias, masks = LogitBias(number, fp32), _numbers(1, _VOCABULARY, dtype=torch.bool)
     return plan_vocabulary_head(hidden, weight, 30.0, fp32, fp32, bias, AllowedTokens(masks, number), tile=tile)[0]
+
+
+def _soft_embedding(device: str) -> list[Launch]:
+    probabilities, weight = _numbers(_CANVAS, _VOCABULARY), _numbers(_VOCABULARY, _HIDDEN)
+    return plan_soft_embedding(probabilities, weight, 2.0**-9, tile=tile_for("soft_embedding", device))[0]
 
 
 def _canvas_attention(device: str, *, width: int, key_heads: int, prefix: int, shown: str = "all") -> list[Launch]:
@@ -122,6 +128,7 @@ PLANS: Mapping[str, Callable[[str], list[Launch]]] = {
     "packed_linear, FP8": partial(_packed_linear, pack=_fp8),
     "packed_linear, NVFP4": partial(_packed_linear, pack=_nvfp4),
     "packed_linear, INT4": partial(_packed_linear, pack=_int4),
+    "soft_embedding": _soft_embedding,
     "vocabulary_head": _vocabulary_head,
 }
 """By name, from the device's name in `configurations.json` to the launches there. Narrow heads are of small models."""

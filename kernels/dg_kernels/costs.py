@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-__all__ = ["Cost", "canvas_attention_cost", "expert_mlp_cost", "linear_cost", "vocabulary_head_cost"]
+__all__ = [
+    "Cost",
+    "canvas_attention_cost",
+    "expert_mlp_cost",
+    "linear_cost",
+    "soft_embedding_cost",
+    "vocabulary_head_cost",
+]
 
 
 class Cost(NamedTuple):
@@ -21,6 +28,12 @@ class Cost(NamedTuple):
 def vocabulary_head_cost(rows: int, vocabulary: int, width: int, *, size: int = 2) -> Cost:
     """Of `vocabulary_head`, with `size` bytes a number: the weight, the hidden states and the probabilities."""
     return Cost(size * (vocabulary * width + rows * width + rows * vocabulary), 2 * rows * vocabulary * width)
+
+
+def soft_embedding_cost(rows: int, vocabulary: int, width: int, kept: int, unsure: int, *, size: int = 2) -> Cost:
+    """Of `soft_embedding`: rows that are sure keep `kept` tokens in all, `unsure` others need the whole weight."""
+    weight = vocabulary * width if unsure else kept * width
+    return Cost(size * (rows * vocabulary + weight + rows * width), 2 * (unsure * vocabulary + kept) * width)
 
 
 def canvas_attention_cost(

@@ -146,6 +146,7 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         ("tokenizer.json", "{", "tokenizer.json: is not a readable tokenizer"),
         ("infill_config.json", '{"line_hol": 3}', "line_hol"),
         ("infill_config.json", '{"line_hole": "x"}', "infill_config.json"),
+        ("infill_config.json", '{"dropped_mass": 1.5}', "dropped_mass: must be at least 0 and less than 1"),
         ("generation_config.json", '{"t_min": 2.0, "t_max": 1.0}', "generation_config.json"),
         ("generation_config.json", "nonsense", "generation_config.json"),
     ],
@@ -155,6 +156,18 @@ def test_every_other_file_is_refused_by_name_too(tmp_path: Path, file: str, cont
     (tmp_path / file).write_text(content)
     with pytest.raises(CheckpointError, match=expected):
         Engine.load(tmp_path)
+
+
+def test_a_checkpoint_says_what_self_conditioning_may_leave_out(tmp_path: Path) -> None:
+    tiny_checkpoint(tmp_path)
+    (tmp_path / "infill_config.json").write_text('{"dropped_mass": 0.25}')
+    told = Engine.load(tmp_path, dtype=torch.float32).model
+    (tmp_path / "infill_config.json").write_text("{}")
+    exact = Engine.load(tmp_path, dtype=torch.float32).model
+    sharp = (6 * torch.randn(9, exact.config.vocab_size, generator=torch.Generator().manual_seed(0))).softmax(-1)
+    error = (told.soft_embedding(sharp) - exact.soft_embedding(sharp)).norm(dim=-1)
+    longest = exact.embed(torch.arange(exact.config.vocab_size)).norm(dim=-1).max()
+    assert 0 < float(error.max()) <= 0.25 * float(longest)
 
 
 def test_a_tokenizer_of_another_size_is_refused(tmp_path: Path) -> None:

@@ -24,6 +24,9 @@ def test_the_table_has_every_operation_with_times_and_a_floor(capsys: pytest.Cap
         "packed_expert_mlp, int4",
         "packed_linear, int4",
         "vocabulary_head",
+        "soft_embedding, 0% of the rows sure",
+        "soft_embedding, 50% of the rows sure",
+        "soft_embedding, 100% of the rows sure",
     ]
     for row in table[1:]:
         assert all(float(cell) > 0 for cell in row[2:7])

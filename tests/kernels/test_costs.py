@@ -4,13 +4,26 @@ from __future__ import annotations
 
 import pytest
 
-from dg_kernels.costs import Cost, canvas_attention_cost, expert_mlp_cost, vocabulary_head_cost
+from dg_kernels.costs import (
+    Cost,
+    canvas_attention_cost,
+    expert_mlp_cost,
+    soft_embedding_cost,
+    vocabulary_head_cost,
+)
 
 
 def test_the_head_reads_its_weight_and_writes_the_probabilities_once() -> None:
     cost = vocabulary_head_cost(256, 262_144, 2816)
     assert cost.bytes == 2 * 262_144 * 2816 + 2 * 256 * 2816 + 2 * 256 * 262_144
     assert cost.flops == pytest.approx(0.378e12, rel=1e-3)
+
+
+def test_rows_that_are_sure_spare_the_weight() -> None:
+    unsure, sure = soft_embedding_cost(256, 262_144, 2816, 0, 256), soft_embedding_cost(256, 262_144, 2816, 64 * 256, 0)
+    assert unsure.flops == pytest.approx(0.378e12, rel=1e-3)
+    assert unsure.bytes == vocabulary_head_cost(256, 262_144, 2816).bytes
+    assert sure.bytes == pytest.approx(134.2e6 + 92.3e6 + 1.4e6, rel=1e-3)
 
 
 def test_a_full_layer_attends_in_71_gigaflop_over_8k() -> None:
