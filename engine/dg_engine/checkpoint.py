@@ -60,7 +60,7 @@ def load(
         for done, (name, sources) in enumerate(plan.sources.items()):
             report(done / len(plan.sources))
             if name in staying:
-                kept_packed[name] = packed(plan.parameters[name], sources, fetch, device)
+                kept_packed[name] = packed(plan.parameters[name], sources, fetch, device, rounds_rows=plan.rounds_rows)
             else:
                 state[name] = _assemble(plan.parameters[name], sources, fetch, kept, device)
     for module, names in modules.items():

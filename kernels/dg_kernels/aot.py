@@ -57,6 +57,10 @@ ARCHITECTURES = (
 )
 
 
+_FP8_TENSOR_CORES = {"HMMA": "QMMA", "HGMMA": "QGMMA", "UTCHMMA": "UTCQMMA"}
+"""By the instruction for bf16 that of the same device for e4m3."""
+
+
 class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What one kernel takes on one architecture."""
 
@@ -103,7 +107,7 @@ def compile_launch(launch: Launch, architecture: Architecture) -> Resources:
         code = subprocess.run([_CUOBJDUMP, "-sass", binary], capture_output=True, text=True, check=True).stdout
     registers = re.findall(r"Used (\d+) registers", log.getvalue())
     spills = re.findall(r"(\d+) bytes spill", log.getvalue())
-    products = "+".join(sorted(set(re.findall(r"\b(HGMMA|UTCHMMA|HMMA)\b", code))))
+    products = "+".join(sorted(set(re.findall(r"\b(HGMMA|UTCHMMA|HMMA|QGMMA|UTCQMMA|QMMA)\b", code))))
     return Resources(int(registers[-1]), sum(map(int, spills)), compiled.metadata.shared, products)
 
 
@@ -120,8 +124,11 @@ def violations(table: Table, name: str, found: Resources, architecture: Architec
     ]
     if found.shared > architecture.shared:
         wrong.append(f"{where} takes {found.shared} bytes shared, the device has {architecture.shared}")
-    if "tl.dot(" in launch.kernel.src and found.tensor_core != architecture.tensor_core:
-        wrong.append(f"{where} multiplies by {found.tensor_core or 'no tensor core'}, not {architecture.tensor_core}")
+    wanted = architecture.tensor_core
+    if launch.constants.get("kind") == "native":
+        wanted = _FP8_TENSOR_CORES[wanted]
+    if "tl.dot(" in launch.kernel.src and found.tensor_core != wanted:
+        wrong.append(f"{where} multiplies by {found.tensor_core or 'no tensor core'}, not {wanted}")
     return wrong
 
 

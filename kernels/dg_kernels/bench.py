@@ -16,7 +16,7 @@ import functools
 import platform
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -89,6 +89,8 @@ def cases(sizes: Sizes, device: torch.device) -> Iterator[Case]:
     for format_, bits in WEIGHT_BITS.items():
         yield _packed_expert_mlp(make, sizes, format_, bits)
         yield _packed_linear(make, sizes, format_, bits)
+    yield _packed_expert_mlp(make, sizes, "fp8", WEIGHT_BITS["fp8"], native=True)
+    yield _packed_linear(make, sizes, "fp8", WEIGHT_BITS["fp8"], native=True)
     yield _vocabulary_head(make, sizes)
     for sure in (0.0, 0.5, 1.0):
         yield _soft_embedding(make, sizes, sure)
@@ -115,24 +117,28 @@ def _expert_mlp(make: _Make, sizes: Sizes) -> Case:
     return Case("expert_mlp", lambda: expert_mlp(x, gate_up, down, index, weight), cost, (x, gate_up, down))
 
 
-def _packed_expert_mlp(make: _Make, sizes: Sizes, format_: str, bits: float) -> Case:
+def _packed_expert_mlp(make: _Make, sizes: Sizes, format_: str, bits: float, *, native: bool = False) -> Case:
+    """Products are `native` where the device has them."""
     x = make(sizes.canvas, sizes.hidden)
     generator = torch.Generator(x.device).manual_seed(0)
     gate_up = random_weight(format_, (sizes.experts, 2 * sizes.inner, sizes.hidden), sizes.hidden**-0.5, generator)
     down = random_weight(format_, (sizes.experts, sizes.hidden, sizes.inner), sizes.inner**-0.5, generator)
+    gate_up, down = (replace(one, quantises_rows=native) for one in (gate_up, down))
     index, weight, distinct = _routing(make, sizes)
     cost = expert_mlp_cost(sizes.canvas, sizes.hidden, sizes.inner, sizes.chosen, distinct, weight_bits=bits)
-    name = f"packed_expert_mlp, {format_}"
+    name = f"packed_expert_mlp, {format_}{', native' if native else ''}"
     return Case(name, lambda: packed_expert_mlp(x, gate_up, down, index, weight), cost, (x,))
 
 
-def _packed_linear(make: _Make, sizes: Sizes, format_: str, bits: float) -> Case:
+def _packed_linear(make: _Make, sizes: Sizes, format_: str, bits: float, *, native: bool = False) -> Case:
     """The queries of the first kind of layer."""
     x, width = make(sizes.canvas, sizes.hidden), sizes.heads * sizes.attentions[0][2]
     generator = torch.Generator(x.device).manual_seed(0)
     weight = random_weight(format_, (width, sizes.hidden), sizes.hidden**-0.5, generator)
+    weight = replace(weight, quantises_rows=native)
     cost = linear_cost(sizes.canvas, width, sizes.hidden, weight_bits=bits)
-    return Case(f"packed_linear, {format_}", lambda: packed_linear(x, weight), cost, (x,))
+    name = f"packed_linear, {format_}{', native' if native else ''}"
+    return Case(name, lambda: packed_linear(x, weight), cost, (x,))
 
 
 def _routing(make: _Make, sizes: Sizes) -> tuple[Tensor, Tensor, int]:

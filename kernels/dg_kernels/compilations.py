@@ -18,6 +18,7 @@ from dg_kernels.expert_mlp.plan import plan as plan_expert_mlp
 from dg_kernels.launching import Launch
 from dg_kernels.packed_linear.plan import plan as plan_packed_linear
 from dg_kernels.quantised.packed import PackedWeight
+from dg_kernels.quantised.plan import rounded
 from dg_kernels.soft_embedding.plan import plan as plan_soft_embedding
 from dg_kernels.vocabulary_head import AllowedTokens, LogitBias
 from dg_kernels.vocabulary_head.plan import plan as plan_vocabulary_head
@@ -84,6 +85,29 @@ def _packed_linear(device: str, *, pack: Callable[..., PackedWeight]) -> list[La
     return plan_packed_linear(x, weight, tile=tile_for("packed_linear", device))[0]
 
 
+def _quantise_rows(device: str) -> list[Launch]:
+    return [rounded(_numbers(_CANVAS, _HIDDEN)).launch]
+
+
+def _native(plan: Callable[[str], list[Launch]], device: str) -> list[Launch]:
+    """What only devices have that multiply e4m3 numbers: not the A100."""
+    return [] if device == "NVIDIA A100" else plan(device)
+
+
+def _native_expert_mlp(device: str) -> list[Launch]:
+    x, pairs = _numbers(_CANVAS, _HIDDEN), (_CANVAS, _CHOSEN)
+    index, weight = _numbers(*pairs, dtype=torch.int64), _numbers(*pairs, dtype=torch.float32)
+    gate_up, down = _fp8(_EXPERTS, 2 * _INNER, _HIDDEN), _fp8(_EXPERTS, _HIDDEN, _INNER)
+    tiles = {name: tile_for(f"expert_mlp/native/{name}", device) for name in ("gate_up", "down")}
+    launches, _ = plan_expert_mlp(x, gate_up, down, index, weight, native=True, tiles=tiles)
+    return [launches[3], launches[5]]
+
+
+def _native_linear(device: str) -> list[Launch]:
+    tile = tile_for("packed_linear/native", device)
+    return plan_packed_linear(_numbers(_CANVAS, _HIDDEN), _fp8(_HEADS * 256, _HIDDEN), native=True, tile=tile)[0][1:]
+
+
 def _fp8(*shape: int) -> PackedWeight:
     return PackedWeight("e4m3", _numbers(*shape, dtype=torch.float8_e4m3fn), None, _factor(shape))
 
@@ -125,9 +149,12 @@ PLANS: Mapping[str, Callable[[str], list[Launch]]] = {
     "packed_expert_mlp, FP8": partial(_packed_expert_mlp, pack=_fp8),
     "packed_expert_mlp, NVFP4": partial(_packed_expert_mlp, pack=_nvfp4),
     "packed_expert_mlp, INT4": partial(_packed_expert_mlp, pack=_int4),
+    "packed_expert_mlp, FP8, native": partial(_native, _native_expert_mlp),
+    "packed_linear, FP8, native": partial(_native, _native_linear),
     "packed_linear, FP8": partial(_packed_linear, pack=_fp8),
     "packed_linear, NVFP4": partial(_packed_linear, pack=_nvfp4),
     "packed_linear, INT4": partial(_packed_linear, pack=_int4),
+    "quantise_rows": _quantise_rows,
     "soft_embedding": _soft_embedding,
     "vocabulary_head": _vocabulary_head,
 }

@@ -31,7 +31,7 @@ class Launch:
     """A function under `triton.jit`."""
     grid: tuple[int, ...]
     arguments: Mapping[str, Argument]
-    constants: Mapping[str, int | str]
+    constants: Mapping[str, int | float | str]
     """What is compiled into the kernel."""
     warps: int
     stages: int

@@ -443,6 +443,28 @@ def test_what_is_declared_must_be_readable_and_true(
     assert expected in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("activations", "rounded"),
+    [
+        (SCHEMES["fp8"].activations, True),
+        (None, False),
+        ({"type": "float", "num_bits": 8, "strategy": "tensor", "dynamic": False}, False),
+        ({"type": "int", "num_bits": 8, "strategy": "token", "dynamic": True}, False),
+    ],
+    ids=["each row by its own scale", "not said", "one scale for all", "integers"],
+)
+def test_fp8_weights_meet_rounded_rows_where_the_checkpoint_was_made_for_them(
+    parent: Path, tmp_path: Path, activations: Any, *, rounded: bool
+) -> None:
+    stated = group(type="float", num_bits=8, strategy="channel")
+    stated["config_groups"]["group_0"]["input_activations"] = activations
+    tensors = load_file(written(parent, tmp_path / "whole", by_row) / "model.safetensors")
+    directory = store(parent, tmp_path / "stated", tensors, quantization_config=stated)
+    experts = checkpoint.load(directory, keep_packed=True).decoder.layers[0].experts
+    assert isinstance(experts, PackedExperts)
+    assert [weight.quantises_rows for weight in experts.weights] == [rounded] * 2
+
+
 def test_modelopts_own_file_is_read_too(parent: Path, tmp_path: Path) -> None:
     directory = written(parent, tmp_path / "quantised", modelopt)
     (directory / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": "INT8_SQ"}}))

@@ -23,6 +23,8 @@ def test_the_table_has_every_operation_with_times_and_a_floor(capsys: pytest.Cap
         "packed_linear, nvfp4",
         "packed_expert_mlp, int4",
         "packed_linear, int4",
+        "packed_expert_mlp, fp8, native",
+        "packed_linear, fp8, native",
         "vocabulary_head",
         "soft_embedding, 0% of the rows sure",
         "soft_embedding, 50% of the rows sure",

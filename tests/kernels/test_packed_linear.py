@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from dg_kernels import PackedWeight, packed_linear, quantise_int4
 from dg_kernels.packed_linear.reference import packed_linear_reference
+from dg_kernels.quantised.rows import quantise_rows
 from dg_kernels.testing import assert_agrees, packed, random
 
 
@@ -24,6 +27,29 @@ def test_groups_that_no_kernel_knows_are_multiplied_all_the_same() -> None:
     assert not weight.has_kernel
     x = random(3, 48)
     assert_agrees(packed_linear(x, weight), packed_linear_reference(x, weight), terms=48)
+
+
+def test_rows_are_rounded_to_their_own_scale() -> None:
+    x = torch.stack((random(64), 1000 * random(64, seed=1), torch.zeros(64)))
+    values, scale = quantise_rows(x)
+    assert values.dtype is torch.float8_e4m3fn
+    found = values.float() * scale[:, None]
+    # Three bits of mantissa: half a unit in the last place is a sixteenth.
+    near = found.abs() > scale[:, None] * 2.0**-6
+    assert bool(((found - x).abs() <= x.abs() / 16)[near].all())
+    assert bool(((found - x).abs() <= scale[:, None] * 2.0**-10)[~near].all())
+    assert found[:2].abs().amax(1).tolist() == pytest.approx(x[:2].abs().amax(1).tolist())
+
+
+def test_a_device_that_does_not_multiply_e4m3_leaves_rows_as_they_are() -> None:
+    x, weight = random(3, 64), replace(packed("e4m3", random(7, 64, seed=1)), quantises_rows=True)
+    assert_agrees(packed_linear(x, weight), packed_linear_reference(x, weight), terms=64)
+
+
+@pytest.mark.parametrize("kind", ["e2m1", "int4"])
+def test_only_e4m3_is_multiplied_in_its_own_type(kind: str) -> None:
+    with pytest.raises(ValueError, match="quantises_rows: only e4m3"):
+        replace(packed(kind, random(7, 64)), quantises_rows=True)
 
 
 def test_a_weight_of_another_width_and_stacked_ones_are_refused() -> None:

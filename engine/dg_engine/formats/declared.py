@@ -5,15 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from dg_engine.errors import CheckpointError
 
 _MODELOPT = {"FP8": "fp8", "NVFP4": "nvfp4"}
 
 
-def declared_formats(directory: Path) -> frozenset[str] | None:
-    """The formats that the checkpoint says it uses, of fp8, nvfp4 and int4; None if it says nothing.
+class Declared(NamedTuple):
+    """What a checkpoint says."""
+
+    formats: frozenset[str]
+    """Of fp8, nvfp4 and int4."""
+    rounds_rows: bool
+    """Whether what FP8 weights are multiplied with is meant to be rounded to FP8 too, each row by its own scale."""
+
+
+def declared(directory: Path) -> Declared | None:
+    """What the checkpoint says; None if it says nothing.
 
     Raises:
         CheckpointError: a format that cannot be read, or a description that cannot be understood.
@@ -27,9 +36,11 @@ def declared_formats(directory: Path) -> frozenset[str] | None:
     try:
         method = stated["quant_method"]
         if method == "modelopt":
-            return frozenset(_modelopt(path, stated))
+            return Declared(frozenset(_modelopt(path, stated)), rounds_rows=False)
         if method == "compressed-tensors":
-            return frozenset(_group(path, group["weights"]) for group in stated["config_groups"].values())
+            groups = [(_group(path, group["weights"]), group) for group in stated["config_groups"].values()]
+            rounds = [_rounds_rows(group.get("input_activations")) for name, group in groups if name == "fp8"]
+            return Declared(frozenset(name for name, _ in groups), rounds_rows=bool(rounds) and all(rounds))
     except (KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{path}: quantization_config: cannot be understood ({error!r})") from error
     raise CheckpointError(f"{path}: quant_method: expected compressed-tensors or modelopt, found {method!r}")
@@ -63,6 +74,12 @@ def _group(path: Path, weights: Mapping[str, Any]) -> str:
     raise CheckpointError(
         f"{path}: weights: expected NVFP4, FP8 with a scale for a tensor or a row, or symmetric INT4, found {described}"
     )
+
+
+def _rounds_rows(activations: Mapping[str, Any] | None) -> bool:
+    """Whether a group's activations become FP8 by a scale for each row, found when the row is there."""
+    wanted = {"type": "float", "num_bits": 8, "strategy": "token", "dynamic": True}
+    return activations is not None and {name: activations.get(name) for name in wanted} == wanted
 
 
 def _json(path: Path) -> dict[str, Any]:

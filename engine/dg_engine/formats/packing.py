@@ -40,7 +40,9 @@ def install(model: DiffusionGemma, module: str, weights: Sequence[PackedWeight])
     model.set_submodule(module, kind(*weights))
 
 
-def packed(parameter: Tensor, sources: Sequence[Source], fetch: Fetch, device: str) -> PackedWeight:
+def packed(
+    parameter: Tensor, sources: Sequence[Source], fetch: Fetch, device: str, *, rounds_rows: bool = False
+) -> PackedWeight:
     """One parameter, [N, K] or [E, N, K]; no more than one stored tensor is held beside it.
 
     Args:
@@ -48,6 +50,7 @@ def packed(parameter: Tensor, sources: Sequence[Source], fetch: Fetch, device: s
         sources: where its parts lie; they are packable.
         fetch: reads to the device.
         device: where they stay.
+        rounds_rows: whether FP8 weights are meant to be multiplied with rows that are rounded to FP8 too.
 
     Raises:
         CheckpointError: a scale is not a finite number, or a stored shape is another; names the tensor.
@@ -61,7 +64,9 @@ def packed(parameter: Tensor, sources: Sequence[Source], fetch: Fetch, device: s
         place.of(factor).copy_(row_factors)
         if group_scales is not None:
             place.of(scale[0]).copy_(group_scales)
-    return PackedWeight(_KINDS[encoded.format], values, scale[0] if scale else None, factor[..., 0])
+    kind = _KINDS[encoded.format]
+    rounds_rows &= kind == "e4m3" and not scale
+    return PackedWeight(kind, values, scale[0] if scale else None, factor[..., 0], quantises_rows=rounds_rows)
 
 
 def packed_bytes(parameter: Tensor, sources: Sequence[Source]) -> int:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dg_engine.config import ModelConfig, read_config
 from dg_engine.errors import CheckpointError
-from dg_engine.formats.declared import declared_formats
+from dg_engine.formats.declared import declared
 from dg_engine.formats.encodings import Encoded, recognise
 from dg_engine.formats.headers import TORCH_TYPES, Stored, read_headers
 from dg_engine.formats.places import DECODER, ENCODER, Place, Role, is_skipped, meaning
@@ -40,6 +40,8 @@ class Plan:
     """For every parameter."""
     unread: tuple[Stored, ...]
     """What the text model has no use for: vision, a head beside the embedding, scales of activations."""
+    rounds_rows: bool
+    """Whether what FP8 weights are multiplied with is meant to be rounded to FP8 too."""
 
     @property
     def dtype(self) -> torch.dtype:
@@ -62,13 +64,16 @@ def read_plan(directory: Path) -> Plan:
     parameters = model.state_dict()
     parts, unread = _parts(read_headers(directory), parameters)
     sources = [Source(place, recognise(tensors, place.shape(parameters[place.parameter]))) for place, tensors in parts]
-    _check_declared(directory, sources)
+    said = declared(directory)
+    if said is not None:
+        _check_declared(said.formats, sources)
     return Plan(
         config=config,
         model=model,
         parameters=parameters,
         sources=_by_parameter(directory, sources, parameters),
         unread=tuple(unread),
+        rounds_rows=said is not None and said.rounds_rows,
     )
 
 
@@ -93,13 +98,10 @@ def _parts(
     return list(parts.items()), unread
 
 
-def _check_declared(directory: Path, sources: list[Source]) -> None:
-    declared = declared_formats(directory)
-    if declared is None:
-        return
+def _check_declared(formats: frozenset[str], sources: list[Source]) -> None:
     for _, encoded in sources:
-        if encoded.format not in declared | {"plain"}:
-            said = " and ".join(sorted(declared))
+        if encoded.format not in formats | {"plain"}:
+            said = " and ".join(sorted(formats))
             raise encoded.values.refused(f"config.json says {said}, found {encoded.format}")
 
 

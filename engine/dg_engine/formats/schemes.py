@@ -27,7 +27,7 @@ class Scheme:
     weights: Mapping[str, Any]
     """Its description in `config.json`, beside what all have in common."""
     activations: Mapping[str, Any] | None = field(default=None)
-    """What a server that quantises activations too should do with them; this engine does not."""
+    """What a server that quantises activations too should do with them, as this one does with rows for FP8."""
     write: Callable[[Tensor, Sequence[Tensor]], dict[str, Tensor]]
     """From a matrix [N, K], and all those that are multiplied in one with it, to tensors by the ends of their names."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import nn
 from dg_engine.config import ModelConfig
 from dg_engine.layers import PackedExperts, PackedLinear
 from dg_engine.model import DiffusionGemma
-from dg_kernels.quantised.packed import WEIGHT_BITS, random_weight
+from dg_kernels.quantised.packed import WEIGHT_BITS, PackedWeight, random_weight
 
 
 class Bits(NamedTuple):
@@ -54,9 +55,13 @@ def _pack_layers(model: DiffusionGemma, format_: str, generator: torch.Generator
     experts, hidden, inner = config.num_experts, config.hidden_size, config.moe_intermediate_size
     for layer in model.decoder.layers:
         shapes = (experts, 2 * inner, hidden), (experts, hidden, inner)
-        packed = (random_weight(format_, shape, STD, generator) for shape in shapes)
+        packed = (_weight(format_, shape, generator) for shape in shapes)
         layer.set_submodule("experts", PackedExperts(*packed))
         for name, module in list(layer.named_modules()):
             if isinstance(module, nn.Linear) and name.endswith("_proj"):
-                weight = random_weight("fp8", tuple(module.weight.shape), STD, generator)
-                layer.set_submodule(name, PackedLinear(weight))
+                layer.set_submodule(name, PackedLinear(_weight("fp8", tuple(module.weight.shape), generator)))
+
+
+def _weight(format_: str, shape: tuple[int, ...], generator: torch.Generator) -> PackedWeight:
+    """Of FP8 as published: what it is multiplied with is rounded too."""
+    return replace(random_weight(format_, shape, STD, generator), quantises_rows=format_ == "fp8")

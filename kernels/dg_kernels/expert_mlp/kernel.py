@@ -64,6 +64,7 @@ def gate_up_product(
     gate_up,
     scale,
     factor,
+    row_scale,
     inner,
     order,
     first_pair,
@@ -101,6 +102,10 @@ def gate_up_product(
     if kind != "plain":
         gate *= tl.load(factor + own, mask=within, other=0.0)[:, None]
         up *= tl.load(factor + own + width, mask=within, other=0.0)[:, None]
+    if kind == "native":
+        own_scale = tl.load(row_scale + pair // chosen, mask=there, other=0.0)[None, :]
+        gate *= own_scale
+        up *= own_scale
     # gelu by tanh z = 1 - 2 / (e^2z + 1); beyond 40 the exponential adds nothing.
     twice = 1.5957691216057308 * (gate + 0.044715 * gate * gate * gate)
     value = gate * (1.0 - 1.0 / (tl.exp(tl.minimum(twice, 40.0)) + 1.0)) * up
@@ -114,6 +119,7 @@ def down_product(
     down,
     scale,
     factor,
+    row_scale,
     weight,
     outputs,
     order,
@@ -148,6 +154,8 @@ def down_product(
     if kind != "plain":
         total *= tl.load(factor + own, mask=within, other=0.0)[:, None]
     share = tl.load(weight + pair, mask=there, other=0.0).to(tl.float32)
+    if kind == "native":
+        share *= tl.load(row_scale + place, mask=there, other=0.0)
     target = outputs + pair.to(tl.int64)[None, :] * hidden + feature[:, None]
     tl.store(target, (total * share[None, :]).to(outputs.dtype.element_ty), mask=there[None, :] & within[:, None])
 

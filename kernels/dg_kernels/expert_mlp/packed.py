@@ -8,6 +8,7 @@ from torch import Tensor
 from dg_kernels.expert_mlp import expert_mlp
 from dg_kernels.launching import run, served
 from dg_kernels.quantised.packed import PackedWeight
+from dg_kernels.quantised.rows import multiplies_e4m3
 
 __all__ = ["packed_expert_mlp"]
 
@@ -16,7 +17,9 @@ def packed_expert_mlp(x: Tensor, gate_up: PackedWeight, down: PackedWeight, inde
     """`expert_mlp` with packed weights: the same shapes, [N, H] to [N, H].
 
     On a GPU in bf16 a weight is multiplied by its scale in fp32 and rounded to bf16; sums are multiplied by the factor.
-    Elsewhere, and where a group's width is no power of two, the experts that are chosen are dequantised first.
+    Weights that both `quantises_rows` are multiplied in their own type there, if the device has it, with rows that were
+    rounded to that, between the products too. Elsewhere, and where a group's width is no power of two, the experts that
+    are chosen are dequantised first.
 
     Raises:
         ValueError: `index` and `weight` differ in shape, or `gate_up` does not belong to `down`.
@@ -29,7 +32,8 @@ def packed_expert_mlp(x: Tensor, gate_up: PackedWeight, down: PackedWeight, inde
     if served(x) and gate_up.has_kernel and down.has_kernel:
         from dg_kernels.expert_mlp.plan import plan
 
-        launches, result = plan(x, gate_up, down, index, weight)
+        native = gate_up.quantises_rows and down.quantises_rows and multiplies_e4m3(x)
+        launches, result = plan(x, gate_up, down, index, weight, native=native)
         run(launches)
         return result
     present = torch.zeros(experts, dtype=torch.bool, device=index.device).index_fill_(0, index.flatten(), value=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -11,7 +13,7 @@ from dg_kernels.configurations import Tile, tile_for
 from dg_kernels.expert_mlp.kernel import down_product, gate_up_product, place_blocks, sort_pairs, sum_pairs
 from dg_kernels.launching import Argument, Launch, blocks, device_name, launch
 from dg_kernels.quantised.packed import PackedWeight
-from dg_kernels.quantised.plan import stored_as
+from dg_kernels.quantised.plan import rounded, stored_as
 
 _SORTED_AT_ONCE, _COMPARED_AT_ONCE = 32, 128
 _SUMMED_AT_ONCE = 1024
@@ -24,16 +26,18 @@ def plan(
     index: Tensor,
     weight: Tensor,
     *,
+    native: bool = False,
     tiles: Mapping[str, Tile] | None = None,
 ) -> tuple[list[Launch], Tensor]:
-    """Five launches, and the [N, H] that they will fill.
+    """Five launches, and the [N, H] that they will fill; two more round rows to e4m3 if products are `native`.
 
     A tile is pairs of row and expert by features, both products' blocks of the same number of pairs. The grid has room
     for the worst routing, so that nothing is read back from the device; programs without a block return at once. The
     sort compares every pair with every other: right for canvases and chunks of a prefix, not for 100,000 rows.
     """
     if tiles is None:
-        tiles = {name: tile_for(f"expert_mlp/{name}", device_name(x)) for name in ("gate_up", "down")}
+        family = "expert_mlp/native" if native else "expert_mlp"
+        tiles = {name: tile_for(f"{family}/{name}", device_name(x)) for name in ("gate_up", "down")}
     gate_up_tile, down_tile = tiles["gate_up"], tiles["down"]
     if gate_up_tile.rows != down_tile.rows:
         raise ValueError(f"both tiles of expert_mlp must have as many rows, not {gate_up_tile.rows}, {down_tile.rows}")
@@ -52,8 +56,10 @@ def plan(
         "hidden": hidden,
         "width": width,
     }
-    gate_up_arguments = shared | {"x": x, "inner": inner, "chosen": chosen}
-    down_arguments = shared | {"inner": inner, "weight": weight.contiguous(), "outputs": outputs}
+    read, kept = _operand("x", x, native=native), _operand("inner", inner, native=native)
+    gate_up_arguments = shared | read.arguments | {"inner": inner, "chosen": chosen}
+    product = functools.partial(_product, padded=padded, native=native)
+    down_arguments = shared | kept.arguments | {"weight": weight.contiguous(), "outputs": outputs}
     return [
         Launch(
             sort_pairs,
@@ -77,8 +83,10 @@ def plan(
             warps=8,
             stages=1,
         ),
-        _product(gate_up_product, "gate_up", gate_up, gate_up_arguments, gate_up_tile, (most, width), padded),
-        _product(down_product, "down", down, down_arguments, down_tile, (most, hidden), padded),
+        *read.before,
+        product(gate_up_product, "gate_up", gate_up, gate_up_arguments, gate_up_tile, (most, width)),
+        *kept.before,
+        product(down_product, "down", down, down_arguments, down_tile, (most, hidden)),
         Launch(
             sum_pairs,
             (rows, blocks(hidden, _SUMMED_AT_ONCE)),
@@ -90,6 +98,22 @@ def plan(
     ], result
 
 
+class _Operand(NamedTuple):
+    """The rows that a product reads."""
+
+    arguments: dict[str, Argument]
+    before: list[Launch]
+    """What makes them."""
+
+
+def _operand(name: str, rows: Tensor, *, native: bool) -> _Operand:
+    """Rows as they are, the scale being something that is there and will not be read, or rounded to e4m3."""
+    if not native:
+        return _Operand({name: rows, "row_scale": rows}, [])
+    found = rounded(rows)
+    return _Operand({name: found.values, "row_scale": found.scale}, [found.launch])
+
+
 def _product(
     kernel: object,
     name: str,
@@ -97,10 +121,12 @@ def _product(
     arguments: Mapping[str, Argument],
     tile: Tile,
     results: tuple[int, int],
+    *,
     padded: int,
+    native: bool,
 ) -> Launch:
     """A product's launch with its weight under `name`: blocks by features."""
-    stored = stored_as(name, matrix, tile)
+    stored = stored_as(name, matrix, tile, native=native)
     return launch(
         kernel,
         (results[0], blocks(results[1], tile.columns)),

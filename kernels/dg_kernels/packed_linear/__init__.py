@@ -5,6 +5,7 @@ from torch.nn import functional
 
 from dg_kernels.launching import run, served
 from dg_kernels.quantised.packed import PackedWeight
+from dg_kernels.quantised.rows import multiplies_e4m3
 
 __all__ = ["packed_linear"]
 
@@ -13,7 +14,9 @@ def packed_linear(x: Tensor, weight: PackedWeight) -> Tensor:
     """x [..., K] times the transpose of a weight [N, K]; returns [..., N].
 
     On a GPU in bf16 a number is multiplied by its scale in fp32 and rounded to bf16; sums are multiplied by the factor.
-    Elsewhere, and where a group's width is no power of two, the matrix is dequantised first.
+    A weight that `quantises_rows` is multiplied in its own type there, if the device has it, with rows that were
+    rounded to that (`quantise_rows`). Elsewhere, and where a group's width is no power of two, the matrix is
+    dequantised first.
 
     Raises:
         ValueError: the weight is no matrix, or of another width than `x`.
@@ -23,7 +26,7 @@ def packed_linear(x: Tensor, weight: PackedWeight) -> Tensor:
     if served(x) and weight.has_kernel:
         from dg_kernels.packed_linear.plan import plan
 
-        launches, result = plan(x, weight)
+        launches, result = plan(x, weight, native=weight.quantises_rows and multiplies_e4m3(x))
         run(launches)
         return result
     return functional.linear(x, weight.dequantised(x.dtype))

@@ -12,6 +12,7 @@ def linear_product(
     weight,
     scale,
     factor,
+    row_scale,
     result,
     count,
     width,
@@ -37,5 +38,7 @@ def linear_product(
         left = stored_numbers(weight, scale, feature.to(tl.int64), start, length, within, kind, group, depth, whole)
         total = tl.dot(left.to(operand.dtype), operand, total)
     total *= tl.load(factor + feature, mask=within, other=0.0)[:, None]
+    if kind == "native":
+        total *= tl.load(row_scale + row, mask=there, other=0.0)[None, :]
     target = result + row.to(tl.int64)[None, :] * width + feature[:, None]
     tl.store(target, total.to(result.dtype.element_ty), mask=there[None, :] & within[:, None])

@@ -17,9 +17,14 @@ def stored_numbers(
     depth: tl.constexpr,
     whole: tl.constexpr,
 ):
-    """[M, depth] of M rows of `length` numbers, from the column `start`; in fp32 if they are packed."""
+    """[M, depth] of M rows of `length` numbers, from the column `start`; in fp32 if they have to be decoded.
+
+    Those of kind `native` are multiplied as they are.
+    """
     if kind == "plain":
         numbers = _run(values, row, start, length, row_there, depth, whole)
+    elif kind == "native":
+        numbers = _run(values, row, start, length, row_there, depth, whole).to(tl.float8e4nv, bitcast=True)
     else:
         if kind == "e4m3":
             numbers = _e4m3(_run(values, row, start, length, row_there, depth, whole).to(tl.int32))
@@ -32,6 +37,32 @@ def stored_numbers(
             numbers = numbers.reshape(row.shape[0], depth // group, group) * factor[:, :, None]
             numbers = numbers.reshape(row.shape[0], depth)
     return numbers
+
+
+@triton.jit
+def round_rows(x, values, scale, length, padded: tl.constexpr, least: tl.constexpr):
+    """Rows to e4m3 codes [R, length] and scales [R], one program each."""
+    row = tl.program_id(0).to(tl.int64)
+    column = tl.arange(0, padded)
+    there = column < length
+    number = tl.load(x + row * length + column, mask=there, other=0.0).to(tl.float32)
+    own = tl.maximum(tl.div_rn(tl.max(tl.abs(number), 0), 448.0), least)
+    tl.store(scale + row, own)
+    tl.store(values + row * length + column, _code(tl.div_rn(number, own)).to(tl.uint8), mask=there)
+
+
+@triton.jit
+def _code(number):
+    """Numbers up to 448 in fp32 to e4m3 codes in int32, ties to even."""
+    size = tl.abs(number)
+    bits = size.to(tl.int32, bitcast=True)
+    # Half of the last place that stays, and its parity, are added to what is cut off; the difference of the biases is
+    # 127 - 7 exponents of eight codes each.
+    normal = ((bits + 0x7FFFF + ((bits >> 20) & 1)) >> 20) - 960
+    # Below 2^-6 codes are 2^-9 apart: beside 1.5 * 2^23 the fp32 addition rounds to whole ones.
+    small = (size * 512.0 + 12582912.0).to(tl.int32, bitcast=True) - 0x4B400000
+    code = tl.minimum(tl.where(size < 0.015625, small, normal), 0x7E)
+    return code | ((number.to(tl.int32, bitcast=True) >> 24) & 0x80)
 
 
 @triton.jit

@@ -38,6 +38,9 @@ class PackedWeight:
     """[..., N, K / group] of any floating type, or None: no scale but the factor."""
     factor: Tensor
     """[..., N] fp32."""
+    quantises_rows: bool = False
+    """Whether what it is multiplied with may be rounded to e4m3 too (`quantise_rows`), as FP8-dynamic checkpoints are
+    made for."""
 
     def __post_init__(self) -> None:
         *rows, columns = self.shape
@@ -45,6 +48,8 @@ class PackedWeight:
             raise ValueError(f"factor must be {rows}, not {list(self.factor.shape)}")
         if self.scale is not None and (list(self.scale.shape[:-1]) != rows or columns % self.scale.shape[-1]):
             raise ValueError(f"scale must be {rows} by groups of {columns}, not {list(self.scale.shape)}")
+        if self.quantises_rows and (self.kind != "e4m3" or self.scale is not None):
+            raise ValueError("quantises_rows: only e4m3 numbers without scales are multiplied in their own type")
 
     @property
     def shape(self) -> torch.Size:

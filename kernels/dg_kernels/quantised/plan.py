@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from dg_kernels.configurations import Tile
-from dg_kernels.launching import Argument
+from dg_kernels.launching import Argument, Launch
+from dg_kernels.quantised.kernel import round_rows
 from dg_kernels.quantised.packed import PackedWeight
+from dg_kernels.quantised.rows import LEAST_SCALE
 
 
 class Stored(NamedTuple):
@@ -20,12 +22,35 @@ class Stored(NamedTuple):
     constants: Mapping[str, int | str]
 
 
-def stored_as(name: str, matrix: Tensor | PackedWeight, tile: Tile) -> Stored:
-    """A weight [..., N, K] under `name`, read in steps of the tile's depth or of a group, both powers of two."""
+class Rounded(NamedTuple):
+    """Rows that will be in eight bits."""
+
+    launch: Launch
+    values: Tensor
+    """[R, K] float8_e4m3fn."""
+    scale: Tensor
+    """[R] fp32."""
+
+
+def rounded(x: Tensor) -> Rounded:
+    """`quantise_rows` of [R, K], in memory without gaps, as a launch."""
+    rows, length = x.shape
+    values, scale = x.new_empty(rows, length, dtype=torch.uint8), x.new_empty(rows, dtype=torch.float32)
+    arguments = {"x": x, "values": values, "scale": scale, "length": length}
+    constants = {"padded": 1 << max(4, (length - 1).bit_length()), "least": LEAST_SCALE}
+    launch = Launch(round_rows, (rows,), arguments, constants, warps=4, stages=1)
+    return Rounded(launch, values.view(torch.float8_e4m3fn), scale)
+
+
+def stored_as(name: str, matrix: Tensor | PackedWeight, tile: Tile, *, native: bool = False) -> Stored:
+    """A weight [..., N, K] under `name`, read in steps of the tile's depth or of a group, both powers of two.
+
+    If `native`, its e4m3 numbers are multiplied with others of that type.
+    """
     if isinstance(matrix, PackedWeight):
         values = matrix.values.contiguous().view(torch.uint8)
         arguments = {name: values, "scale": _scale(matrix, values), "factor": matrix.factor.contiguous()}
-        kind, group = str(matrix.kind), matrix.group
+        kind, group = "native" if native else str(matrix.kind), matrix.group
     else:
         arguments = {name: matrix.contiguous(), "scale": matrix, "factor": matrix}
         kind, group = "plain", 0

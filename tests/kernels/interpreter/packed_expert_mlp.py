@@ -18,6 +18,7 @@ from dg_kernels.quantised import quantise_int4
 from dg_kernels.quantised.kernel import stored_numbers
 from dg_kernels.quantised.packed import PackedWeight
 from dg_kernels.quantised.reference import e2m1_value, e4m3_value, int4_value
+from dg_kernels.quantised.rows import multiplies_e4m3, quantise_rows
 from dg_kernels.testing import assert_agrees, packed, random
 
 TILES = dict.fromkeys(("gate_up", "down"), Tile(rows=16, columns=16, depth=32, warps=4, stages=2))
@@ -68,6 +69,42 @@ def test_agrees_with_dequantised_weights(
     launches, found = plan(x, gate_up, down, index, weight, tiles=TILES)
     run(launches)
     assert_agrees(found.cpu(), reference(x, gate_up, down, index, weight), terms=hidden * inner * 2)
+
+
+def test_both_products_may_be_in_the_type_of_the_weights(device: torch.device, dtype: torch.dtype) -> None:
+    if device.type == "cuda" and not multiplies_e4m3(torch.empty(0, device=device)):
+        pytest.skip("this device does not multiply e4m3 numbers")
+    x = random(9, 64, dtype=dtype).to(device)
+    gate_up = packed("e4m3", 0.3 * random(3, 64, 64, seed=1).to(device))
+    down = packed("e4m3", 0.3 * random(3, 64, 32, seed=2).to(device))
+    weight, index = random(9, 3, seed=3).to(device).softmax(-1).topk(2)
+    launches, found = plan(x, gate_up, down, index, weight, native=True, tiles=TILES)
+    run(launches)
+    expected = native_reference(x, gate_up, down, index, weight)
+    # What is between the products is rounded to bf16 on a GPU; there a number near the middle of two may go either way.
+    error = (found.cpu().float() - expected).norm() / expected.norm()
+    assert float(error) < (2e-3 if dtype == torch.float32 else 2e-2)
+    plain = reference(x.float(), gate_up, down, index, weight)
+    assert 0.01 < float((plain - expected).norm() / plain.norm()) < 0.1, "what rounding rows costs"
+
+
+def native_reference(
+    x: torch.Tensor, gate_up: PackedWeight, down: PackedWeight, index: torch.Tensor, weight: torch.Tensor
+) -> torch.Tensor:
+    """Pair by pair, each row rounded before each product."""
+    first, second = (one.dequantised(torch.float32).cpu() for one in (gate_up, down))
+
+    def as_rounded(rows: torch.Tensor) -> torch.Tensor:
+        values, scale = quantise_rows(rows)
+        return values.float() * scale[..., None]
+
+    result = torch.zeros(x.shape)
+    for row, (experts, shares) in enumerate(zip(index.tolist(), weight.cpu(), strict=True)):
+        for expert, share in zip(experts, shares, strict=True):
+            gate, up = (first[expert] @ as_rounded(x[row].cpu().float())).chunk(2)
+            inner = torch.nn.functional.gelu(gate, approximate="tanh") * up
+            result[row] += share * (second[expert] @ as_rounded(inner))
+    return result
 
 
 def test_depths_that_no_tile_divides_are_masked(device: torch.device, dtype: torch.dtype) -> None:

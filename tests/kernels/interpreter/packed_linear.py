@@ -11,6 +11,8 @@ from dg_kernels.packed_linear.plan import plan
 from dg_kernels.packed_linear.reference import packed_linear_reference
 from dg_kernels.quantised import quantise_int4
 from dg_kernels.quantised.packed import PackedWeight
+from dg_kernels.quantised.plan import rounded
+from dg_kernels.quantised.rows import multiplies_e4m3, quantise_rows
 from dg_kernels.testing import assert_agrees, packed, random
 
 TILE = Tile(rows=16, columns=32, depth=32, warps=4, stages=2)
@@ -31,6 +33,35 @@ def test_agrees_with_every_number_on_its_own(
     run(launches)
     assert found.shape == (*rows, width)
     assert_agrees(found.cpu(), packed_linear_reference(x.cpu(), on_cpu(weight)), terms=64)
+
+
+@pytest.mark.parametrize(("rows", "width", "length"), [((1,), 32, 64), ((2, 17), 70, 64), ((33,), 20, 80)])
+def test_rows_may_be_rounded_to_the_type_of_the_weight(
+    rows: tuple[int, ...], width: int, length: int, device: torch.device, dtype: torch.dtype
+) -> None:
+    needs_native(device)
+    x, weight = random(*rows, length, dtype=dtype).to(device), packed("e4m3", random(width, length, seed=1).to(device))
+    launches, found = plan(x, weight, native=True, tile=TILE)
+    run(launches)
+    expected = packed_linear_reference(x.cpu(), on_cpu(weight), native=True)
+    assert_agrees(found.cpu(), expected, terms=length)
+    assert not torch.equal(expected, packed_linear_reference(x.cpu(), on_cpu(weight)))
+
+
+def needs_native(device: torch.device) -> None:
+    if device.type == "cuda" and not multiplies_e4m3(torch.empty(0, device=device)):
+        pytest.skip("this device does not multiply e4m3 numbers")
+
+
+def test_rounded_rows_are_those_of_pytorch_bit_for_bit(device: torch.device, dtype: torch.dtype) -> None:
+    sizes = torch.tensor([1.0, 1e-3, 1e4, 0.0])[:, None]
+    # Of each row, numbers of all sizes down to where e4m3 has no more.
+    x = (random(4, 700) * torch.logspace(-6, 0, 700) * sizes).to(dtype)
+    found = rounded(x.to(device))
+    run([found.launch])
+    values, scale = quantise_rows(x)
+    assert torch.equal(found.scale.cpu(), scale)
+    assert torch.equal(found.values.cpu().view(torch.uint8), values.view(torch.uint8))
 
 
 @pytest.mark.parametrize("kind", ["e2m1", "e4m3"])
