@@ -24,16 +24,13 @@ from dg_engine.api import (
     Infill,
     InfillRequest,
     ModelInfo,
-    Piece,
     Score,
     ScoreRequest,
     StopReason,
 )
-from dg_engine.beginnings import Beginning, best_fit, end_of_copy, likeliest_end
-from dg_engine.causal import NOTHING, Copied, Fit, Passage, Start, Written, behind, gains_behind, write
-from dg_engine.covers import find_covers
+from dg_engine.causal import Passage, gains_behind
 from dg_engine.drafts import pieces, sound, without
-from dg_engine.errors import CheckpointError, RequestError
+from dg_engine.errors import CheckpointError
 from dg_engine.fused import FusedModel, can_fuse
 from dg_engine.generation import Generator
 from dg_engine.hardware import best_device, fastest_dtype, multiplies_packed
@@ -45,16 +42,9 @@ from dg_engine.probe import ByProbe
 from dg_engine.prompt import encode_behind, encode_header, encode_suffix
 from dg_engine.scaffold import FENCE, can_chat, encode_file_chat
 from dg_engine.settings import read_denoising, read_ends, read_infill_config
-from dg_engine.spelling import Spelling
-from dg_engine.suffix import SuffixHead
 from dg_engine.tokenizer import Healed, Tokenizer
+from dg_engine.writing import Chosen, Wanted, Writer
 
-PATIENCE: dict[Extent, int] = {"line": 8, "block": 16}
-"""Tokens that branches go on beyond the best end so far: on validation projects more found nothing better."""
-BRANCHES = 4
-"""Texts that are begun with different tokens before one is chosen by the suffix."""
-FIT_TOKENS = 10
-"""Of the suffix, by which an answer's end is judged."""
 SHOWN_SHARE = 4
 """Of the prefix's tokens, one in so many may be text behind the cursor that a chat shows."""
 
@@ -96,6 +86,7 @@ class Engine:
         model.dropped_mass = self.config.dropped_mass
         self.denoising = read_denoising(directory)
         self._prefixes = PrefixEncoder(model)
+        self._writer = Writer(model, tokenizer)
         chats = self.config.chat and can_chat(tokenizer)
         self._fence = tokenizer.containing(FENCE) if chats else None
         """[V] booleans: what closes the file in a chat; None where the model is not asked in one."""
@@ -289,84 +280,20 @@ class Engine:
 
     def _write(self, asked: _Asked) -> Iterator[Draft | Infill]:
         """From left to right with the same weights, with the suffix or without."""
-        start, head = asked.prefix.start, SuffixHead.of(self.tokenizer, asked.request.suffix, FIT_TOKENS)
-        decoding, behind_text = self.config.decoding_of(asked.request), None
-        if decoding == "causal_infill":
-            start = behind(self.model, start.cache, self._suffix_row(asked.request.suffix))
-            behind_text = self.model.config.eos_token_id
-        elif decoding == "causal_fit" and head.tokens:
-            behind_text = head.tokens[0]
-        spelling = Spelling(self.tokenizer, asked.healed.cut)
-        for steps, texts in enumerate(self._texts(asked, start, spelling, behind_text)):
-            if any(text.stop_reason is None for text in texts):
-                yield self._shown(asked, texts[0], steps)
-            elif not texts:
-                yield Draft(step=0, pieces=(), milliseconds=asked.milliseconds)
-        one = Beginning(0, len(texts[0].tokens))
-        if one.end and decoding == "causal_infill":
-            one = likeliest_end(texts)
-        elif one.end and behind_text is not None:
-            one = best_fit(self.model, start, texts, head, spelling, length=asked.length)
-        best = texts[one.text]
-        assert best.stop_reason is not None  # noqa: S101  (`write` ends with one)
-        yield self._answer(asked, best.tokens[: one.end], best.gains, steps, best.stop_reason, one.overlap)
-
-    def _texts(
-        self, asked: _Asked, start: Start, spelling: Spelling, behind_text: int | None
-    ) -> Iterator[list[Written]]:
-        """One text as it grows, or several of which one is chosen by the token that comes behind it.
-
-        There are none while it is sought with what they begin.
-        """
-        request, ends, known = asked.request, self._ends(asked.request), asked.length
-        copied = NOTHING if behind_text is None else self._copied(asked)
-        branches, wanted = 1 if behind_text is None else BRANCHES, spelling.cover(copied.tokens)
-        covers = None
-        for covers in find_covers(
-            self.model, start, ends, spelling, most=branches, wanted=wanted, deadline=asked.deadline
-        ):
-            if covers is None:
-                yield []
-        assert covers is not None  # noqa: S101  (the last item is the list of them)
-        yield from write(
-            self.model,
-            start,
-            covers,
-            ends,
-            known or request.max_new_tokens,
-            branches=branches,
-            fit=Fit(behind_text, PATIENCE[request.extent]) if behind_text is not None and known is None else None,
-            copied=copied,
+        wanted = Wanted(
+            request=asked.request,
+            config=self.config,
+            start=asked.prefix.start,
+            cut=asked.healed.cut,
+            ends=self._ends(asked.request),
+            length=asked.length,
             deadline=asked.deadline,
         )
-
-    def _copied(self, asked: _Asked) -> Copied:
-        copy, trust = asked.request.copied, self.config.copy_trust
-        if copy is None or trust is None:
-            return NOTHING
-        text, tail = copy.text, list[int]()
-        if self.config.decoding_of(asked.request) == "causal_infill":
-            # What is written ends where the suffix begins, and then comes end-of-sequence.
-            end = end_of_copy(text, asked.request.suffix, asked.request.extent)
-            text, tail = text[:end], [] if end is None else [self.model.config.eos_token_id]
-        tokens = self.tokenizer.encode(asked.healed.cut + text)
-        return Copied(tokens + tail, trust.probability(copy.matched), trust.keeps)
-
-    def _shown(self, asked: _Asked, first: Written, steps: int) -> Draft:
-        """The first branch while it grows behind what is typed; else there is nothing new to show, as in draft 0."""
-        if first.stop_reason is not None or first.is_opening:
-            return Draft(step=0, pieces=(), milliseconds=asked.milliseconds)
-        text, whole = without(asked.healed.cut, self.tokenizer.decode(first.tokens))
-        shown = (Piece(text, settled=True),) if whole and text else ()
-        return Draft(step=steps, pieces=shown, milliseconds=asked.milliseconds)
-
-    def _suffix_row(self, suffix: str) -> list[int]:
-        """`<|suffix|>`, the first tokens of the suffix, `<|middle|>`."""
-        count = self.config.causal_suffix_tokens
-        if not count:
-            raise RequestError("this checkpoint did not learn causal infill; ask for diffusion or causal")
-        tokens = encode_suffix(self.tokenizer, suffix, count)
-        return [self.tokenizer.special_id("<|suffix|>"), *tokens, self.tokenizer.special_id("<|middle|>")]
+        for found in self._writer.write(wanted):
+            if isinstance(found, Chosen):
+                yield self._answer(asked, found.tokens, found.gains, found.steps, found.stop_reason, found.overlap)
+            else:
+                yield Draft(step=found.step, pieces=found.pieces, milliseconds=asked.milliseconds)
 
     def _answer(
         self,

@@ -13,7 +13,7 @@ import torch
 from dg_engine import beginnings, causal, covers
 from dg_engine.api import Draft, Infill, InfillRequest, ScoreRequest
 from dg_engine.covers import every_cover
-from dg_engine.engine import BRANCHES, FIT_TOKENS, PATIENCE, Engine
+from dg_engine.engine import Engine
 from dg_engine.errors import RequestError
 from dg_engine.paths import shipped_model
 from dg_engine.prefix_store import PREFILL_CHUNK
@@ -22,6 +22,7 @@ from dg_engine.settings import Calibration
 from dg_engine.spelling import Spelling
 from dg_engine.testing import tiny_checkpoint
 from dg_engine.tokenizer import Tokenizer
+from dg_engine.writing import BRANCHES, FIT_TOKENS, PATIENCE
 
 SOURCE = Path(torch.__file__).parent.joinpath("functional.py").read_text(encoding="utf-8")
 
