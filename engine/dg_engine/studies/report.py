@@ -50,8 +50,8 @@ class Result(NamedTuple):
         """That were passed over in training, padding among them."""
         steps = [line for line in self.lines if "loss" in line]
         before = [0.0, *(step["elapsed"] for step in steps[:-1])]
-        spent = [step["elapsed"] - earlier for step, earlier in zip(steps, before, strict=True)]
-        return sum(seconds * step["tokens_per_second"] for seconds, step in zip(spent, steps, strict=True))
+        each = zip(steps, before, strict=True)
+        return sum(float(step["tokens_per_second"]) * (step["elapsed"] - earlier) for step, earlier in each)
 
 
 def read_results(study: Study) -> list[Result]:

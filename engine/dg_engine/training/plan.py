@@ -91,9 +91,10 @@ def with_settings(plan: Plan, settings: Iterable[str]) -> Plan:
         except (AttributeError, TypeError, ValueError) as error:
             raise EngineError(f"--set {setting}: {error}; names are those of plan.json in the run's folder") from error
     try:
-        return _changed(plan, changes)
+        changed: Plan = _changed(plan, changes)
     except ValueError as error:
         raise EngineError(f"{' '.join(f'--set {setting}' for setting in settings)}: {error}") from error
+    return changed
 
 
 def _note(changes: dict[str, Any], value: Any, path: list[str], text: str) -> None:

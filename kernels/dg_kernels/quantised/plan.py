@@ -36,7 +36,7 @@ def rounded(x: Tensor) -> Rounded:
     """`quantise_rows` of [R, K], in memory without gaps, as a launch."""
     rows, length = x.shape
     values, scale = x.new_empty(rows, length, dtype=torch.uint8), x.new_empty(rows, dtype=torch.float32)
-    arguments = {"x": x, "values": values, "scale": scale, "length": length}
+    arguments: dict[str, Argument] = {"x": x, "values": values, "scale": scale, "length": length}
     constants = {"padded": 1 << max(4, (length - 1).bit_length()), "least": LEAST_SCALE}
     launch = Launch(round_rows, (rows,), arguments, constants, warps=4, stages=1)
     return Rounded(launch, values.view(torch.float8_e4m3fn), scale)
