@@ -14,12 +14,15 @@ from dg_engine.prefix_cache import Seen
 from dg_kernels import (
     Mask,
     PackedWeight,
+    add_attention,
+    add_feed_forward,
     canvas_attention,
+    choose_experts,
     expert_mlp,
+    norm_rotary,
     packed_expert_mlp,
     packed_linear,
     rms_norm,
-    rotary,
 )
 
 Angles = tuple[Tensor, Tensor]
@@ -79,7 +82,7 @@ class Attention(nn.Module):
         """[B, C, H] to two [B, key heads, C, width]; the value is not rotated."""
         raw = self.k_proj(x).unflatten(-1, (self.key_heads, self.width))
         value = raw if self.v_proj is None else self.v_proj(x).unflatten(-1, (self.key_heads, self.width))
-        key = rotary(self.k_norm(raw), *angles)
+        key = norm_rotary(raw, self.k_norm.weight, *angles, self.eps)
         return key.transpose(1, 2), rms_norm(value, None, self.eps).transpose(1, 2)
 
     def forward(
@@ -91,7 +94,7 @@ class Attention(nn.Module):
         mask: Mask | None,
     ) -> Tensor:
         """Attend from [B, C, H] to keys and values [B, key heads, K, width]; returns [B, C, H]."""
-        query = rotary(self.q_norm(self.q_proj(x).unflatten(-1, (-1, self.width))), *angles)
+        query = norm_rotary(self.q_proj(x).unflatten(-1, (-1, self.width)), self.q_norm.weight, *angles, self.eps)
         return self.o_proj(canvas_attention(query.transpose(1, 2), keys, values, mask))  # type: ignore[no-any-return]
 
 
@@ -103,13 +106,11 @@ class Router(nn.Module):
         self.proj = nn.Linear(config.hidden_size, config.num_experts, bias=False)
         self.scale = nn.Parameter(torch.ones(config.hidden_size))
         self.per_expert_scale = nn.Parameter(torch.ones(config.num_experts))
-        self.top_k, self.eps = config.top_k_experts, config.rms_norm_eps
+        self.top_k = config.top_k_experts
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[N, H] to expert numbers and fp32 weights, both [N, top_k]."""
-        scaled = rms_norm(x, None, self.eps) * self.scale * x.shape[-1] ** -0.5
-        weight, index = functional.softmax(self.proj(scaled), dim=-1, dtype=torch.float32).topk(self.top_k, dim=-1)
-        return index, weight / weight.sum(dim=-1, keepdim=True) * self.per_expert_scale[index]
+    def forward(self, scaled: Tensor) -> tuple[Tensor, Tensor]:
+        """[N, H], normed and times `scale`, to expert numbers and fp32 weights, both [N, top_k]."""
+        return choose_experts(self.proj(scaled), self.per_expert_scale, self.top_k)
 
 
 class Experts(nn.Module):
@@ -173,6 +174,7 @@ class Layer(nn.Module):
         self.post_feedforward_layernorm_1 = RMSNorm(hidden, eps)
         self.post_feedforward_layernorm_2 = RMSNorm(hidden, eps)
         self.pre_feedforward_layernorm_2 = RMSNorm(hidden, eps)
+        self.eps = eps
         self.register_buffer("layer_scalar", torch.ones(1))
 
     def forward(
@@ -193,15 +195,23 @@ class Layer(nn.Module):
         if read is not None:
             x, normed, angles, mask = rows_of(read, x, normed, angles, mask)
         attended = self.self_attn(normed, angles, *seen.joined(key, value), mask)
-        x = x + self.post_attention_layernorm(attended)
-        return (x + self.feed_forward(x)) * scalar, key, value
+        return self._feed_forward(x.flatten(0, 1), attended.flatten(0, 1), scalar).view_as(x), key, value
 
-    def feed_forward(self, x: Tensor) -> Tensor:
-        """The normed sum of the dense MLP and the experts."""
-        dense = self.post_feedforward_layernorm_1(self.mlp(self.pre_feedforward_layernorm(x)))
-        flat = x.flatten(0, -2)
-        mixed = self.experts(self.pre_feedforward_layernorm_2(flat), *self.router(flat)).view_as(x)
-        return self.post_feedforward_layernorm(dense + self.post_feedforward_layernorm_2(mixed))  # type: ignore[no-any-return]
+    def _feed_forward(self, x: Tensor, attended: Tensor, scalar: Tensor) -> Tensor:
+        """The dense MLP and the experts, both of what attention found: [N, H] twice to [N, H]."""
+        inputs = add_attention(
+            x,
+            attended,
+            self.post_attention_layernorm.weight,
+            self.pre_feedforward_layernorm.weight,
+            self.pre_feedforward_layernorm_2.weight,
+            self.router.scale,
+            self.eps,
+        )
+        mixed = self.experts(inputs.experts, *self.router(inputs.router))
+        after = self.post_feedforward_layernorm_1, self.post_feedforward_layernorm_2, self.post_feedforward_layernorm
+        first, second, whole = (norm.weight for norm in after)
+        return add_feed_forward(inputs.x, self.mlp(inputs.dense), mixed, (first, second, whole), scalar, self.eps)
 
 
 class SelfConditioning(nn.Module):

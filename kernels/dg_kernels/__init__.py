@@ -6,8 +6,10 @@ shapes and chooses the implementation.
 """
 
 from dg_kernels.canvas_attention import Causal, Mask, VisibleRuns, canvas_attention
+from dg_kernels.choose_experts import choose_experts
 from dg_kernels.expert_mlp import expert_mlp
 from dg_kernels.expert_mlp.packed import packed_expert_mlp
+from dg_kernels.norm_rotary import norm_rotary
 from dg_kernels.packed_linear import packed_linear
 from dg_kernels.quantised import (
     dequantise_e2m1,
@@ -18,6 +20,7 @@ from dg_kernels.quantised import (
     quantise_int4,
 )
 from dg_kernels.quantised.packed import PackedWeight
+from dg_kernels.residual_norms import FeedForwardInputs, add_attention, add_feed_forward
 from dg_kernels.rms_norm import rms_norm
 from dg_kernels.rotary import rotary, rotary_angles
 from dg_kernels.sampling import SamplingStatistics, sampling_statistics, soft_cap
@@ -28,16 +31,21 @@ __all__ = [
     "BANNED",
     "AllowedTokens",
     "Causal",
+    "FeedForwardInputs",
     "LogitBias",
     "Mask",
     "PackedWeight",
     "SamplingStatistics",
     "VisibleRuns",
+    "add_attention",
+    "add_feed_forward",
     "canvas_attention",
+    "choose_experts",
     "dequantise_e2m1",
     "dequantise_e4m3",
     "dequantise_int4",
     "expert_mlp",
+    "norm_rotary",
     "packed_expert_mlp",
     "packed_linear",
     "quantise_e2m1",

@@ -23,12 +23,25 @@ import torch
 from torch import Tensor
 from torch.utils.benchmark import Timer
 
-from dg_kernels import canvas_attention, expert_mlp, packed_expert_mlp, packed_linear, soft_embedding, vocabulary_head
+from dg_kernels import (
+    add_attention,
+    add_feed_forward,
+    canvas_attention,
+    choose_experts,
+    expert_mlp,
+    norm_rotary,
+    packed_expert_mlp,
+    packed_linear,
+    rotary_angles,
+    soft_embedding,
+    vocabulary_head,
+)
 from dg_kernels.costs import (
     Cost,
     canvas_attention_cost,
     expert_mlp_cost,
     linear_cost,
+    row_cost,
     soft_embedding_cost,
     vocabulary_head_cost,
 )
@@ -36,6 +49,7 @@ from dg_kernels.launching import pytorch_only, served
 from dg_kernels.quantised.packed import WEIGHT_BITS, random_weight
 
 _Make = Callable[..., Tensor]
+_EPS = 1e-6
 _DROPPED = 2.0**-9
 """Of a row's probability: half a unit in the last place of bf16."""
 
@@ -94,6 +108,9 @@ def cases(sizes: Sizes, device: torch.device) -> Iterator[Case]:
     yield _vocabulary_head(make, sizes)
     for sure in (0.0, 0.5, 1.0):
         yield _soft_embedding(make, sizes, sure)
+    yield _norm_rotary(make, sizes)
+    yield from _residual_norms(make, sizes)
+    yield _choose_experts(make, sizes)
 
 
 def _canvas_attention(name: str, make: _Make, sizes: Sizes, seen: int, key_heads: int, width: int) -> Case:
@@ -173,6 +190,39 @@ def _soft_embedding(make: _Make, sizes: Sizes, share: float) -> Case:
         soft_embedding_cost(sizes.canvas, sizes.vocabulary, sizes.hidden, sure, sizes.canvas - sure),
         (probabilities, weight),
     )
+
+
+def _norm_rotary(make: _Make, sizes: Sizes) -> Case:
+    """The queries of the first kind of layer."""
+    width = sizes.attentions[0][2]
+    x, weight = make(1, sizes.canvas, sizes.heads, width), make(width)
+    angles = rotary_angles(torch.arange(sizes.canvas, device=x.device), head_dim=width, theta=10_000.0)
+    cosines, sines = (one.to(x.dtype) for one in angles)
+    cost = row_cost(sizes.canvas, sizes.heads * width, 2)
+    return Case("norm_rotary", lambda: norm_rotary(x, weight, cosines, sines, _EPS), cost, (x, weight, cosines, sines))
+
+
+def _residual_norms(make: _Make, sizes: Sizes) -> Iterator[Case]:
+    x, other, third = (make(sizes.canvas, sizes.hidden) for _ in range(3))
+    weight, scalar = make(sizes.hidden), make(1)
+    yield Case(
+        "add_attention",
+        lambda: add_attention(x, other, weight, weight, weight, weight, _EPS),
+        row_cost(sizes.canvas, sizes.hidden, 6),
+        (x, other, weight),
+    )
+    yield Case(
+        "add_feed_forward",
+        lambda: add_feed_forward(x, other, third, (weight, weight, weight), scalar, _EPS),
+        row_cost(sizes.canvas, sizes.hidden, 4),
+        (x, other, third, weight, scalar),
+    )
+
+
+def _choose_experts(make: _Make, sizes: Sizes) -> Case:
+    logits, scale = make(sizes.canvas, sizes.experts), make(sizes.experts)
+    cost = row_cost(sizes.canvas, sizes.experts, 1)
+    return Case("choose_experts", lambda: choose_experts(logits, scale, sizes.chosen), cost, (logits, scale))
 
 
 def measured_rates(device: torch.device, *, toy: bool) -> Rates:

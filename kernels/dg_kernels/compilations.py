@@ -13,12 +13,15 @@ from torch import Tensor
 
 from dg_kernels.canvas_attention import Causal, VisibleRuns
 from dg_kernels.canvas_attention.plan import plan as plan_canvas_attention
+from dg_kernels.choose_experts.plan import plan as plan_choose_experts
 from dg_kernels.configurations import tile_for
 from dg_kernels.expert_mlp.plan import plan as plan_expert_mlp
 from dg_kernels.launching import Launch
+from dg_kernels.norm_rotary.plan import plan as plan_norm_rotary
 from dg_kernels.packed_linear.plan import plan as plan_packed_linear
 from dg_kernels.quantised.packed import PackedWeight
 from dg_kernels.quantised.plan import rounded
+from dg_kernels.residual_norms.plan import plan_attention, plan_feed_forward
 from dg_kernels.soft_embedding.plan import plan as plan_soft_embedding
 from dg_kernels.vocabulary_head import AllowedTokens, LogitBias
 from dg_kernels.vocabulary_head.plan import plan as plan_vocabulary_head
@@ -85,6 +88,21 @@ def _packed_linear(device: str, *, pack: Callable[..., PackedWeight]) -> list[La
     return plan_packed_linear(x, weight, tile=tile_for("packed_linear", device))[0]
 
 
+def _norm_rotary(device: str, *, heads: int, width: int) -> list[Launch]:
+    x, angles = _numbers(1, _CANVAS, heads, width), _numbers(_CANVAS, width)
+    return plan_norm_rotary(x, _numbers(width), angles, angles, 1e-6)[0]
+
+
+def _residual_norms(device: str) -> list[Launch]:
+    x, weight = _numbers(_CANVAS, _HIDDEN), _numbers(_HIDDEN)
+    behind, _ = plan_attention(x, x, weight, weight, weight, weight, 1e-6)
+    return [*behind, *plan_feed_forward(x, x, x, (weight, weight, weight), _numbers(1), 1e-6)[0]]
+
+
+def _choose_experts(device: str) -> list[Launch]:
+    return plan_choose_experts(_numbers(_CANVAS, _EXPERTS), _numbers(_EXPERTS), _CHOSEN)[0]
+
+
 def _quantise_rows(device: str) -> list[Launch]:
     return [rounded(_numbers(_CANVAS, _HIDDEN)).launch]
 
@@ -145,7 +163,10 @@ PLANS: Mapping[str, Callable[[str], list[Launch]]] = {
     "canvas_attention, full layers, causal": partial(
         _canvas_attention, width=512, key_heads=2, prefix=_PREFIX, shown="causal"
     ),
+    "choose_experts": _choose_experts,
     "expert_mlp": _expert_mlp,
+    "norm_rotary, sliding layers": partial(_norm_rotary, heads=_HEADS, width=256),
+    "norm_rotary, full layers": partial(_norm_rotary, heads=_HEADS, width=512),
     "packed_expert_mlp, FP8": partial(_packed_expert_mlp, pack=_fp8),
     "packed_expert_mlp, NVFP4": partial(_packed_expert_mlp, pack=_nvfp4),
     "packed_expert_mlp, INT4": partial(_packed_expert_mlp, pack=_int4),
@@ -155,6 +176,7 @@ PLANS: Mapping[str, Callable[[str], list[Launch]]] = {
     "packed_linear, NVFP4": partial(_packed_linear, pack=_nvfp4),
     "packed_linear, INT4": partial(_packed_linear, pack=_int4),
     "quantise_rows": _quantise_rows,
+    "residual_norms": _residual_norms,
     "soft_embedding": _soft_embedding,
     "vocabulary_head": _vocabulary_head,
 }

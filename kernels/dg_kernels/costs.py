@@ -9,6 +9,7 @@ __all__ = [
     "canvas_attention_cost",
     "expert_mlp_cost",
     "linear_cost",
+    "row_cost",
     "soft_embedding_cost",
     "vocabulary_head_cost",
 ]
@@ -54,3 +55,8 @@ def linear_cost(rows: int, width: int, length: int, *, weight_bits: float = 16) 
     """Of a product of rows [R, K] in bf16 with a weight [N, K]."""
     weights = round(width * length * weight_bits / 8)
     return Cost(weights + 2 * rows * (width + length), 2 * rows * width * length)
+
+
+def row_cost(rows: int, width: int, arrays: int, *, size: int = 2) -> Cost:
+    """Of an operation on rows that reads and writes so many [rows, width] arrays; its arithmetic does not count."""
+    return Cost(size * arrays * rows * width, 0)

@@ -51,7 +51,9 @@ class Result(NamedTuple):
         steps = [line for line in self.lines if "loss" in line]
         before = [0.0, *(step["elapsed"] for step in steps[:-1])]
         each = zip(steps, before, strict=True)
-        return sum(float(step["tokens_per_second"]) * (step["elapsed"] - earlier) for step, earlier in each)
+        return sum(
+            (float(step["tokens_per_second"]) * (step["elapsed"] - earlier) for step, earlier in each), start=0.0
+        )
 
 
 def read_results(study: Study) -> list[Result]:

@@ -1,0 +1,88 @@
+"""The kernels between a layer's products, against fp64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dg_kernels import rotary_angles
+from dg_kernels.choose_experts.plan import plan as plan_choose_experts
+from dg_kernels.choose_experts.reference import choose_experts_reference
+from dg_kernels.launching import run
+from dg_kernels.norm_rotary.plan import plan as plan_norm_rotary
+from dg_kernels.norm_rotary.reference import norm_rotary_reference
+from dg_kernels.residual_norms.plan import plan_attention, plan_feed_forward
+from dg_kernels.residual_norms.reference import add_attention_reference, add_feed_forward_reference
+from dg_kernels.testing import assert_agrees, random
+
+EPS = 1e-6
+
+
+@pytest.mark.parametrize("batch", [(), (2,)], ids=["angles of a canvas", "angles of each"])
+@pytest.mark.parametrize(("heads", "width"), [(1, 64), (3, 48), (4, 256)])
+def test_heads_are_normed_and_turned(
+    batch: tuple[int, ...], heads: int, width: int, device: torch.device, dtype: torch.dtype
+) -> None:
+    positions = torch.arange(7 * (2 if batch else 1)).view(*batch, 7)
+    angles = rotary_angles(positions, head_dim=width, theta=10_000.0, rotated_share=0.5)
+    cosines, sines = (one.to(dtype) for one in angles)
+    x, weight = (3 * random(2, 7, heads, width)).to(dtype), (1 + 0.1 * random(width, seed=1)).to(dtype)
+    launches, found = plan_norm_rotary(x.to(device), weight.to(device), cosines.to(device), sines.to(device), EPS)
+    run(launches)
+    assert_agrees(found.cpu(), norm_rotary_reference(x, weight, cosines, sines, EPS), terms=width)
+
+
+def test_heads_may_be_views(device: torch.device, dtype: torch.dtype) -> None:
+    wide = random(2, 5, 4, 64, dtype=dtype)
+    x, weight = wide[:, :, ::2], random(64, dtype=dtype, seed=1)
+    cosines, sines = (one.to(dtype) for one in rotary_angles(torch.arange(5), head_dim=64, theta=10_000.0))
+    launches, found = plan_norm_rotary(
+        wide.to(device)[:, :, ::2], weight.to(device), cosines.to(device), sines.to(device), EPS
+    )
+    run(launches)
+    assert_agrees(found.cpu(), norm_rotary_reference(x, weight, cosines, sines, EPS), terms=64)
+
+
+@pytest.mark.parametrize(("rows", "width"), [(1, 32), (5, 70), (3, 2816)])
+def test_sums_and_their_norms_agree(rows: int, width: int, device: torch.device, dtype: torch.dtype) -> None:
+    x, attended, mixed = (random(rows, width, dtype=dtype, seed=seed) for seed in (0, 1, 2))
+    names = ("after", "dense", "experts", "router")
+    weights = {name: (1 + 0.3 * random(width, seed=seed)).to(dtype) for seed, name in enumerate(names, 3)}
+    there = {name: one.to(device) for name, one in weights.items()}
+    launches, found = plan_attention(x.to(device), attended.to(device), **there, eps=EPS)
+    run(launches)
+    wanted = add_attention_reference(x, attended, **weights, eps=EPS)
+    for one, expected in zip(found, wanted, strict=True):
+        assert_agrees(one.cpu(), expected, terms=width)
+
+    scalar = torch.tensor([0.7]).to(dtype)
+    first, second, whole = (there[name] for name in names[:3])
+    launches, total = plan_feed_forward(
+        x.to(device), attended.to(device), mixed.to(device), (first, second, whole), scalar.to(device), EPS
+    )
+    run(launches)
+    given = (weights["after"], weights["dense"], weights["experts"])
+    assert_agrees(total.cpu(), add_feed_forward_reference(x, attended, mixed, given, scalar, EPS), terms=width)
+
+
+@pytest.mark.parametrize(("rows", "experts", "count"), [(1, 2, 1), (7, 12, 3), (9, 128, 8), (4, 5, 5)])
+def test_the_likeliest_experts_share_what_is_theirs(
+    rows: int, experts: int, count: int, device: torch.device, dtype: torch.dtype
+) -> None:
+    # No two alike, in bf16 neither: which of two equals comes first is nobody's claim.
+    logits = (torch.stack([torch.randperm(experts) for _ in range(rows)]) / 8 - 3).to(dtype)
+    scale = (1 + 0.2 * random(experts, seed=1)).to(dtype)
+    launches, index, weight = plan_choose_experts(logits.to(device), scale.to(device), count)
+    run(launches)
+    numbers, expected = choose_experts_reference(logits, scale, count)
+    assert torch.equal(index.cpu(), numbers)
+    assert_agrees(weight.cpu(), expected)
+
+
+def test_of_equal_experts_the_first_is_chosen_once(device: torch.device, dtype: torch.dtype) -> None:
+    launches, index, weight = plan_choose_experts(
+        torch.zeros(3, 6, dtype=dtype, device=device), torch.ones(6, dtype=dtype, device=device), 4
+    )
+    run(launches)
+    assert index.tolist() == [[0, 1, 2, 3]] * 3
+    assert weight.tolist() == [[0.25] * 4] * 3

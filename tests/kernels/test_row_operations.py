@@ -1,0 +1,61 @@
+"""The operations between a layer's products, without a kernel, against fp64."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from dg_kernels import add_attention, add_feed_forward, choose_experts, norm_rotary, rotary_angles
+from dg_kernels.choose_experts.reference import choose_experts_reference
+from dg_kernels.norm_rotary.reference import norm_rotary_reference
+from dg_kernels.residual_norms.reference import add_attention_reference, add_feed_forward_reference
+from dg_kernels.testing import assert_agrees, random
+
+EPS = 1e-6
+
+
+@pytest.mark.parametrize("batch", [(), (2,)])
+def test_heads_are_normed_and_turned(batch: tuple[int, ...]) -> None:
+    positions = torch.arange(10 * (2 if batch else 1)).view(*batch, 10)
+    cosines, sines = rotary_angles(positions, head_dim=16, theta=10_000.0, rotated_share=0.5)
+    x, weight = 3 * random(2, 10, 3, 16), 1 + 0.1 * random(16, seed=1)
+    found = norm_rotary(x, weight, cosines, sines, EPS)
+    assert_agrees(found, norm_rotary_reference(x, weight, cosines, sines, EPS), terms=16)
+
+
+def test_what_attention_found_is_added_and_normed_for_all_that_read_it() -> None:
+    x, attended = random(5, 40), random(5, 40, seed=1)
+    names = ("after", "dense", "experts", "router")
+    weights = {name: 1 + random(40, seed=seed) for seed, name in enumerate(names, 2)}
+    found = add_attention(x, attended, **weights, eps=EPS)
+    for one, expected in zip(found, add_attention_reference(x, attended, **weights, eps=EPS), strict=True):
+        assert_agrees(one, expected, terms=40)
+
+
+def test_what_the_dense_mlp_and_the_experts_found_is_added() -> None:
+    x, dense, mixed = (random(5, 40, seed=seed) for seed in (0, 1, 2))
+    first, second, whole = (1 + random(40, seed=seed) for seed in (3, 4, 5))
+    scalar = torch.tensor([0.7])
+    found = add_feed_forward(x, dense, mixed, (first, second, whole), scalar, EPS)
+    expected = add_feed_forward_reference(x, dense, mixed, (first, second, whole), scalar, EPS)
+    assert_agrees(found, expected, terms=40)
+
+
+def test_the_likeliest_experts_share_what_is_theirs() -> None:
+    logits, scale = 2 * random(9, 12), 1 + 0.2 * random(12, seed=1)
+    index, weight = choose_experts(logits, scale, 3)
+    numbers, expected = choose_experts_reference(logits, scale, 3)
+    assert torch.equal(index, numbers)
+    assert_agrees(weight, expected)
+
+
+def test_what_does_not_belong_together_is_refused() -> None:
+    x, weight = random(2, 8), random(8)
+    with pytest.raises(ValueError, match=r"what is added must be \[2, 8\], not \[2, 7\]"):
+        add_attention(x, random(2, 7), weight, weight, weight, weight, EPS)
+    with pytest.raises(ValueError, match=r"weights must be \[8\], not \[7\]"):
+        add_feed_forward(x, x, x, (weight, weight, random(7)), torch.ones(1), EPS)
+    with pytest.raises(ValueError, match=r"9 of \[8\] experts"):
+        choose_experts(x, weight, 9)
+    with pytest.raises(ValueError, match="must be 8 wide, not 7 and 8"):
+        norm_rotary(random(1, 2, 3, 8), random(7), random(2, 8), random(2, 8), EPS)
