@@ -67,7 +67,7 @@ def _written(name: Name, made: Study, results: list[Result], target: Path) -> st
     holes = found.groups[ALL]
     command = f"dg-engine study {name} --minutes {made.minutes:g} --cases {made.cases} --jobs {made.jobs}"
     about = f"""
-{_ABOUT[name]} A run from nothing has {made.minutes:g} minutes of one thread of {found.machine}: `{command}`.
+{_ABOUT[name]} A run from nothing has {made.minutes:g} minutes of processor time ({found.machine}): `{command}`.
 """
     answers = f"""
 Answers to {holes.cases} holes in {holes.projects} validation projects, in percent with 95 % intervals. The milliseconds
@@ -76,7 +76,7 @@ are of a machine that did other work too:
     parts = [
         f"# Study: {name}",
         wrapped(about),
-        "Losses on the same validation documents with the same noise, nats per token:",
+        "Losses on the same validation documents with the same noise, nats per token; filler counts 0.3 in all of them:",
         losses_table(results),
         wrapped(answers),
         quality_table(results),
