@@ -76,7 +76,7 @@ are of a machine that did other work too:
     parts = [
         f"# Study: {name}",
         wrapped(about),
-        "Losses on the same validation documents with the same noise, nats per token; filler counts 0.3 in all of them:",
+        "Losses on the same validation documents with the same noise, nats per token; filler counts 0.3 in all:",
         losses_table(results),
         wrapped(answers),
         quality_table(results),
