@@ -158,7 +158,7 @@ def main(arguments: list[str] | None = None) -> int:
         help="only those whose names match; --update leaves the others as they are",
     )
     chosen = parser.parse_args(arguments)
-    table = read_table() if chosen.check or chosen.kernels else Table(triton.__version__, {})
+    table = read_table() if chosen.check or (chosen.update and chosen.kernels) else Table(triton.__version__, {})
     wrong: list[str] = []
     seen: set[str] = set()
     for architecture in ARCHITECTURES:

@@ -98,3 +98,8 @@ def processors(tensor: Tensor) -> int:
 def blocks(length: int, size: int) -> int:
     """How many runs of `size` cover `length`."""
     return -(-length // size)
+
+
+def padded(length: int, least: int = 1) -> int:
+    """The smallest power of two that is at least both: how many places a program holds for `length` of something."""
+    return max(least, 1 << (length - 1).bit_length())

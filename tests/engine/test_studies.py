@@ -50,6 +50,10 @@ def test_a_study_makes_each_run_once_and_writes_what_the_card_quotes(
     assert "training for" not in again.output
     assert [(tmp_path / one.name / METRICS_FILE).read_bytes() for one in VARIANTS] == metrics
 
+    other = CliRunner().invoke(main, [*words, str(tmp_path / "out"), "--minutes", "0.1", "--cases", "1"])
+    assert other.exit_code == 1
+    assert "was begun with another number of minutes" in other.output
+
 
 def test_a_run_that_fails_names_its_log_and_stops_the_study(tmp_path: Path) -> None:
     study = Study(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -41,7 +42,7 @@ class Study:
         """Train and measure what is not there yet.
 
         Raises:
-            EngineError: a process failed; names its log.
+            EngineError: a process failed, or a run that is there had another time; names its log or its folder.
         """
         waves = [[one for one in self.variants if bool(one.start) == later] for later in (False, True)]
         with ThreadPoolExecutor(self.jobs) as pool:
@@ -64,14 +65,17 @@ class Study:
         if not self._is_trained(variant):
             report(f"{variant.name}: training for {self.minutes * variant.share:g} minutes of processor time")
             self._command("train", self._training(variant), run)
-        if not self.findings(variant).exists():
-            report(f"{variant.name}: measuring")
-            self._command("evaluate", self._evaluation(variant), run)
+        # Always: what is in its ledger is not measured again, and another number of cases is told apart there.
+        report(f"{variant.name}: measuring")
+        self._command("evaluate", self._evaluation(variant), run)
         report(f"{variant.name}: done")
 
     def _is_trained(self, variant: Variant) -> bool:
-        lines = read_metrics(self.directory / variant.name)
-        wanted = self.minutes * variant.share * 60
+        run, wanted = self.directory / variant.name, self.minutes * variant.share * 60
+        plan = run / "plan.json"
+        if plan.exists() and abs(json.loads(plan.read_bytes())["seconds"] - wanted) > 0.01:
+            raise EngineError(f"{run}: was begun with another number of minutes; name another --directory")
+        lines = read_metrics(run)
         return bool(lines) and "validation" in lines[-1] and lines[-1]["elapsed"] >= wanted
 
     def _training(self, variant: Variant) -> list[str]:

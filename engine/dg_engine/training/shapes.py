@@ -114,7 +114,7 @@ SHAPES = {
     ),
 }
 """`small` has 6 M parameters and one expert: there is a dense MLP beside the experts, and both are always used.
-`tiny` (2.2 M) and `base` (12.7 M) are what it was chosen from (`dg-engine study scaling`).
+`tiny` (2.3 M) and `base` (12.7 M) are what it was chosen from (`dg-engine study scaling`).
 `experts` computes as much for a token as `medium` and has two and a half times its parameters."""
 
 GENERATION = {

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dg_kernels.choose_experts.kernel import choose
-from dg_kernels.launching import Argument, Launch, blocks
+from dg_kernels.launching import Argument, Launch, blocks, padded
 
 _AT_ONCE = 4
 """Rows that a program holds."""
@@ -27,8 +27,8 @@ def plan(logits: Tensor, scale: Tensor, count: int) -> tuple[list[Launch], Tenso
     }
     constants: dict[str, int | float | str] = {
         "count": count,
-        "places": max(2, 1 << (count - 1).bit_length()),
-        "padded": max(2, 1 << (experts - 1).bit_length()),
+        "places": padded(count, 2),
+        "padded": padded(experts, 2),
         "rows": _AT_ONCE,
     }
     return [Launch(choose, (blocks(rows, _AT_ONCE),), arguments, constants, warps=4, stages=1)], index, weight

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dg_kernels.configurations import Tile, tile_for
 from dg_kernels.expert_mlp.kernel import down_product, gate_up_product, place_blocks, sort_pairs, sum_pairs
-from dg_kernels.launching import Argument, Launch, blocks, device_name, launch
+from dg_kernels.launching import Argument, Launch, blocks, device_name, launch, padded
 from dg_kernels.quantised.packed import PackedWeight
 from dg_kernels.quantised.plan import rounded, stored_as
 
@@ -43,7 +43,7 @@ def plan(
         raise ValueError(f"both tiles of expert_mlp must have as many rows, not {gate_up_tile.rows}, {down_tile.rows}")
     (rows, hidden), (experts, _, width), chosen = x.shape, down.shape, index.shape[1]
     pairs, index, x = rows * chosen, index.contiguous(), x.contiguous()
-    padded = max(16, 1 << experts.bit_length())
+    places = padded(experts + 1, 16)
     most = min(pairs, experts) + pairs // gate_up_tile.rows
     order = index.new_empty(pairs, dtype=torch.int32)
     first_pair, first_block = index.new_empty(2, experts + 1, dtype=torch.int32)
@@ -58,7 +58,7 @@ def plan(
     }
     read, kept = _operand("x", x, native=native), _operand("inner", inner, native=native)
     gate_up_arguments = shared | read.arguments | {"inner": inner, "chosen": chosen}
-    product = functools.partial(_product, padded=padded, native=native)
+    product = functools.partial(_product, places=places, native=native)
     down_arguments = shared | kept.arguments | {"weight": weight.contiguous(), "outputs": outputs}
     return [
         Launch(
@@ -79,7 +79,7 @@ def plan(
                 "pair_count": pairs,
                 "experts": experts,
             },
-            {"rows": gate_up_tile.rows, "padded": padded, "chunk": 64},
+            {"rows": gate_up_tile.rows, "padded": places, "chunk": 64},
             warps=8,
             stages=1,
         ),
@@ -122,7 +122,7 @@ def _product(
     tile: Tile,
     results: tuple[int, int],
     *,
-    padded: int,
+    places: int,
     native: bool,
 ) -> Launch:
     """A product's launch with its weight under `name`: blocks by features."""
@@ -134,6 +134,6 @@ def _product(
         tile,
         rows=tile.rows,
         columns=tile.columns,
-        padded=padded,
+        padded=places,
         **stored.constants,
     )

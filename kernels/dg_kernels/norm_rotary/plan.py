@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dg_kernels.launching import Argument, Launch, blocks
+from dg_kernels.launching import Argument, Launch, blocks, padded
 from dg_kernels.norm_rotary.kernel import norm_and_turn
 
 _PAIRS_AT_ONCE = 1024
@@ -28,7 +28,7 @@ def plan(x: Tensor, weight: Tensor, cosines: Tensor, sines: Tensor, eps: float) 
         "angle_count": cosines.numel() // width,
         "eps": eps,
     }
-    padded = max(16, 1 << (half - 1).bit_length())
-    at_once = max(1, _PAIRS_AT_ONCE // padded)
-    constants: dict[str, int | float | str] = {"half": half, "padded": padded, "rows": at_once}
+    places = padded(half, 16)
+    at_once = max(1, _PAIRS_AT_ONCE // places)
+    constants: dict[str, int | float | str] = {"half": half, "padded": places, "rows": at_once}
     return [Launch(norm_and_turn, (blocks(rows, at_once),), arguments, constants, warps=4, stages=1)], result

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dg_kernels.configurations import Tile
-from dg_kernels.launching import Argument, Launch
+from dg_kernels.launching import Argument, Launch, padded
 from dg_kernels.quantised.kernel import round_rows
 from dg_kernels.quantised.packed import PackedWeight
 from dg_kernels.quantised.rows import LEAST_SCALE
@@ -37,7 +37,7 @@ def rounded(x: Tensor) -> Rounded:
     rows, length = x.shape
     values, scale = x.new_empty(rows, length, dtype=torch.uint8), x.new_empty(rows, dtype=torch.float32)
     arguments: dict[str, Argument] = {"x": x, "values": values, "scale": scale, "length": length}
-    constants = {"padded": 1 << max(4, (length - 1).bit_length()), "least": LEAST_SCALE}
+    constants = {"padded": padded(length, 16), "least": LEAST_SCALE}
     launch = Launch(round_rows, (rows,), arguments, constants, warps=4, stages=1)
     return Rounded(launch, values.view(torch.float8_e4m3fn), scale)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dg_kernels.launching import Argument, Launch
+from dg_kernels.launching import Argument, Launch, padded
 from dg_kernels.residual_norms import FeedForwardInputs
 from dg_kernels.residual_norms.kernel import attention_row, feed_forward_row
 
@@ -57,6 +57,6 @@ def plan_feed_forward(
 
 def _by_row(kernel: object, x: Tensor, arguments: dict[str, Argument]) -> Launch:
     rows, width = x.shape
-    padded = max(32, 1 << (width - 1).bit_length())
-    warps = min(_MOST_WARPS, max(1, padded // (_NUMBERS_A_THREAD * _THREADS_A_WARP)))
-    return Launch(kernel, (rows,), arguments | {"width": width}, {"padded": padded}, warps=warps, stages=1)
+    places = padded(width, 32)
+    warps = min(_MOST_WARPS, max(1, places // (_NUMBERS_A_THREAD * _THREADS_A_WARP)))
+    return Launch(kernel, (rows,), arguments | {"width": width}, {"padded": places}, warps=warps, stages=1)

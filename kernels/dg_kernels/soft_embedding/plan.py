@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dg_kernels.configurations import Tile, tile_for
-from dg_kernels.launching import Argument, Launch, blocks, device_name, launch, processors
+from dg_kernels.launching import Argument, Launch, blocks, device_name, launch, padded, processors
 from dg_kernels.soft_embedding import MOST_KEPT
 from dg_kernels.soft_embedding.kernel import add_parts, find_kept, list_unsure, sum_kept, unsure_product
 
@@ -43,12 +43,11 @@ def plan(
     summed: dict[str, Argument] = {"parts": parts, "row_count": rows, "width": width}
     scan: dict[str, Argument] = {"least": dropped / MOST_KEPT, "dropped": dropped}
     scan |= found | {name: read[name] for name in ("probabilities", "vocabulary")}
-    padded = max(16, 1 << (rows - 1).bit_length())
     gathered: dict[str, int | str] = {"most": MOST_KEPT, "columns": tile.columns, "depth": _GATHERED_AT_ONCE}
     return [
         _small(find_kept, (rows,), scan, {"most": MOST_KEPT, "columns": _SCANNED_AT_ONCE}),
         _small(sum_kept, (rows, column_blocks), read | found | {"result": result}, gathered),
-        _small(list_unsure, (1,), listed | {"kept": kept, "row_count": rows}, {"padded": padded}),
+        _small(list_unsure, (1,), listed | {"kept": kept, "row_count": rows}, {"padded": padded(rows, 16)}),
         launch(
             unsure_product,
             (row_blocks, column_blocks, shares),

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dg_kernels.configurations import Tile, tile_for
-from dg_kernels.launching import Argument, Launch, blocks, device_name, launch
+from dg_kernels.launching import Argument, Launch, blocks, device_name, launch, padded
 from dg_kernels.sampling import SamplingStatistics
 from dg_kernels.vocabulary_head import BANNED, AllowedTokens, LogitBias
 from dg_kernels.vocabulary_head.kernel import merge_tiles, scale_tiles, tile_statistics
@@ -35,8 +35,8 @@ def plan(
     (rows, width), vocabulary = hidden.shape, weight.shape[0]
     row_blocks, tiles = blocks(rows, tile.rows), blocks(vocabulary, tile.columns)
     temperature, uniform = temperature.float().contiguous(), uniform.float().contiguous()
-    padded = max(16, 1 << (tiles - 1).bit_length())
-    merged = max(1, _MERGED_AT_ONCE // padded)
+    places = padded(tiles, 16)
+    merged = max(1, _MERGED_AT_ONCE // places)
     confidence, entropy, normaliser = hidden.new_empty(3, rows, dtype=torch.float32)
     argmax, sample = hidden.new_empty(2, rows, dtype=torch.int64)
     masses = hidden.new_empty(rows, vocabulary)
@@ -72,7 +72,7 @@ def plan(
         "plane": row_blocks * tile.rows * tiles,
     }
     scale: dict[str, Argument] = counts | {"masses": masses, "sums": sums, "normaliser": normaliser, "tiles": tiles}
-    merging: dict[str, int | str] = {"rows": merged, "padded": padded}
+    merging: dict[str, int | str] = {"rows": merged, "padded": places}
     scaling: dict[str, int | str] = {"rows": _SCALED_AT_ONCE, "columns": tile.columns}
     return [
         launch(
