@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, contextmanager
 from datetime import datetime
@@ -12,6 +13,9 @@ from dg_engine.errors import EngineError
 from dg_lsp.backends import Backend, Loading, Report
 
 State = Literal["idle", "loading", "ready", "working", "snoozed", "off", "error"]
+
+WORKING_AFTER_S = 0.2
+"""Work that is over sooner is not told: most is, and at each key two redraws of a status bar would flicker."""
 
 REMEDY = "Run `dg-lsp doctor` to see what is missing, then restart the engine (dg.restartEngine)."
 
@@ -31,15 +35,16 @@ Tell = Callable[[Status], None]
 class Monitor:
     """Hears of settings, snoozing and the engine, and tells the state that follows from them."""
 
-    def __init__(self, tell: Tell) -> None:
+    def __init__(self, tell: Tell, working_after_s: float = WORKING_AFTER_S) -> None:
         self._tell = tell
+        self._working_after_s = working_after_s
         self._told: Status | None = None
         self._enabled = True
         self._snoozed_until: datetime | None = None
         self._loading: Loading | None = None
         self._failure = ""
         self._is_ready = False
-        self._running = 0
+        self._lasting: set[object] = set()
 
     def renewed(self) -> None:
         """Another engine takes the place of the one before."""
@@ -83,17 +88,22 @@ class Monitor:
 
     @contextmanager
     def working(self) -> Iterator[None]:
-        """Within this a request is at the engine."""
-        self._running += 1
-        self.tell()
+        """Within this a request is at the engine; told if it lasts."""
+        run = object()
+        timer = asyncio.get_running_loop().call_later(self._working_after_s, self._lasts, run)
         try:
             yield
         except EngineError as error:
             self.failed(error)
             raise
         finally:
-            self._running -= 1
+            timer.cancel()
+            self._lasting.discard(run)
             self.tell()
+
+    def _lasts(self, run: object) -> None:
+        self._lasting.add(run)
+        self.tell()
 
     def tell(self, *, again: bool = False) -> None:
         """Tell the state if it is another than was told last, or in any case `again`."""
@@ -112,7 +122,7 @@ class Monitor:
             return Status("error", self._failure, remedy=REMEDY)
         if self._snoozed_until is not None:
             return Status("snoozed", f"No automatic completions until {self._snoozed_until:%H:%M}.")
-        if self._running:
+        if self._lasting:
             return Status("working", "A completion is being written.")
         if self._is_ready:
             return Status("ready", "The engine is ready.")

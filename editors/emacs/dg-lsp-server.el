@@ -32,9 +32,7 @@ that a project can have its own in its directory-local variables."
 
 (defclass dg-lsp-server ()
   ((status :initform nil :accessor dg-lsp-server-status
-           :documentation "What is shown of the server's state, a plist.")
-   (told :initform nil :accessor dg-lsp-server-told
-         :documentation "What the server last told of its state, a plist.")
+           :documentation "What the server last told of its state, a plist.")
    (last-id :initform nil :accessor dg-lsp-server-last-id
             :documentation "The number of the newest request."))
   "A connection to dg-lsp, together with a kind of `jsonrpc-connection'."

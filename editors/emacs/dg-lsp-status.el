@@ -68,23 +68,11 @@ Typing must not be disturbed, and Emacs would take the hook away.  With
 
 ;;;; State
 
-(defconst dg-lsp-status--patience 0.3
-  "Seconds that work must last to be shown: the mode line is not to flicker.")
-
 (cl-defmethod dg-lsp-server-hear
   ((server dg-lsp-server) (_method (eql dg/status)) &rest status)
-  "Show the STATUS of SERVER, when it lasts."
-  (setf (dg-lsp-server-told server) status)
-  (if (equal (plist-get status :state) "working")
-      (run-with-timer dg-lsp-status--patience nil
-                      #'dg-lsp-status--show server status)
-    (dg-lsp-status--show server status)))
-
-(defun dg-lsp-status--show (server status)
-  "Show STATUS if it is still that of SERVER."
-  (when (eq status (dg-lsp-server-told server))
-    (setf (dg-lsp-server-status server) status)
-    (force-mode-line-update t)))
+  "Show the STATUS of SERVER."
+  (setf (dg-lsp-server-status server) status)
+  (force-mode-line-update t))
 
 (defun dg-lsp-status ()
   "Return what the server of this buffer told of its state, a plist."

@@ -27,7 +27,7 @@ def is_state(state: str) -> Callable[[Message], bool]:
     return lambda message: message.get("method") == "dg/status" and message["params"]["state"] == state
 
 
-def test_the_state_is_told_from_loading_through_working_to_ready(serve: Any) -> None:
+def test_the_state_is_told_from_loading_to_ready(serve: Any) -> None:
     client = serve(loading=[0.5])
     client.initialize(WITH_STATUS)
     uri = client.open(TEXT)
@@ -35,7 +35,17 @@ def test_the_state_is_told_from_loading_through_working_to_ready(serve: Any) -> 
     assert (loading["fraction"], loading["model"], loading["remedy"]) == (0.5, "small", None)
     client.until(is_state("ready"))
     client.call("textDocument/inlineCompletion", inline_params(uri, 1, 11))
-    assert states(client)[-2:] == ["working", "ready"]
+    assert states(client)[-1] == "ready"
+
+
+def test_a_request_is_told_as_working_when_it_lasts(serve: Any) -> None:
+    client = serve()
+    client.initialize(WITH_STATUS)
+    uri = client.open("hang = ")
+    request = client.ask("textDocument/inlineCompletion", inline_params(uri, 0, 7))
+    client.until(is_state("working"))
+    client.notify("$/cancelRequest", {"id": request})
+    assert next(filter(is_state("ready"), client.stream()))
 
 
 def test_a_failed_start_is_told_with_what_to_do(serve: Any) -> None:

@@ -13,7 +13,6 @@ import os
 import re
 import signal
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -36,24 +35,44 @@ SILENCE_S = 1.0
 UNSURE = -1000.0
 """A `minScore` with which everything is shown."""
 
-# A promise, not a value to be asked for again and again: each question would run in the thread that draws.
-NEXT_GHOST = """
-() => { window.dgLatency = new Promise((resolve) => {
-    setTimeout(() => resolve(null), SILENCE);
-    document.addEventListener("keydown", (key) => {
-        const observer = new MutationObserver(() => {
-            if (document.querySelector(".ghost-text-decoration, .suggest-preview-text .ghost-text")) {
+GHOST = ".ghost-text-decoration, .suggest-preview-text .ghost-text"
+
+# Promises, not values to be asked for again and again: each question would run in the thread that draws.
+SILENT = f"""
+() => new Promise((resolve) => {{
+    const look = () => {{
+        if (document.querySelector("{GHOST}")) {{
+            observer.disconnect();
+            resolve(false);
+        }}
+    }};
+    const observer = new MutationObserver(look);
+    observer.observe(document.body, {{ childList: true, subtree: true }});
+    setTimeout(() => {{ observer.disconnect(); resolve(true); }}, {1000 * QUIET_S});
+    look();
+}})
+"""
+"""Whether nothing shows for a while; false as soon as something does."""
+
+# Element timing has the time at which a frame came on the screen; it counts for what is marked before it is painted,
+# and a mutation observer runs before that (https://www.w3.org/TR/element-timing/).
+NEXT_GHOST = f"""
+() => {{ window.dgLatency = new Promise((resolve) => {{
+    setTimeout(() => resolve(null), {1000 * SILENCE_S});
+    document.addEventListener("keydown", (key) => {{
+        new PerformanceObserver((frames) => resolve(frames.getEntries()[0].renderTime - key.timeStamp))
+            .observe({{ type: "element" }});
+        const observer = new MutationObserver(() => {{
+            const ghost = document.querySelector("{GHOST}");
+            if (ghost) {{
                 observer.disconnect();
-                // The first task after the frame: what was drawn in it can be seen.
-                const painted = new MessageChannel();
-                painted.port1.onmessage = () => resolve(performance.now() - key.timeStamp);
-                requestAnimationFrame(() => painted.port2.postMessage(null));
-            }
-        });
-        observer.observe(document.body, { childList: true, subtree: true, attributes: true });
-    }, { capture: true, once: true });
-}); }
-""".replace("SILENCE", str(1000 * SILENCE_S))
+                ghost.setAttribute("elementtiming", "ghost");
+            }}
+        }});
+        observer.observe(document.body, {{ childList: true, subtree: true }});
+    }}, {{ capture: true, once: true }});
+}}); }}
+"""
 
 
 @pytest.fixture
@@ -129,7 +148,7 @@ def measure(editor: VSCode) -> list[float | None]:
     file.write_text("\n".join(lines))
     editor.open(file)
     original = inspect.getsource(argparse).split("\n")
-    return [_one(editor, row, original[row][cut - TYPED : cut]) for row, cut in places][WARMING:]
+    return [_one(editor, row, cut, original[row][cut - TYPED : cut]) for row, cut in places][WARMING:]
 
 
 def _places(lines: Sequence[str]) -> Iterator[tuple[int, int]]:
@@ -142,25 +161,13 @@ def _places(lines: Sequence[str]) -> Iterator[tuple[int, int]]:
             yield row, re.search(r"= ?|\(", lines[row]).end()  # type: ignore[union-attr]  # the row was chosen for it
 
 
-def _one(editor: VSCode, row: int, typed: str) -> float | None:
-    editor.go_to(row, len(_line(editor, row)))
+def _one(editor: VSCode, row: int, cut: int, typed: str) -> float | None:
+    editor.go_to(row, cut - TYPED)
     editor.type(typed[:-1])
-    _wait_for_quiet(editor)
+    while not editor.evaluate(SILENT):
+        editor.dismiss()
     editor.evaluate(NEXT_GHOST)
     editor.type(typed[-1])
     taken: float | None = editor.evaluate("() => window.dgLatency")
     editor.dismiss()
     return taken
-
-
-def _line(editor: VSCode, row: int) -> str:
-    return editor.text().split("\n")[row]
-
-
-def _wait_for_quiet(editor: VSCode) -> None:
-    """Wait until nothing has been shown for a while, and what had been is dismissed."""
-    since = time.monotonic()
-    while time.monotonic() < since + QUIET_S:
-        if editor.ghost():
-            editor.dismiss()
-            since = time.monotonic()

@@ -2,9 +2,6 @@ import * as vscode from "vscode";
 import { languageOfEditor } from "./configuration";
 import { type Appearance, type Status, appearance, type Tone } from "./state";
 
-/** A request is over so soon that showing each would make the status bar flicker. */
-const WORKING_DELAY_MS = 150;
-
 const BACKGROUNDS: Record<Tone, vscode.ThemeColor | undefined> = {
     normal: undefined,
     warning: new vscode.ThemeColor("statusBarItem.warningBackground"),
@@ -17,7 +14,6 @@ export class StatusBar implements vscode.Disposable {
     readonly #listeners: vscode.Disposable[];
     #status: Status = { state: "starting", message: "The server starts." };
     #overlay: Status | undefined;
-    #delay: NodeJS.Timeout | undefined;
 
     constructor(command: string) {
         this.#item.name = "dg-lsp";
@@ -42,13 +38,7 @@ export class StatusBar implements vscode.Disposable {
 
     show(status: Status): void {
         this.#status = status;
-        if (status.state === "working") {
-            this.#delay ??= setTimeout(() => {
-                this.#draw();
-            }, WORKING_DELAY_MS);
-        } else {
-            this.#draw();
-        }
+        this.#draw();
     }
 
     /** Show `status` while `work` goes on; what is told meanwhile shows after that. */
@@ -64,13 +54,10 @@ export class StatusBar implements vscode.Disposable {
     }
 
     dispose(): void {
-        clearTimeout(this.#delay);
         vscode.Disposable.from(this.#item, ...this.#listeners).dispose();
     }
 
     #draw(): void {
-        clearTimeout(this.#delay);
-        this.#delay = undefined;
         const shown = appearance(this.#overlay ?? this.#status, languageOfEditor());
         this.#item.text = shown.text;
         this.#item.backgroundColor = BACKGROUNDS[shown.tone];
