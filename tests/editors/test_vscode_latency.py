@@ -54,22 +54,21 @@ SILENT = f"""
 """
 """Whether nothing shows for a while; false as soon as something does."""
 
-# Element timing has the time at which a frame came on the screen; it counts for what is marked before it is painted,
-# and a mutation observer runs before that (https://www.w3.org/TR/element-timing/).
 NEXT_GHOST = f"""
 () => {{ window.dgLatency = new Promise((resolve) => {{
     setTimeout(() => resolve(null), {1000 * SILENCE_S});
     document.addEventListener("keydown", (key) => {{
-        new PerformanceObserver((frames) => resolve(frames.getEntries()[0].renderTime - key.timeStamp))
-            .observe({{ type: "element" }});
         const observer = new MutationObserver(() => {{
-            const ghost = document.querySelector("{GHOST}");
-            if (ghost) {{
+            if (document.querySelector("{GHOST}")) {{
                 observer.disconnect();
-                ghost.setAttribute("elementtiming", "ghost");
+                // The first task after the next frame: by then what was drawn is on the screen. (Element timing would
+                // tell to the millisecond, but not of texts as short as `[]`.)
+                const painted = new MessageChannel();
+                painted.port1.onmessage = () => resolve(performance.now() - key.timeStamp);
+                requestAnimationFrame(() => painted.port2.postMessage(null));
             }}
         }});
-        observer.observe(document.body, {{ childList: true, subtree: true }});
+        observer.observe(document.body, {{ childList: true, subtree: true, attributes: true }});
     }}, {{ capture: true, once: true }});
 }}); }}
 """
