@@ -1,4 +1,4 @@
-"""From the press of a key to visible ghost text in VS Code, as the page itself sees it; printed beside its bar.
+"""From the press of a key to visible ghost text in VS Code, as the page itself sees it; pytest's summary has it.
 
 Timings depend on who else uses the machine, so what fails a test here is ghost text that does not come; the bars are
 for a machine that is otherwise idle.
@@ -13,7 +13,7 @@ import os
 import re
 import signal
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import driver_vscode_host as vscode
@@ -97,7 +97,7 @@ def test_key_press_to_ghost_text(
     engine: Sequence[str],
     bar_ms: int,
     request: pytest.FixtureRequest,
-    capsys: pytest.CaptureFixture[str],
+    record_property: Callable[[str, object], None],
 ) -> None:
     script = base / "script.json"
     script.write_text(
@@ -122,12 +122,11 @@ def test_key_press_to_ghost_text(
     assert len(shown) >= SAMPLES
     name = request.node.callspec.id
     p50, p95 = (shown[round(share * (len(shown) - 1))] for share in (0.5, 0.95))
-    with capsys.disabled():
-        silent = len(taken) - len(shown)
-        print(  # noqa: T201  (its purpose)
-            f"\nVS Code, {name} engine, key press to visible ghost text: p50 {p50:.0f} ms, p95 {p95:.0f} ms "
-            f"(bar {bar_ms} ms), {len(shown)} samples; nothing was offered {silent} times"
-        )
+    record_property(
+        "measured",
+        f"VS Code, {name} engine, key press to visible ghost text: p50 {p50:.0f} ms, p95 {p95:.0f} ms "
+        f"(bar {bar_ms} ms), {len(shown)} samples; nothing was offered {len(taken) - len(shown)} times",
+    )
     ARTIFACTS.mkdir(parents=True, exist_ok=True)
     (ARTIFACTS / f"vscode-latency-{name}.json").write_text(json.dumps({"p50": p50, "p95": p95, "samples": taken}))
 
