@@ -83,6 +83,8 @@ class Written:
     the cover no text ends."""
     copying: float = 0.0
     """The probability that the next token is copied."""
+    forks: bool = False
+    """Its cover is there already: the token behind that is where texts differ."""
     stop_reason: StopReason | None = None
     """None while there is more to do."""
 
@@ -122,6 +124,8 @@ class Cover(NamedTuple):
     tokens: tuple[int, ...]
     gain: float
     """The log-probability, in nats, by the model."""
+    exact: bool = False
+    """Whether it is there already as a whole, and what a text adds begins behind it."""
 
 
 def write(
@@ -147,7 +151,7 @@ def write(
         covers: with which the texts may begin (`find_covers`); a text that has none is empty.
         ends: [V] booleans, tokens that end the text and are not part of it. A text that ends at once has no branches.
         limit: tokens at most.
-        branches: texts at most, the likeliest first.
+        branches: texts at most, the likeliest first. Where there are fewer, what goes on behind an exact cover is.
         fit: what is behind the texts; branches that hardly can fit it better any more are given up.
         copied: what the texts may take over.
         deadline: `time.perf_counter()` seconds after which to stop.
@@ -177,7 +181,13 @@ def write(
             behind_cache = torch.tensor([text.tokens[read:] for text in growing], device=start.hidden.device)
             encoded = model.encode(behind_cache, cache, slice(-1, None))
             cache, read, length = encoded.cache, length, length + 1
-            _grow(growing, model.logits(encoded.hidden[:, 0]).log_softmax(dim=-1), ends, fit, copied)
+            logs = model.logits(encoded.hidden[:, 0]).log_softmax(dim=-1)
+            forks = _forks(growing, logs, ends, branches, copied)
+            _grow(growing, logs, ends, fit, copied)
+            if forks:
+                cache = cache.of_rows([*range(len(growing)), *(row for row, _ in forks)])
+                growing += [text for _, text in forks]
+                texts += growing[-len(forks) :]
             _give_up(texts, fit)
         elif ahead is None or ahead.text.stop_reason is not None:
             return
@@ -243,14 +253,42 @@ def _begun(covers: Sequence[Cover], ends: Tensor, branches: int, copied: Copied,
 def _opened(cover: Cover, copied: Copied) -> Written:
     """A branch that has its cover to write."""
     if not copied.weight or cover.tokens != tuple(copied.tokens[: len(cover.tokens)]):
-        return Written(cover.tokens, gains=[cover.gain + math.log1p(-copied.weight)])
+        return Written(cover.tokens, gains=[cover.gain + math.log1p(-copied.weight)], forks=cover.exact)
     chance = copied.weight + (1 - copied.weight) * math.exp(cover.gain)
-    return Written(cover.tokens, gains=[math.log(chance)], copying=copied.keeps * copied.weight / chance)
+    copying = copied.keeps * copied.weight / chance
+    return Written(cover.tokens, gains=[math.log(chance)], copying=copying, forks=cover.exact)
 
 
 def _stop(texts: Sequence[Written], reason: StopReason) -> None:
     for text in texts:
         text.stop_reason = text.stop_reason or reason
+
+
+def _forks(
+    texts: Sequence[Written], logs: Tensor, ends: Tensor, branches: int, copied: Copied
+) -> list[tuple[int, Written]]:
+    """What else than the likeliest token may come where one of N branches forks: its row, and a branch for each."""
+    found: list[tuple[float, int, int]] = []
+    for row, text in enumerate(texts):
+        if text.forks and len(text.tokens) == len(text.cover):
+            best = copied.mixed(logs[row], len(text.tokens), text.copying).topk(branches)
+            gains, tokens = best.values.tolist(), best.indices.tolist()
+            least = gains[0] + LEAST_LIKELY
+            others = zip(gains[1:], tokens[1:], strict=True)
+            found += [(gain, row, token) for gain, token in others if gain >= least and not bool(ends[token])]
+    likeliest = sorted(found, reverse=True)[: max(0, branches - len(texts))]
+    return [(row, _forked(texts[row], token, gain, logs[row], copied)) for gain, row, token in likeliest]
+
+
+def _forked(text: Written, token: int, gain: float, logs: Tensor, copied: Copied) -> Written:
+    """A branch that takes another token behind its cover."""
+    return Written(
+        cover=(*text.cover, token),
+        tokens=[*text.tokens, token],
+        gains=[*text.gains, gain],
+        fits=[-math.inf] * len(text.tokens),
+        copying=copied.next_weight(logs, len(text.tokens), text.copying, token),
+    )
 
 
 def _grow(texts: Sequence[Written], logs: Tensor, ends: Tensor, fit: Fit | None, copied: Copied) -> None:

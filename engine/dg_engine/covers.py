@@ -70,8 +70,8 @@ def find_covers(
         parts, hidden, cache = longer, encoded.hidden[:, 0], encoded.cache
         yield None
     everything = float(torch.tensor(sums).logsumexp(dim=0))
-    found = [Cover(tokens, gain - everything) for tokens, gain in covers.items()]
-    yield found if not wanted or wanted in covers else [*found, Cover(wanted, -math.inf)]
+    covers.setdefault(wanted, -math.inf)
+    yield [Cover(tokens, gain - everything, spelling.is_exact(tokens)) for tokens, gain in covers.items() if tokens]
 
 
 def _completing(logs: Tensor, parts: _Gains, spelling: Spelling) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from dg_engine import causal
 from dg_engine.beginnings import best_fit
-from dg_engine.causal import Fit, Passage, Start, Written, gains_behind, write
+from dg_engine.causal import Cover, Fit, Passage, Start, Written, gains_behind, write
 from dg_engine.covers import find_covers
 from dg_engine.model import DiffusionGemma
 from dg_engine.spelling import Spelling
@@ -53,9 +54,9 @@ def written(
 
 
 @torch.inference_mode()
-def alone(model: DiffusionGemma, ends: Tensor, first: int) -> list[int]:
-    """What greedy decoding writes behind the prefix and one more token, every token by a pass over all before it."""
-    text = [first]
+def alone(model: DiffusionGemma, ends: Tensor, *first: int) -> list[int]:
+    """What greedy decoding writes behind the prefix and some tokens, every token by a pass over all before it."""
+    text = [*first]
     while len(text) < LIMIT:
         token = int(model.logits(model.encode(torch.tensor([PREFIX + text])).hidden[0, -1]).argmax())
         if bool(ends[token]):
@@ -75,6 +76,24 @@ def test_a_branch_writes_what_it_would_write_alone_while_others_end(
     texts = written(model, start, ends)
     assert len(set(lengths(texts))) > 2
     assert [text.tokens for text in texts] == [alone(model, ends, text.tokens[0]) for text in texts]
+
+
+@torch.inference_mode()
+def test_behind_a_cover_that_is_there_already_texts_go_on_with_the_likeliest_tokens(
+    model: DiffusionGemma, start: Start, ends: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(causal, "LEAST_LIKELY", -1e9)
+    monkeypatch.setattr(causal, "MARGIN", 1e9)
+    typed = int((~ends).nonzero()[5])
+    logs = model.logits(model.encode(torch.tensor([[*PREFIX, typed]])).hidden[0, -1]).log_softmax(dim=-1)
+    second = [token for token in logs.topk(4).indices.tolist() if not bool(ends[token])]
+    assert len(second) > 2
+    assert second[0] == int(logs.argmax())
+    fit = Fit(SUFFIX[0], LIMIT)
+    *_, texts = write(model, start, [Cover((typed,), -0.5, exact=True)], ends, LIMIT, branches=4, fit=fit)
+    assert [text.tokens for text in texts] == [alone(model, ends, typed, token) for token in second]
+    assert [sum(text.gains[:2]) for text in texts] == pytest.approx([-0.5 + float(logs[token]) for token in second])
+    assert [text.fits[0] for text in texts] == pytest.approx([float(logs[SUFFIX[0]]), *[-math.inf] * len(texts[1:])])
 
 
 @pytest.mark.parametrize("patience", [1, 3, 6])

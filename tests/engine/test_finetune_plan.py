@@ -56,6 +56,12 @@ def test_what_denoises_anything_learns_that_in_every_batch(line: Decoding, block
     assert shapes(planned(line, block, 16)) == {layouts(4).usual, layouts(4).wide}
 
 
+@pytest.mark.parametrize("signal", [True, False])
+def test_denoising_is_learnt_with_the_signal_that_the_checkpoint_is_given_when_it_answers(*, signal: bool) -> None:
+    plan = Plan.of(InfillConfig(pinned_signal=signal), layouts(4), seconds=SECONDS)
+    assert all(plan.schedule.at(fraction / 10).objective.pinned_signal == signal for fraction in range(11))
+
+
 def test_diffusion_is_learnt_by_who_asks_for_it() -> None:
     assert planned("causal_fit", "causal_fit", diffusion=True) == planned("diffusion", "diffusion")
 

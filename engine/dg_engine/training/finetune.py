@@ -87,7 +87,8 @@ class Plan:
             layouts = replace(layouts, **shapes)
         decodings = {config.decoding, config.block_decoding}
         if diffusion or "diffusion" in decodings:
-            return cls(seconds=seconds, layouts=layouts, seed=seed)
+            objective = replace(BOTH_SIDES.objective, pinned_signal=config.pinned_signal)
+            return cls(seconds=seconds, layouts=layouts, schedule=replace(BOTH_SIDES, objective=objective), seed=seed)
         if "causal_infill" in decodings:
             layouts = replace(layouts, causal=replace(layouts.usual, canvases=0))
         return cls(seconds=seconds, layouts=layouts, schedule=CAUSAL_SIDE, checked_batches=8, seed=seed)
@@ -185,7 +186,8 @@ class FineTuning:
 
     def _check(self) -> Check:
         started = self._clock()
-        losses = self._validation.losses(self.loss)
+        pinned_signal = self.plan.schedule.objective.pinned_signal
+        losses = self._validation.losses(self.loss, pinned_signal=pinned_signal)
         if self.update:
             self.elapsed += self._clock() - started
         check = Check(update=self.update, elapsed=self.elapsed, losses=losses)
