@@ -186,8 +186,8 @@ def write(
             _grow(growing, logs, ends, fit, copied)
             if forks:
                 cache = cache.of_rows([*range(len(growing)), *(row for row, _ in forks)])
-                growing += [text for _, text in forks]
-                texts += growing[-len(forks) :]
+                more = [text for _, text in forks]
+                growing, texts = [*growing, *more], [*texts, *more]
             _give_up(texts, fit)
         elif ahead is None or ahead.text.stop_reason is not None:
             return
@@ -253,10 +253,11 @@ def _begun(covers: Sequence[Cover], ends: Tensor, branches: int, copied: Copied,
 def _opened(cover: Cover, copied: Copied) -> Written:
     """A branch that has its cover to write."""
     if not copied.weight or cover.tokens != tuple(copied.tokens[: len(cover.tokens)]):
-        return Written(cover.tokens, gains=[cover.gain + math.log1p(-copied.weight)], forks=cover.exact)
-    chance = copied.weight + (1 - copied.weight) * math.exp(cover.gain)
-    copying = copied.keeps * copied.weight / chance
-    return Written(cover.tokens, gains=[math.log(chance)], copying=copying, forks=cover.exact)
+        gain, copying = cover.gain + math.log1p(-copied.weight), 0.0
+    else:
+        chance = copied.weight + (1 - copied.weight) * math.exp(cover.gain)
+        gain, copying = math.log(chance), copied.keeps * copied.weight / chance
+    return Written(cover.tokens, gains=[gain], copying=copying, forks=cover.exact)
 
 
 def _stop(texts: Sequence[Written], reason: StopReason) -> None:

@@ -70,8 +70,9 @@ def find_covers(
         parts, hidden, cache = longer, encoded.hidden[:, 0], encoded.cache
         yield None
     everything = float(torch.tensor(sums).logsumexp(dim=0))
-    covers.setdefault(wanted, -math.inf)
-    yield [Cover(tokens, gain - everything, spelling.is_exact(tokens)) for tokens, gain in covers.items() if tokens]
+    if wanted:
+        covers.setdefault(wanted, -math.inf)
+    yield [Cover(tokens, gain - everything, spelling.is_exact(tokens)) for tokens, gain in covers.items()]
 
 
 def _completing(logs: Tensor, parts: _Gains, spelling: Spelling) -> Tensor:
