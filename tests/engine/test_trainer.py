@@ -268,8 +268,6 @@ def test_training_begins_with_the_weights_of_a_checkpoint_of_the_same_shape(tmp_
     trained = {name for name, parameter in begun.named_parameters() if parameter.requires_grad}
     assert {name for name, _ in begun.named_parameters() if name not in trained and "router" not in name} == set()
     assert trained
-    with pytest.raises(CheckpointError, match="another shape"):
-        new_model(replace(known.config, intermediate_size=96), 0, torch.float32, tmp_path)
 
 
 def test_the_commands_lead_from_documents_to_a_checkpoint_that_the_engine_opens(

@@ -1,8 +1,9 @@
 import type { Readable } from "node:stream";
 import { createInterface } from "node:readline";
-import type * as vscode from "vscode";
+import * as vscode from "vscode";
 import type { ClientCapabilities, StaticFeature } from "vscode-languageclient";
 import { LanguageClient, type LanguageClientOptions, type ServerOptions } from "vscode-languageclient/node";
+import { type Feature, undelay } from "./undelayed";
 
 const TAIL_LINES = 20;
 
@@ -33,6 +34,13 @@ export class QuietClient extends LanguageClient {
     constructor(server: ServerOptions, options: LanguageClientOptions) {
         super("dg", "dg-lsp", server, options);
         this.registerFeature(EXTENSIONS);
+    }
+
+    override registerFeature(feature: Feature): void {
+        undelay(feature, vscode.languages.registerInlineCompletionItemProvider, (message) => {
+            this.info(message);
+        });
+        super.registerFeature(feature);
     }
 
     override error(message: string, data?: unknown): void {

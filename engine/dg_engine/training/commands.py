@@ -61,7 +61,12 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     show_default=True,
     help="What --minutes counts: processor time, of all threads together, is fair to a run that shares its machine.",
 )
-@click.option("--init", "start", type=_FOLDER, help="Begin with the weights of this checkpoint, of the same shape.")
+@click.option(
+    "--init",
+    "start",
+    type=_FOLDER,
+    help="Begin with the weights of this checkpoint; one narrower than --shape is widened.",
+)
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any number of the plan: schedule.causal_until=0.2."
 )

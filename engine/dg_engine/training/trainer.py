@@ -25,6 +25,7 @@ from dg_engine.training.schedule import Moment, Stage
 from dg_engine.training.spans import Vocabulary
 from dg_engine.training.throughput import training_flops
 from dg_engine.training.validation import Validation
+from dg_engine.training.widening import widened
 
 
 class Speed(NamedTuple):
@@ -229,22 +230,30 @@ class Trainer:
 
 
 def new_model(config: ModelConfig, seed: int, dtype: torch.dtype, start: Path | None = None) -> DiffusionGemma:
-    """A model to be trained: the checkpoint at `start`, or freshly drawn, every projection into the residual zero.
+    """A model to be trained: the checkpoint at `start`, widened if that is narrower, or freshly drawn.
+
+    Of what is drawn, every projection into the residual stream is zero.
 
     A router with one expert has nothing to learn: its softmax is 1, and a norm follows its scale. It is left out of the
     gradient, which also spares the compiler an atomic sum into one bf16 number that it cannot vectorise on two threads.
 
     Raises:
-        CheckpointError: the checkpoint cannot be read, or is of another shape.
+        CheckpointError: the checkpoint cannot be read, or its shape cannot be widened to `config`.
     """
-    if start is not None:
+    generator = torch.Generator().manual_seed(seed)
+    if start is None:
+        model = DiffusionGemma(config)
+        checkpoint.initialise(model, generator)
+    else:
         model = checkpoint.load(start, dtype=torch.float32)
         if model.config != config:
-            raise CheckpointError(f"{start}/config.json: is of another shape than the model to be trained")
+            try:
+                model = widened(model, config, generator)
+            except ValueError as error:
+                raise CheckpointError(
+                    f"{start}/config.json: cannot be widened to the model to be trained: {error}"
+                ) from error
         model.train().requires_grad_()
-    else:
-        model = DiffusionGemma(config)
-        checkpoint.initialise(model, torch.Generator().manual_seed(seed))
     if config.num_experts == 1:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_("router" not in name)
