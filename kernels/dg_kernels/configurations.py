@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
 from pathlib import Path
 
 import msgspec
 
-__all__ = ["Configurations", "Tile", "read_configurations", "tile_for"]
+__all__ = [
+    "Configurations",
+    "Family",
+    "Tile",
+    "asked_for",
+    "read_configurations",
+    "tile_for",
+    "tried",
+    "written",
+]
 
 FILE = Path(__file__).with_name("configurations.json")
 _LEAST_SIDE = 16
@@ -36,7 +48,9 @@ class Tile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"stages must be 1 to 8, not {self.stages}")
 
 
-class _Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Family(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Devices, by the beginnings of their names, and their tiles."""
+
     devices: list[str]
     tiles: dict[str, Tile]
 
@@ -45,7 +59,7 @@ class Configurations(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The tiles of every kernel on any device, and those that differ on families of devices."""
 
     default: dict[str, Tile]
-    families: list[_Family]
+    families: list[Family]
 
     def __post_init__(self) -> None:
         for family in self.families:
@@ -73,13 +87,60 @@ def read_configurations(content: bytes) -> Configurations:
     return msgspec.json.decode(content, type=Configurations)
 
 
+def written(configurations: Configurations) -> bytes:
+    """The content of `configurations.json`: what `read_configurations` reads, one tile to a line."""
+
+    def tiles(known: Mapping[str, Tile], indent: str) -> str:
+        lines = (f"{_json(name)}: {_json(known[name])}" for name in known)
+        return "{\n" + ",\n".join(f"{indent}  {line}" for line in lines) + f"\n{indent}}}"
+
+    families = (
+        f'    {{\n      "devices": {_json(family.devices)},\n      "tiles": {tiles(family.tiles, " " * 6)}\n    }}'
+        for family in configurations.families
+    )
+    default, listed = tiles(configurations.default, "  "), ",\n".join(families)
+    return f'{{\n  "default": {default},\n  "families": [\n{listed}\n  ]\n}}\n'.encode()
+
+
+def _json(value: object) -> str:
+    return msgspec.json.format(msgspec.json.encode(value), indent=0).decode()
+
+
 def tile_for(kernel: str, device: str) -> Tile:
-    """The tile that is in the file that ships.
+    """The tile that is in the file that ships, or the one that is tried.
 
     Raises:
         KeyError: no such kernel.
     """
-    return _shipped().tile(kernel, device)
+    if (names := _asked_for.get()) is not None:
+        names.add(kernel)
+    return _tried.get().get(kernel) or _shipped().tile(kernel, device)
+
+
+@contextlib.contextmanager
+def tried(tiles: Mapping[str, Tile]) -> Iterator[None]:
+    """Kernels use these tiles inside, whatever the file says."""
+    token = _tried.set({**_tried.get(), **tiles})
+    try:
+        yield
+    finally:
+        _tried.reset(token)
+
+
+@contextlib.contextmanager
+def asked_for() -> Iterator[set[str]]:
+    """The names of the kernels of which the tile is asked for inside."""
+    names: set[str] = set()
+    token = _asked_for.set(names)
+    try:
+        yield names
+    finally:
+        _asked_for.reset(token)
+
+
+_NOTHING: Mapping[str, Tile] = {}
+_tried = ContextVar("tried", default=_NOTHING)
+_asked_for: ContextVar[set[str] | None] = ContextVar("asked_for", default=None)
 
 
 @functools.cache
