@@ -14,14 +14,14 @@ REACH = 100_000
 
 
 def copied(plan: Plan, others: Iterable[str]) -> Copy | None:
-    """What follows the text before the cursor elsewhere: in the cursor's own document, else in one of the others.
+    """What follows the text before the cursor elsewhere, in the cursor's own document or in one of the others.
 
     Args:
         plan: where the cursor is.
-        others: texts of at most REACH characters with `\\n` as their only line end; of equally long matches those in
-            the first one count.
+        others: texts of at most REACH characters with `\\n` as their only line end; of equally good places that
+            in the first counts.
     """
     lines = plan.snapshot.lines
     before = text_before(lines, plan.start, REACH).text + plan.typed
     behind = text_after(lines, plan.point, REACH).text
-    return continuation(before, [behind, *others])
+    return continuation(before, behind, list(others))

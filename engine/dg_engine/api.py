@@ -32,7 +32,9 @@ class Copy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
     text: str
     matched: int
-    """Characters before the cursor that stand before the text too."""
+    """Characters before the cursor that stand before the text too, blanks not counted."""
+    elsewhere: bool = False
+    """Whether it stands in another document than the one that is edited."""
 
     def __post_init__(self) -> None:
         """Refuse what matched nothing."""

@@ -221,7 +221,7 @@ def _sample(engine: Engine, gap: Gap, prefix: str, decoding: Decoding, steps: in
         decoding=decoding,
         max_denoising_steps=steps,
         path="bench/module.py",
-        copied=continuation(gap.prefix, (gap.suffix,)),
+        copied=continuation(gap.prefix, gap.suffix),
     )
     if prefix == "warm":
         _run(

@@ -182,11 +182,12 @@ def write(
             encoded = model.encode(behind_cache, cache, slice(-1, None))
             cache, read, length = encoded.cache, length, length + 1
             logs = model.logits(encoded.hidden[:, 0]).log_softmax(dim=-1)
-            forks = _forks(growing, logs, ends, branches, copied)
-            _grow(growing, logs, ends, fit, copied)
-            if forks:
-                cache = cache.of_rows([*range(len(growing)), *(row for row, _ in forks)])
-                more = [text for _, text in forks]
+            mixed = _mixed(growing, logs, copied)
+            forks = _forks(growing, mixed, ends, branches)
+            more = [_forked(growing[row], token, gain, logs[row], copied) for gain, row, token in forks]
+            _grow(growing, logs, mixed, ends, fit, copied)
+            if more:
+                cache = cache.of_rows([*range(len(growing)), *(row for _, row, _ in forks)])
                 growing, texts = [*growing, *more], [*texts, *more]
             _give_up(texts, fit)
         elif ahead is None or ahead.text.stop_reason is not None:
@@ -229,7 +230,8 @@ def _read_ahead(
         place = len(text.tokens)
         if place == limit:
             break
-        _grow([text], row[None], ends, fit, copied)
+        logs = row[None]
+        _grow([text], logs, _mixed([text], logs, copied), ends, fit, copied)
         if text.stop_reason is not None or text.tokens[place:] != [*read[place : place + 1]]:
             break
     return _Ahead(text, encoded.cache)
@@ -265,20 +267,23 @@ def _stop(texts: Sequence[Written], reason: StopReason) -> None:
         text.stop_reason = text.stop_reason or reason
 
 
-def _forks(
-    texts: Sequence[Written], logs: Tensor, ends: Tensor, branches: int, copied: Copied
-) -> list[tuple[int, Written]]:
-    """What else than the likeliest token may come where one of N branches forks: its row, and a branch for each."""
+def _mixed(texts: Sequence[Written], logs: Tensor, copied: Copied) -> Tensor:
+    """The log-probabilities [N, V] of the next tokens of N branches, by the model's and by what may be copied."""
+    rows = zip(texts, logs, strict=True)
+    return torch.stack([copied.mixed(row, len(text.tokens), text.copying) for text, row in rows])
+
+
+def _forks(texts: Sequence[Written], mixed: Tensor, ends: Tensor, branches: int) -> list[tuple[float, int, int]]:
+    """What else than the likeliest token may come where one of N branches forks: its gain, the row, the token."""
     found: list[tuple[float, int, int]] = []
     for row, text in enumerate(texts):
         if text.forks and len(text.tokens) == len(text.cover):
-            best = copied.mixed(logs[row], len(text.tokens), text.copying).topk(branches)
+            best = mixed[row].topk(branches)
             gains, tokens = best.values.tolist(), best.indices.tolist()
             least = gains[0] + LEAST_LIKELY
             others = zip(gains[1:], tokens[1:], strict=True)
             found += [(gain, row, token) for gain, token in others if gain >= least and not bool(ends[token])]
-    likeliest = sorted(found, reverse=True)[: max(0, branches - len(texts))]
-    return [(row, _forked(texts[row], token, gain, logs[row], copied)) for gain, row, token in likeliest]
+    return sorted(found, reverse=True)[: max(0, branches - len(texts))]
 
 
 def _forked(text: Written, token: int, gain: float, logs: Tensor, copied: Copied) -> Written:
@@ -292,15 +297,14 @@ def _forked(text: Written, token: int, gain: float, logs: Tensor, copied: Copied
     )
 
 
-def _grow(texts: Sequence[Written], logs: Tensor, ends: Tensor, fit: Fit | None, copied: Copied) -> None:
-    """One more token for each of N branches, by the model's log-probabilities [N, V]."""
-    pairs = list(zip(texts, logs, strict=True))
-    mixed = torch.stack([copied.mixed(row, len(text.tokens), text.copying) for text, row in pairs])
+def _grow(texts: Sequence[Written], logs: Tensor, mixed: Tensor, ends: Tensor, fit: Fit | None, copied: Copied) -> None:
+    """One more token for each of N branches: the likeliest by `mixed` [N, V], out of the model's `logs`."""
     if fit is not None:
         for text, gain in zip(texts, mixed[:, fit.token].tolist(), strict=True):
             text.fits.append(-math.inf if text.is_opening else gain)
     best = mixed.max(dim=-1)
-    for (text, row), gain, token in zip(pairs, best.values.tolist(), best.indices.tolist(), strict=True):
+    chosen = zip(texts, logs, best.values.tolist(), best.indices.tolist(), strict=True)
+    for text, row, gain, token in chosen:
         if text.is_opening:
             text.gains.append(0.0)
             text.tokens.append(text.cover[len(text.tokens)])

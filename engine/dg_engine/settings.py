@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dg_engine.api import Decoding, InfillRequest
 from dg_engine.config import ModelConfig
-from dg_engine.copying import LONGEST_MATCH
+from dg_engine.copying import Evidence
 from dg_engine.errors import CheckpointError
 from dg_engine.policies import Denoising, EntropyBound, LinearTemperature, StableAndConfident
 
@@ -104,8 +104,10 @@ class CopyTrust(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """
 
     bias: float
-    """Log-odds of copying are this and `matched` times the logarithm of the number of characters that match."""
+    """Log-odds of copying are this and the sum of the weights that follow, each times `Evidence.logs` of its name."""
     matched: float
+    met: float
+    elsewhere: float
     keeps: float
     """The probability that what was copied so far is copied further, token by token."""
 
@@ -114,9 +116,10 @@ class CopyTrust(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
         if not 0 <= self.keeps < 1:
             raise ValueError(f"keeps: must be at least 0 and less than 1, not {self.keeps}")
 
-    def probability(self, matched: int) -> float:
-        """That the first token is copied, behind a match of so many characters, at least one."""
-        odds = self.bias + self.matched * math.log(min(matched, LONGEST_MATCH))
+    def probability(self, evidence: Evidence) -> float:
+        """That the first token is copied."""
+        weights = self.matched, self.met, self.elsewhere
+        odds = self.bias + sum(weight * log for weight, log in zip(weights, evidence.logs, strict=True))
         return _logistic(odds, _SURE_COPY)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from dg_engine.api import Decoding, Extent, InfillRequest, Piece, StopReason
 from dg_engine.beginnings import Beginning, best_fit, end_of_copy, likeliest_end
 from dg_engine.causal import NOTHING, Copied, Fit, Start, Written, behind, write
+from dg_engine.copying import evidence
 from dg_engine.covers import find_covers
 from dg_engine.drafts import without
 from dg_engine.errors import RequestError
@@ -148,7 +149,8 @@ class Writer:
             end = end_of_copy(text, request.suffix, request.extent)
             text, tail = text[:end], [] if end is None else [self._model.config.eos_token_id]
         tokens = self._tokenizer.encode(wanted.cut + text)
-        return Copied(tokens + tail, trust.probability(request.copied.matched), trust.keeps)
+        weight = trust.probability(evidence(request.copied, request.suffix))
+        return Copied(tokens + tail, weight, trust.keeps)
 
     def _shown(self, cut: str, first: Written, steps: int) -> Growing:
         """The first branch while it grows behind what is typed."""

@@ -17,7 +17,7 @@ from dg_engine import causal
 from dg_engine.api import Copy, Extent, Infill, InfillRequest
 from dg_engine.beginnings import end_of_copy
 from dg_engine.causal import Copied
-from dg_engine.copying import LONGEST_COPY, LONGEST_MATCH, continuation
+from dg_engine.copying import LONGEST_COPY, LONGEST_MATCH, LONGEST_MEETING, Evidence, continuation, evidence
 from dg_engine.engine import Engine
 from dg_engine.errors import EngineError
 from dg_engine.evaluation.copy_trust import Run, fit, runs
@@ -33,57 +33,108 @@ def engine() -> Engine:
     return Engine.load(shipped_model(), device="cpu")
 
 
-def longest(before: str, elsewhere: list[str]) -> tuple[int, set[str]]:
-    """The length of the longest match, and what follows each match of that length; by trying all."""
-    best, followers = 0, set[str]()
-    for text in (before, *elsewhere):
-        for place in range(1, len(text)):
-            matched = 0
-            while matched < min(place, LONGEST_MATCH) and text[place - 1 - matched] == before[-1 - matched :][0]:
-                matched += 1
-            if matched >= best:
-                followers = (followers if matched == best else set()) | {text[place : place + LONGEST_COPY]}
-                best = matched
-    return best, followers
+def solid(text: str) -> int:
+    return sum(not letter.isspace() for letter in text)
 
 
-def test_the_longest_match_is_found() -> None:
-    rng = random.Random(0)
-    for _ in range(20):
+def shared(one: str, other: str) -> int:
+    """Characters that two texts have in common at their beginnings, one by one."""
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
+def worth(matched: int, met: int, *, elsewhere: bool) -> float:
+    """As the docstring of `Evidence` and the weights beside it say."""
+    return math.log1p(matched) + 0.25 * math.log1p(met) - 0.5 * elsewhere
+
+
+def best_of_all(before: str, behind: str, others: list[str]) -> tuple[float, set[str]]:
+    """The worth of the best copy, and all copies of that worth; by trying every place of every text."""
+    best, found = -math.inf, set[str]()
+    for number, text in enumerate((before, behind, *others)):
+        for place in range(4, len(text)):
+            matched = shared(text[max(0, place - LONGEST_MATCH) : place][::-1], before[-LONGEST_MATCH:][::-1])
+            if matched < 4 or not solid(text[place - matched : place]):
+                continue
+            copy = text[place : place + LONGEST_COPY]
+            known = worth(solid(text[place - matched : place]), met_of(copy, behind), elsewhere=number > 1)
+            if known >= best:
+                found = (found if known == best else set()) | {copy}
+                best = known
+    return best, found
+
+
+def met_of(copy: str, behind: str) -> int:
+    """Where the longest of some beginnings first stands."""
+    for length in (16, 8, 4, 2, 1):
+        if len(behind) >= length and behind[:length] in copy:
+            return solid(behind[: shared(copy[copy.index(behind[:length]) :], behind[:LONGEST_MEETING])])
+    return 0
+
+
+def test_the_best_copy_is_found() -> None:
+    rng, compared = random.Random(0), 0
+    for _ in range(40):
         start = rng.randrange(len(SOURCE) - 3000)
         cut = start + rng.randrange(500, 2500)
-        before, after = SOURCE[start:cut], SOURCE[cut : start + 3000]
-        matched, followers = longest(before, [after])
-        found = continuation(before, [after])
-        if matched < 4:
+        hole = rng.randrange(1, 30)
+        before, behind, other = SOURCE[start:cut], SOURCE[cut + hole : start + 3000], SOURCE[start // 2 : start]
+        if before[-1].isspace() or any(text.count(before[-4:]) > 40 for text in (before, behind, other)):
+            continue  # unfinished lines have a rule of their own, and of short matches the last alone are compared
+        compared += 1
+        known, copies = best_of_all(before, behind, [other])
+        found = continuation(before, behind, [other])
+        if not copies:
             assert found is None
-        elif matched < 10:  # so short a match stands in too many places to compare all
-            assert found is not None
-            assert 4 <= found.matched <= matched
         else:
             assert found is not None
-            assert (found.matched, found.text in followers) == (matched, True)
+            assert found.text in copies
+            assert worth(*evidence(found, behind)[:2], elsewhere=found.elsewhere) == pytest.approx(known)
+    assert compared > 15
 
 
-def test_of_equally_long_matches_the_last_before_the_cursor_counts() -> None:
-    found = continuation("area(1)\narea(2)\narea(", ["5)\narea(3)\n"])
-    assert found == Copy(text="2)\narea(", matched=7)
+def test_of_equally_good_places_the_last_before_the_cursor_counts() -> None:
+    found = continuation("area(1)\narea(2)\narea(", "5)\narea(3)\n")
+    assert found == Copy(text="2)\narea(", matched=6)
 
 
-def test_other_buffers_are_searched() -> None:
-    assert continuation("import nump", ["x = 1", "# first\nimport numpy as np\n"]) == Copy(text="y as np\n", matched=11)
-    assert continuation("xyz", ["xyz = 1"]) is None
-    assert continuation("", ["text"]) is None
+def test_what_leads_to_the_text_behind_the_cursor_is_preferred() -> None:
+    before = "area(width)\narea(depth, scale)\narea(height)\narea("
+    assert continuation(before, "\n\nprint(1)") == Copy(text="height)\narea(", matched=6)
+    found = continuation(before, ", scale)\n")
+    assert found is not None
+    assert found.text.startswith("depth, scale)")
+    assert evidence(found, ", scale)\n") == Evidence(matched=6, met=7, elsewhere=False)
+
+
+def test_a_longer_match_is_worth_more_than_what_follows() -> None:
+    before = "total = area(width)\narea(depth, scale)\ntotal = area("
+    assert continuation(before, ", scale)\n") == Copy(text="width)\narea(depth, scale)\ntotal = area(", matched=11)
+
+
+def test_blanks_alone_are_no_match() -> None:
+    before = "def area(width):\n        pass\n\n\ndef depth(width):\n        "
+    assert continuation("x\n        y\nz\n\n        ") is None
+    found = continuation(before)
+    assert found is not None
+    assert (found.text.startswith("pass"), found.matched) == (True, len("(width):"))
+
+
+def test_other_documents_are_searched_and_count_for_less() -> None:
+    found = continuation("import nump", "x = 1", ["# first\nimport numpy as np\n"])
+    assert found == Copy(text="y as np\n", matched=10, elsewhere=True)
+    assert continuation("import numba\nimport num", "", ["import numpy\n"]) == Copy(text="ba\nimport num", matched=9)
+    assert continuation("xyz", "xyz = 1") is None
+    assert continuation("", "text") is None
 
 
 def test_a_line_that_was_left_unfinished_is_not_copied() -> None:
     left = "def area(width):\n    return \n"
-    assert continuation("def area(width):\n    return ", [left]) is None
+    assert continuation("def area(width):\n    return ", left) is None
     finished = left.replace("return ", "return width")
-    found = continuation("def area(width):\n    return ", [left, finished])
+    found = continuation("def area(width):\n    return ", left, [finished])
     assert found is not None
     assert found.text == "width\n"
-    assert continuation("x = f(y)", ["x = f(y)\n"]) == Copy(text="\n", matched=8)
+    assert continuation("x = f(y)", "x = f(y)\n") == Copy(text="\n", matched=6)
 
 
 def logs_of(seed: int) -> torch.Tensor:
@@ -113,15 +164,22 @@ def test_a_run_is_as_likely_as_all_its_histories_together() -> None:
     assert copied.next_weight(model[0], 0, 0.3, token=5) == 0.0
 
 
-def test_trust_grows_with_the_match_and_is_never_certain() -> None:
-    trust = CopyTrust(bias=-5.0, matched=1.5, keeps=0.9)
-    found = [trust.probability(matched) for matched in (1, 10, 100, LONGEST_MATCH)]
-    assert found == sorted(found)
-    assert trust.probability(10**9) == found[-1]
-    low, high = (CopyTrust(bias=bias, matched=0.0, keeps=0.0).probability(1) for bias in (-900.0, 900.0))
+def test_trust_grows_with_the_evidence_and_is_never_certain() -> None:
+    trust = CopyTrust(bias=-5.0, matched=1.5, met=0.4, elsewhere=-0.7, keeps=0.9)
+    by_match = [trust.probability(Evidence(matched, 0, elsewhere=False)) for matched in (1, 10, 100, LONGEST_MATCH)]
+    by_meeting = [trust.probability(Evidence(10, met, elsewhere=False)) for met in (0, 1, 5, LONGEST_MEETING)]
+    for found in (by_match, by_meeting):
+        assert found == sorted(set(found))
+    assert trust.probability(Evidence(10, 0, elsewhere=True)) < by_meeting[0]
+    low, high = (
+        CopyTrust(bias=bias, matched=0.0, met=0.0, elsewhere=0.0, keeps=0.0).probability(
+            Evidence(1, 0, elsewhere=False)
+        )
+        for bias in (-900.0, 900.0)
+    )
     assert 0 < low < high < 1
     with pytest.raises(ValueError, match="keeps"):
-        CopyTrust(bias=0.0, matched=1.0, keeps=1.0)
+        CopyTrust(bias=0.0, matched=1.0, met=0.0, elsewhere=0.0, keeps=1.0)
 
 
 def test_what_was_written_further_up_than_the_model_reads_is_written_again(engine: Engine) -> None:
@@ -148,7 +206,7 @@ def test_what_is_copied_is_read_at_once_and_the_answer_is_that_of_token_by_token
     for number, place in enumerate(places):
         before, after = SOURCE[:place], SOURCE[SOURCE.index("\n", place) :]
         extent: Extent = "block" if number % 4 == 0 else "line"
-        copy = continuation(before, [after])
+        copy = continuation(before, after)
         request = InfillRequest(prefix=before, suffix=after, extent=extent, document="twin", copied=copy)
         answers = []
         for least in (causal.READ_AHEAD, 2.0):
@@ -184,35 +242,37 @@ def test_what_matched_nothing_is_refused() -> None:
 
 
 def test_the_weights_of_trust_are_found_again() -> None:
-    truth, rng = CopyTrust(bias=-4.0, matched=1.2, keeps=0.8), random.Random(1)
+    truth, rng = CopyTrust(bias=-4.0, matched=1.2, met=0.5, elsewhere=-0.8, keeps=0.8), random.Random(1)
 
     def drawn() -> Run:
         """Of a model that knows two tokens, of which the unlikelier one could be copied, every time."""
-        matched, gains = rng.randrange(4, 200), list[float]()
-        copying = rng.random() < truth.probability(matched)
+        known, gains = Evidence(rng.randrange(1, 200), rng.randrange(41), rng.random() < 0.5), list[float]()
+        copying = rng.random() < truth.probability(known)
         while len(gains) < 16:
             same = copying or rng.random() < 0.1
             gains.append(math.log(0.1 if same else 0.9))
             if not same:
-                return Run(matched, gains, len(gains) - 1)
+                return Run(known, gains, len(gains) - 1)
             copying = copying and rng.random() < truth.keeps
-        return Run(matched, gains, len(gains))
+        return Run(known, gains, len(gains))
 
     found = fit(drawn() for _ in range(20_000))
-    for matched in (5, 20, 80, 150):
-        assert math.isclose(found.probability(matched), truth.probability(matched), abs_tol=0.05)
+    for known in (Evidence(5, 0, False), Evidence(20, 8, True), Evidence(80, 0, True), Evidence(150, 20, False)):
+        assert math.isclose(found.probability(known), truth.probability(known), abs_tol=0.05)
     assert math.isclose(found.keeps, truth.keeps, abs_tol=0.02)
     with pytest.raises(EngineError, match="too few"):
         fit([])
 
 
 def test_longer_matches_are_longer_copied(engine: Engine) -> None:
-    documents = [Document("cpython", "argparse.py", SOURCE), Document("p", "short.py", "x = 1\n")]
+    documents = [Document("cpython", "argparse.py", SOURCE), Document("cpython", "short.py", "x = 1\n")]
     found = list(runs(engine, documents))
     assert len(found) > 200
     for one in found:
-        assert 4 <= one.matched <= LONGEST_MATCH
+        assert 1 <= one.evidence.matched <= LONGEST_MATCH
         assert one.copied in (len(one.gains) - 1, len(one.gains))
         assert all(gain <= 0 for gain in one.gains)
-    long, short = ([one.copied for one in found if (one.matched > 12) is wide] for wide in (True, False))
-    assert mean(long) > mean(short)
+    # As many are longer as are shorter.
+    middle = sorted(one.evidence.matched for one in found)[len(found) // 2]
+    by_length = [[one.copied for one in found if (one.evidence.matched > middle) == longer] for longer in (False, True)]
+    assert mean(by_length[1]) > mean(by_length[0])

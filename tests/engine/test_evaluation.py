@@ -190,7 +190,7 @@ def test_ranking_takes_the_candidate_that_the_causal_twin_finds_likeliest_before
     assert answer(engine, system, case, 9).text == max(filter(None, joint), key=joint.__getitem__)
 
 
-def test_copying_goes_on_as_the_longest_match_did() -> None:
+def test_copying_goes_on_as_the_best_match_did() -> None:
     prefix = "self.width = width\nself.height = height\nx = 1\nself.wid"
     line = Case(project="p", path="p.py", kind="line", prefix=prefix, answer="th = 2", suffix="\n")
     assert copied(line) == "th = width"
@@ -200,6 +200,8 @@ def test_copying_goes_on_as_the_longest_match_did() -> None:
     assert copied(meeting) == "th = width\nself.height = height"
     behind = msgspec.structs.replace(line, prefix="call(al", suffix="\ncall(alpha, beta)\n")
     assert copied(behind) == "pha, beta)"
+    inside = msgspec.structs.replace(behind, suffix=", gamma)\ncall(alpha, beta)\ncall(alpha, gamma)\n")
+    assert copied(inside) == "pha"
     assert not copied(msgspec.structs.replace(line, prefix="~", suffix=""))
 
 

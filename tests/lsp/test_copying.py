@@ -22,6 +22,7 @@ from dg_lsp.workspace import Workspace
 LINE = "    audit_trail = AuditTrail(bearing_samples)\n"
 TYPED = "    audit_trail = "
 WRITTEN = "AuditTrail(bearing_samples)\n"
+COPY = Copy(text=WRITTEN, matched=len("audit_trail="), elsewhere=True)
 
 
 class Listener:
@@ -77,7 +78,8 @@ async def test_what_stands_far_above_or_below_the_cursor_is_told(desk: Desk, *, 
     copy = await desk.copied(uri, head.count("\n"), len(TYPED))
     assert copy is not None
     assert copy.text.startswith(WRITTEN)
-    assert copy.matched >= len(TYPED)
+    assert copy.matched >= COPY.matched
+    assert not copy.elsewhere
 
 
 @pytest.mark.asyncio
@@ -87,7 +89,7 @@ async def test_other_open_documents_of_the_language_are_looked_through(desk: Des
     desk.open("notes.txt", LINE, language="plaintext")
     assert await desk.copied(here, 2, len(TYPED)) is None
     desk.open("there.py", LINE)
-    assert await desk.copied(here, 2, len(TYPED)) == Copy(text=WRITTEN, matched=len(TYPED))
+    assert await desk.copied(here, 2, len(TYPED)) == COPY
 
 
 @pytest.mark.asyncio
@@ -120,7 +122,7 @@ async def test_files_beside_the_document_are_copied_from(desk: Desk) -> None:
     here = desk.open("here.py", "import os\n\n" + TYPED)
     assert await desk.copied(here, 2, len(TYPED)) is None
     await read_by_now()
-    assert await desk.copied(here, 2, len(TYPED)) == Copy(text=WRITTEN, matched=len(TYPED))
+    assert await desk.copied(here, 2, len(TYPED)) == COPY
 
 
 @pytest.mark.asyncio
@@ -130,7 +132,7 @@ async def test_of_a_file_that_is_open_the_buffer_counts(desk: Desk) -> None:
     (desk.folder / "there.py").write_text(LINE + LINE.replace("Audit", "Older"))
     await desk.copied(here, 2, len(TYPED))
     await read_by_now()
-    assert await desk.copied(here, 2, len(TYPED)) == Copy(text=WRITTEN, matched=len(TYPED))
+    assert await desk.copied(here, 2, len(TYPED)) == COPY
 
 
 @pytest.mark.asyncio
@@ -155,7 +157,7 @@ async def test_files_are_read_anew_when_they_were_read_some_time_ago(
     await desk.copied(here, 2, len(TYPED))
     await read_by_now()
     (desk.folder / "there.py").write_text(LINE)
-    for fresh, expected in ((3600.0, None), (0.0, Copy(text=WRITTEN, matched=len(TYPED)))):
+    for fresh, expected in ((3600.0, None), (0.0, COPY)):
         monkeypatch.setattr(neighbours, "FRESH_S", fresh)
         await desk.copied(here, 2, len(TYPED))
         await read_by_now()

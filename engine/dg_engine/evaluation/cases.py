@@ -109,11 +109,11 @@ def _of_kind(projects: dict[str, list[Document]], kind: DrawnKind, count: int, s
         document = rng.choice(project)
         case = _cut(document, kind, rng)
         if case is not None:
-            drawn[case.name] = msgspec.structs.replace(case, beside=tuple(_beside(document, project)))
+            drawn[case.name] = msgspec.structs.replace(case, beside=tuple(beside(document, project)))
     return list(drawn.values())
 
 
-def _beside(document: Document, project: Iterable[Document]) -> Iterator[str]:
+def beside(document: Document, project: Iterable[Document]) -> Iterator[str]:
     """The other documents of a project, those first that have most of the document's folders in common."""
     folder = PurePosixPath(document.path).parent
     left = BESIDE

@@ -1,10 +1,11 @@
-"""Copying as a baseline: what stands behind the longest match of the prefix's end, elsewhere in the same file.
+"""Copying as a baseline: what stands elsewhere in the same file where it has most in common with both sides of a hole.
 
 The same guess that the engine may take over; here it must be right by itself.
 """
 
 from __future__ import annotations
 
+from dg_engine.beginnings import end_of_copy
 from dg_engine.copying import continuation
 from dg_engine.evaluation.cases import MAX_ANSWER, Case
 
@@ -15,12 +16,12 @@ _MEETING = 12
 def copied(case: Case) -> str:
     """The copied text, empty where nothing matches.
 
-    In a line it ends with the line; else where it meets the suffix, or with its first line where it never does.
+    It ends where it meets the suffix, in a line with the line at the latest, else with its first line.
     """
-    found = continuation(case.prefix, (case.suffix,))
+    found = continuation(case.prefix, case.suffix)
     text = "" if found is None else found.text[:MAX_ANSWER]
+    if case.in_line:
+        return text[: end_of_copy(text, case.suffix, "line")]
     end = text.find(case.suffix[:_MEETING])
-    if not case.in_line and end > 0:
-        return text[:end]
-    start = 0 if case.in_line else len(text) - len(text.lstrip("\n"))
-    return text[:start] + text[start:].split("\n", 1)[0]
+    start = len(text) - len(text.lstrip("\n"))
+    return text[:end] if end > 0 else text[:start] + text[start:].split("\n", 1)[0]

@@ -92,7 +92,7 @@ class System:
     def _copied(self, case: Case) -> Copy | None:
         if self.copies == "no":
             return None
-        return continuation(case.prefix, (case.suffix, *(case.beside if self.copies == "project" else ())))
+        return continuation(case.prefix, case.suffix, case.beside if self.copies == "project" else ())
 
 
 SYSTEMS = (
