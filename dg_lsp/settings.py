@@ -83,11 +83,16 @@ class CompletionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     max_new_tokens: Annotated[Count, _about("The longest completion, in tokens.")] = 64
     max_denoising_steps: Annotated[
         Count | None,
-        _about("The dial between speed and quality: more steps are slower and better. Empty: the model's own."),
+        _about(
+            "Of completions that are made in denoising steps (`decoding`) the dial between speed and quality: more are "
+            "slower and better. Empty: the model's own."
+        ),
     ] = None
     entropy_bound: Annotated[
         Amount | None,
-        _about("How unsure, in nats, the tokens accepted in one step may be together. Empty: the model's own."),
+        _about(
+            "How unsure, in nats, the tokens accepted in one denoising step may be together. Empty: the model's own."
+        ),
     ] = None
     time_budget_ms: Annotated[
         Amount | None,

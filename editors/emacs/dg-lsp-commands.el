@@ -132,10 +132,19 @@ More denoising is slower and better; nil leaves it to the model."
       (special-mode)
       (let ((inhibit-read-only t)) (erase-buffer)))
     (make-process :name "dg-lsp doctor" :buffer buffer :noquery t
-                  :command (list (car dg-lsp-command) "doctor")
+                  :command (append dg-lsp-command '("doctor") (dg-lsp--doctor-choices))
                   :connection-type 'pipe
                   :filter #'dg-lsp--insert-output :sentinel #'ignore)
     (display-buffer buffer)))
+
+(defun dg-lsp--doctor-choices ()
+  "The options of the doctor for the model and the adapter that are chosen."
+  (let ((engine (plist-get dg-lsp-settings :engine)))
+    (mapcan (lambda (name)
+              (let ((chosen (plist-get engine (intern (concat ":" name)))))
+                (and (stringp chosen) (not (string-empty-p chosen))
+                     (list (concat "--" name) chosen))))
+            (list "model" "adapter"))))
 
 (defun dg-lsp--insert-output (process output)
   "Insert OUTPUT of PROCESS, with its colours, at the end of its buffer."

@@ -2,7 +2,7 @@
 
 ;; Author: The dg-lsp authors
 ;; Maintainer: The dg-lsp authors
-;; Version: 0.2.0
+;; Version: 0.1.0
 ;; Package-Requires: ((emacs "28.1") (eglot "1.9"))
 ;; Keywords: convenience, languages, tools
 ;; URL: https://github.com/dg-lsp/dg-lsp

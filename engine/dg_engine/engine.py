@@ -123,11 +123,16 @@ class Engine:
         where = device or best_device()
         report("reading the tokenizer", 0.3)
         tokenizer = Tokenizer.load(directory)
-        report("reading the weights", 0.4)
         # An adapter adds to numbers, not to what they are packed in.
         keep_packed = adapter is None and multiplies_packed(where)
         precision = dtype or fastest_dtype(where)
-        model = checkpoint.load(directory, dtype=precision, device=where, keep_packed=keep_packed)
+        model = checkpoint.load(
+            directory,
+            dtype=precision,
+            device=where,
+            keep_packed=keep_packed,
+            report=lambda done: report("reading the weights", 0.4 + 0.4 * done),
+        )
         if tokenizer.vocab_size != model.config.vocab_size:
             raise CheckpointError(
                 f"{directory}/tokenizer.json: expected {model.config.vocab_size} tokens, found {tokenizer.vocab_size}"

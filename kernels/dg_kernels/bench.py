@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 from torch.utils.benchmark import Timer
 
 from dg_kernels import (
@@ -47,6 +48,7 @@ from dg_kernels.costs import (
 )
 from dg_kernels.launching import pytorch_only, served
 from dg_kernels.quantised.packed import WEIGHT_BITS, random_weight
+from dg_kernels.quantised.rows import multiplies_e4m3
 
 _Make = Callable[..., Tensor]
 _EPS = 1e-6
@@ -71,6 +73,8 @@ class Sizes:
     """Name, key heads and width of each kind of layer; the first sees a window of the prefix only."""
 
 
+HEAD_PRODUCT = "the head's product alone, PyTorch"
+
 FULL = Sizes(256, 8192, 1023, 2816, 262_144, 16, 128, 8, 704, (("sliding layer", 8, 256), ("full layer", 2, 512)))
 TOY = Sizes(32, 128, 63, 64, 1024, 4, 8, 2, 64, (("sliding layer", 2, 32), ("full layer", 1, 64)))
 
@@ -83,6 +87,8 @@ class Case:
     call: Callable[[], Any]
     cost: Cost
     operands: tuple[Tensor, ...]
+    in_e4m3: bool = False
+    """Whether its products are of e4m3, where the device has them."""
 
 
 @dataclass(frozen=True)
@@ -91,6 +97,13 @@ class Rates:
 
     bytes: float
     flops: float
+    """In bf16."""
+    e4m3_flops: float
+    """The same in e4m3 where the device multiplies it, else the rate in bf16."""
+
+    def floor(self, cost: Cost, *, in_e4m3: bool = False) -> float:
+        """The least seconds of an operation."""
+        return cost.seconds(self.bytes, self.e4m3_flops if in_e4m3 else self.flops)
 
 
 def cases(sizes: Sizes, device: torch.device) -> Iterator[Case]:
@@ -105,7 +118,7 @@ def cases(sizes: Sizes, device: torch.device) -> Iterator[Case]:
         yield _packed_linear(make, sizes, format_, bits)
     yield _packed_expert_mlp(make, sizes, "fp8", WEIGHT_BITS["fp8"], native=True)
     yield _packed_linear(make, sizes, "fp8", WEIGHT_BITS["fp8"], native=True)
-    yield _vocabulary_head(make, sizes)
+    yield from _vocabulary_head(make, sizes)
     for sure in (0.0, 0.5, 1.0):
         yield _soft_embedding(make, sizes, sure)
     yield _norm_rotary(make, sizes)
@@ -144,7 +157,7 @@ def _packed_expert_mlp(make: _Make, sizes: Sizes, format_: str, bits: float, *, 
     index, weight, distinct = _routing(make, sizes)
     cost = expert_mlp_cost(sizes.canvas, sizes.hidden, sizes.inner, sizes.chosen, distinct, weight_bits=bits)
     name = f"packed_expert_mlp, {format_}{', native' if native else ''}"
-    return Case(name, lambda: packed_expert_mlp(x, gate_up, down, index, weight), cost, (x,))
+    return Case(name, lambda: packed_expert_mlp(x, gate_up, down, index, weight), cost, (x,), in_e4m3=native)
 
 
 def _packed_linear(make: _Make, sizes: Sizes, format_: str, bits: float, *, native: bool = False) -> Case:
@@ -155,7 +168,7 @@ def _packed_linear(make: _Make, sizes: Sizes, format_: str, bits: float, *, nati
     weight = replace(weight, quantises_rows=native)
     cost = linear_cost(sizes.canvas, width, sizes.hidden, weight_bits=bits)
     name = f"packed_linear, {format_}{', native' if native else ''}"
-    return Case(name, lambda: packed_linear(x, weight), cost, (x,))
+    return Case(name, lambda: packed_linear(x, weight), cost, (x,), in_e4m3=native)
 
 
 def _routing(make: _Make, sizes: Sizes) -> tuple[Tensor, Tensor, int]:
@@ -164,15 +177,22 @@ def _routing(make: _Make, sizes: Sizes) -> tuple[Tensor, Tensor, int]:
     return index, weight, int(torch.bincount(index.flatten()).count_nonzero())
 
 
-def _vocabulary_head(make: _Make, sizes: Sizes) -> Case:
+def _vocabulary_head(make: _Make, sizes: Sizes) -> Iterator[Case]:
+    """The head, and its product alone: what lies between them is what the statistics cost."""
     hidden = make(sizes.canvas, sizes.hidden)
     weight = make(sizes.vocabulary, sizes.hidden) * sizes.hidden**-0.5
     uniform = torch.rand(sizes.canvas, device=hidden.device)
     temperature = torch.full_like(uniform, 0.6)
-    return Case(
+    yield Case(
         "vocabulary_head",
         lambda: vocabulary_head(hidden, weight, cap=30.0, temperature=temperature, uniform=uniform),
         vocabulary_head_cost(sizes.canvas, sizes.vocabulary, sizes.hidden),
+        (hidden, weight),
+    )
+    yield Case(
+        HEAD_PRODUCT,
+        lambda: functional.linear(hidden, weight),
+        linear_cost(sizes.canvas, sizes.vocabulary, sizes.hidden),
         (hidden, weight),
     )
 
@@ -232,8 +252,16 @@ def measured_rates(device: torch.device, *, toy: bool) -> Rates:
     target = torch.empty_like(source)
     matrix = source[: side * side].view(side, side)
     copied = seconds(lambda: target.copy_(source), device)
-    multiplied = seconds(lambda: matrix @ matrix, device)
-    return Rates(2 * source.nbytes / copied, 2 * side**3 / multiplied)
+    operations = 2 * side**3
+    flops = operations / seconds(lambda: matrix @ matrix, device)
+    e4m3_flops = operations / seconds(_product_in_e4m3(matrix), device) if multiplies_e4m3(source) else flops
+    return Rates(2 * source.nbytes / copied, flops, e4m3_flops)
+
+
+def _product_in_e4m3(matrix: Tensor) -> Callable[[], Tensor]:
+    """The library's own, with one scale for each operand."""
+    operand, one = matrix.to(torch.float8_e4m3fn), torch.ones((), device=matrix.device)
+    return lambda: torch._scaled_mm(operand, operand.t(), one, one, out_dtype=torch.bfloat16)
 
 
 def seconds(call: Callable[[], Any], device: torch.device, *, graph: bool = True) -> float:
@@ -281,7 +309,7 @@ def timings(sizes: Sizes, device: torch.device, rates: Rates) -> Iterator[Timing
         found = seconds(case.call, device, graph=kernels)
         with pytorch_only():
             plain = seconds(case.call, device, graph=False) if kernels else found
-        floor = case.cost.seconds(rates.bytes, rates.flops)
+        floor = rates.floor(case.cost, in_e4m3=case.in_e4m3)
         yield Timing(case.name, "Triton" if kernels else "PyTorch", found, plain, case.cost, floor)
 
 
@@ -296,12 +324,20 @@ def main(arguments: list[str] | None = None) -> int:
     rates = measured_rates(device, toy=toy)
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()}, one thread"
     _say(f"{name}, torch {torch.__version__}, {'toy' if toy else 'full'} size")
-    _say(f"copy {rates.bytes / 1e9:.1f} GB/s, matrix product {rates.flops / 1e12:.3f} TFLOP/s\n")
+    _say(f"{rates_text(rates)}\n")
     _say(f"| {' | '.join(HEADINGS)} |")
     _say("|---|---|---:|---:|---:|---:|---:|---:|")
     for timing in timings(TOY if toy else FULL, device, rates):
         _say(f"| {' | '.join(timing.cells())} |")
     return 0
+
+
+def rates_text(rates: Rates) -> str:
+    """Both rates of products, if there are two."""
+    products = f"bf16 matrix product {rates.flops / 1e12:.3f} TFLOP/s"
+    if rates.e4m3_flops != rates.flops:
+        products += f", e4m3 {rates.e4m3_flops / 1e12:.3f} TFLOP/s"
+    return f"copy {rates.bytes / 1e9:.1f} GB/s, {products}"
 
 
 def _say(line: str) -> None:

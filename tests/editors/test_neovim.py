@@ -275,6 +275,17 @@ def test_the_log_names_a_refused_setting(desk: Desk, neovim: Neovim) -> None:
     neovim.command("close")
 
 
+def test_the_doctor_is_that_of_the_server_and_the_model_that_are_chosen(desk: Desk, neovim: Neovim) -> None:
+    desk.editor.configure(engine={"model": "/nowhere/at/all"})
+    neovim.normal()
+    neovim.command("DgLsp doctor")
+    report = until(lambda: text if "tree-sitter" in (text := neovim.text()) else "", lambda: neovim.text())
+    until(lambda: "/nowhere/at/all" in neovim.text(), lambda: neovim.text())
+    assert "python" in report.lower()
+    neovim.command("bwipeout!")
+    desk.editor.configure(engine={"model": ""})
+
+
 def test_an_unknown_option_is_refused_by_name(neovim: Neovim) -> None:
     for options, complaint in (
         ("{ colour = 1 }", "colour is not an option"),

@@ -48,6 +48,16 @@ def test_the_same_request_gives_the_same_answer_and_one_draft_a_step(engine: Eng
     assert answer.score is None or answer.score < 0
 
 
+def test_loading_tells_how_far_it_is() -> None:
+    told: list[tuple[str, float]] = []
+    Engine.load(shipped_model(), device="cpu", report=lambda *what: told.append(what))
+    progress = [fraction for _, fraction in told]
+    assert progress == sorted(progress)
+    of_weights = [fraction for message, fraction in told if message == "reading the weights"]
+    assert len(set(of_weights)) > 100
+    assert (min(of_weights), max(of_weights)) == (0.4, pytest.approx(0.8, abs=0.01))
+
+
 def test_a_line_answer_has_no_line_break(engine: Engine) -> None:
     for seed in range(8):
         request = InfillRequest(prefix="x = [", suffix="\n", extent="line", seed=seed)

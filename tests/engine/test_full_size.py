@@ -33,7 +33,13 @@ def test_one_command_reports_every_shape_block_and_kernel(tmp_path: Path) -> Non
     assert [one["steps"] for one in ours["blocks"]] == [1, 2]
     assert all(one["ms"] > 0 for one in (*ours["steps"], *ours["blocks"]))
     assert all(one["first_draft_ms"] > one["prefill_ms"] > 0 for one in ours["prefixes"])
-    assert ours["weights_bytes"] < ours["peak_bytes"]
+    assert ours["weights_bytes"] < ours["memory_bytes"] <= ours["peak_bytes"]
+    assert {name: ours["infill"][name] for name in ("hole", "canvas", "steps")} == {
+        "hole": 32,
+        "canvas": 64,
+        "steps": 8,
+    }
+    assert ours["infill"]["ms"] > 0
     assert "packed_expert_mlp, nvfp4" in {one["name"] for one in told["kernels"]}
 
 
@@ -61,7 +67,7 @@ def test_the_floor_of_a_step_on_an_h200_is_the_one_worked_out_by_hand(
 
     In FP8 the dense matrices' bytes take half as long, but with bf16 products their arithmetic takes as long as before.
     """
-    rates, bits = Rates(bytes=4.3e12, flops=790e12), BITS[format_]
+    rates, bits = Rates(bytes=4.3e12, flops=790e12, e4m3_flops=1580e12), BITS[format_]
     assert step_floor(RELEASED, 256, 8192, bits, rates) * 1e3 == pytest.approx(
         experts + dense + 0.48 + 0.48 + 0.62, rel=0.02
     )

@@ -26,6 +26,7 @@ def test_the_table_has_every_operation_with_times_and_a_floor(capsys: pytest.Cap
         "packed_expert_mlp, fp8, native",
         "packed_linear, fp8, native",
         "vocabulary_head",
+        "the head's product alone, PyTorch",
         "soft_embedding, 0% of the rows sure",
         "soft_embedding, 50% of the rows sure",
         "soft_embedding, 100% of the rows sure",

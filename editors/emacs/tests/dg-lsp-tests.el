@@ -430,9 +430,14 @@ File `dg-lsp-connection-tests' does so.")
 (ert-deftest dg-lsp-tests-doctor-shows-what-it-finds ()
   (dg-lsp-tests-in "|"
     (save-window-excursion
-      (let ((dg-lsp-command dg-lsp-tests-server)) (dg-lsp-doctor))
+      (let ((dg-lsp-command dg-lsp-tests-server)
+            (dg-lsp-settings '(:engine (:model "/nowhere/at/all"))))
+        (dg-lsp-doctor))
       (with-current-buffer "*dg-lsp doctor*"
-        (dg-lsp-tests--until (lambda () (> (buffer-size) 20)))
+        (dg-lsp-tests--until
+         (lambda ()
+           (and (string-search "tree-sitter" (buffer-string))
+                (string-search "/nowhere/at/all" (buffer-string)))))
         (should-not (string-search "\e" (buffer-string)))))))
 
 (ert-deftest dg-lsp-tests-the-log-is-kept-short ()

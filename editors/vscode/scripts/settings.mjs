@@ -27,9 +27,9 @@ const CLIENT = {
     },
     "dg.server.package": {
         type: "string",
-        default: "dg-lsp[engine]",
+        default: "",
         markdownDescription:
-            "What *dg-lsp: Install or Update the Server* asks pip for. The path of a checkout works too: `/path/to/dg-lsp[engine]`.",
+            "What *dg-lsp: Install or Update the Server* installs: a checkout of dg-lsp, as `/path/to/dg-lsp[engine]`, or whatever else pip takes.",
     },
     "dg.trace.server": {
         type: "string",

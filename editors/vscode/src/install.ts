@@ -9,6 +9,7 @@ const OLDEST_PYTHON = 11;
 const PYTHONS = ["python3", ...[15, 14, 13, 12, 11].map((minor) => `python3.${minor}`), "python"];
 const VERSION = "import sys; print(sys.version_info.major, sys.version_info.minor)";
 const TAIL_LINES = 30;
+const WHERE = "Put the path of a checkout of dg-lsp there, such as /path/to/dg-lsp[engine], and try again.";
 
 /** An installation that failed: what happened, and what to do about it. */
 export class InstallError extends Error {
@@ -25,7 +26,7 @@ export class InstallError extends Error {
 export interface Installation {
     /** Where the environment comes to be. */
     environment: string;
-    /** What pip is asked for: a name with extras, or the path of a checkout. */
+    /** What pip is asked for, such as the path of a checkout with extras; empty if nobody has said. */
     package: string;
     searchPath: string;
     report: (line: string) => void;
@@ -39,6 +40,9 @@ export interface Installation {
  */
 export async function install(installation: Installation): Promise<string> {
     const { environment, report, signal } = installation;
+    if (installation.package === "") {
+        throw new InstallError("dg.server.package does not say what to install.", WHERE);
+    }
     const program = inEnvironment(environment, PROGRAM);
     const wasThere = onPath(PROGRAM, inEnvironment(environment, "")) !== undefined;
     try {
@@ -92,8 +96,7 @@ function venvFailed(details: string): InstallError {
 
 function pipFailed(details: string): InstallError {
     const line = details.split("\n").findLast((text) => text.startsWith("ERROR")) ?? "pip failed.";
-    const remedy =
-        "Say in the setting dg.server.package where dg-lsp is, such as /path/to/dg-lsp[engine], and try again.";
+    const remedy = "The log has all that pip said. What is installed is in the setting dg.server.package.";
     return new InstallError(`The package could not be installed. ${line}`, remedy, details);
 }
 

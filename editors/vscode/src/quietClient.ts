@@ -63,5 +63,3 @@ const EXTENSIONS: StaticFeature = {
         // Nothing is held.
     },
 };
-
-export type Log = vscode.LogOutputChannel;

@@ -50,6 +50,12 @@ test("a Python that is too old is passed over for another name", async () => {
     assert.equal(await findPython(path), join(path, "python3.12"));
 });
 
+test("nothing is installed, nor anything asked of an index, before somebody says what", async () => {
+    const asked = installation(pythons("3 12", GOOD_PIP), { package: "" });
+    await assert.rejects(install(asked), (error: InstallError) => error.remedy.includes("checkout"));
+    assert.deepEqual([existsSync(asked.environment), asked.lines], [false, []]);
+});
+
 test("without a Python that will do, the reason says which is needed", async () => {
     await assert.rejects(findPython(pythons("3 9")), /3\.11 or newer/);
     await assert.rejects(findPython("/nowhere"), InstallError);

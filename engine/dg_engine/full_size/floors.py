@@ -13,7 +13,7 @@ from dg_kernels.costs import Cost, canvas_attention_cost, expert_mlp_cost, vocab
 def step_floor(config: ModelConfig, canvas: int, prefix: int, bits: Bits, rates: Rates) -> float:
     """Seconds: the parts follow one another, so their floors add up."""
     parts = step_parts(config, canvas, prefix, bits)
-    return sum(times * cost.seconds(rates.bytes, rates.flops) for times, cost in parts)
+    return sum(times * rates.floor(cost) for times, cost in parts)
 
 
 def step_parts(config: ModelConfig, canvas: int, prefix: int, bits: Bits) -> Iterator[tuple[int, Cost]]:

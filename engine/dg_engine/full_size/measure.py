@@ -23,6 +23,10 @@ from dg_engine.prefix_cache import PrefixCache
 from dg_engine.prefix_store import prefill_chunk
 from dg_kernels.bench import Rates
 
+_INFILL_HOLE, _INFILL_CANVAS, _INFILL_STEPS = 32, 64, 8
+_INFILLS = 6
+"""The first makes the canvas and is not counted."""
+
 
 class PrefixTime(msgspec.Struct, frozen=True, kw_only=True):
     """What encoding a prefix takes."""
@@ -51,20 +55,38 @@ class BlockTime(msgspec.Struct, frozen=True, kw_only=True):
     tokens_per_second: float
 
 
+class InfillTime(msgspec.Struct, frozen=True, kw_only=True):
+    """What a whole infill takes whose prefix is encoded, as while somebody types."""
+
+    prefix: int
+    hole: int
+    canvas: int
+    steps: int
+    ms: float
+    """The median."""
+
+
 class Figures(msgspec.Struct, frozen=True, kw_only=True):
     """All that is measured of a model."""
 
     prefixes: list[PrefixTime]
     steps: list[StepTime]
     blocks: list[BlockTime]
+    infill: InfillTime
     weights_bytes: int
+    memory_prefix: int
+    memory_bytes: int
+    """The most that was held with weights, such a prefix and a step of the longest canvas."""
     peak_bytes: int
+    """The most that was held at all."""
 
 
 @torch.inference_mode()
 def measure(model: DiffusionGemma, shape: Shape, format_: str, rates: Rates) -> Figures:
     """Measure a model; every shape is run once before it is timed."""
     prefixes, steps, blocks = list[PrefixTime](), list[StepTime](), list[BlockTime]()
+    memory_bytes = _memory_bytes(model, shape)
+    infill = _infill_time(model, shape.infill_prefix)
     for prefix in shape.prefixes:
         loop = DeviceLoop(model)
         tokens = _tokens(model, prefix)
@@ -80,7 +102,10 @@ def measure(model: DiffusionGemma, shape: Shape, format_: str, rates: Rates) -> 
         prefixes=prefixes,
         steps=steps,
         blocks=blocks,
+        infill=infill,
         weights_bytes=model.weight_bytes,
+        memory_prefix=shape.memory_prefix,
+        memory_bytes=memory_bytes,
         peak_bytes=peak_bytes(model.device),
     )
 
@@ -99,12 +124,34 @@ def _encoded(model: DiffusionGemma, tokens: Tensor) -> PrefixCache:
     return cache
 
 
-def _row(model: DiffusionGemma, cache: PrefixCache, canvas: int, steps: int) -> Row:
+def _memory_bytes(model: DiffusionGemma, shape: Shape) -> int:
+    cache = _encoded(model, _tokens(model, shape.memory_prefix))
+    for _ in DeviceLoop(model).fill([_row(model, cache, max(shape.canvases), 1)]):
+        pass
+    return peak_bytes(model.device)
+
+
+def _infill_time(model: DiffusionGemma, prefix: int) -> InfillTime:
+    """Half of the canvas is the hole, the other half what is behind it."""
+    loop, cache = DeviceLoop(model), _encoded(model, _tokens(model, prefix))
+    suffix = _tokens(model, _INFILL_CANVAS - _INFILL_HOLE)[0]
+    row = _row(model, cache, _INFILL_HOLE, _INFILL_STEPS, suffix)
+    taken = []
+    for _ in range(_INFILLS):
+        started = _now(model)
+        for _ in loop.fill([row]):
+            pass
+        taken.append(_now(model) - started)
+    median = statistics.median(taken[1:])
+    return InfillTime(prefix=prefix, hole=_INFILL_HOLE, canvas=_INFILL_CANVAS, steps=_INFILL_STEPS, ms=median * 1e3)
+
+
+def _row(model: DiffusionGemma, cache: PrefixCache, hole: int, steps: int, suffix: Tensor | None = None) -> Row:
     nothing = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=model.device)
     return Row(
         cache=cache,
-        suffix=torch.zeros(0, dtype=torch.long, device=model.device),
-        hole=Hole(initial=canvas, longest=canvas, ends=nothing, filler=model.config.eos_token_id),
+        suffix=torch.zeros(0, dtype=torch.long, device=model.device) if suffix is None else suffix,
+        hole=Hole(initial=hole, longest=hole, ends=nothing, filler=model.config.eos_token_id),
         plan=Denoising(max_denoising_steps=steps, stopping=NeverStop()),
         seed=0,
     )

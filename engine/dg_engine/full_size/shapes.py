@@ -57,6 +57,10 @@ class Shape:
     """Tokens."""
     prefix: int
     """The one of them at which blocks and kernels are measured."""
+    infill_prefix: int
+    """Before an infill that is timed whole."""
+    memory_prefix: int
+    """With which the memory is measured."""
     timed_steps: int
     block_steps: tuple[int, ...] = (8, 12, 16, 24, 48)
     """Denoising steps of the blocks that are timed whole."""
@@ -83,6 +87,22 @@ class Shape:
 
 
 SHAPES = {
-    "released": Shape(config=RELEASED, prefixes=(512, 2048, 8192, 32_768), prefix=8192, timed_steps=20),
-    "tiny": Shape(config=_TINY, canvases=(64, 128), prefixes=(8, 96), prefix=96, timed_steps=2, block_steps=(1, 2)),
+    "released": Shape(
+        config=RELEASED,
+        prefixes=(512, 2048, 8192, 32_768),
+        prefix=8192,
+        infill_prefix=2048,
+        memory_prefix=16_384,
+        timed_steps=20,
+    ),
+    "tiny": Shape(
+        config=_TINY,
+        canvases=(64, 128),
+        prefixes=(8, 96),
+        prefix=96,
+        infill_prefix=32,
+        memory_prefix=64,
+        timed_steps=2,
+        block_steps=(1, 2),
+    ),
 }

@@ -195,8 +195,17 @@ M.subcommands = {
   },
   doctor = {
     run = function()
+      local command = vim.list_extend({}, client.command())
+      table.insert(command, 'doctor')
+      local engine = client.setting('engine') or {}
+      for _, name in ipairs({ 'model', 'adapter' }) do
+        local chosen = engine[name]
+        if type(chosen) == 'string' and chosen ~= '' then
+          vim.list_extend(command, { '--' .. name, chosen })
+        end
+      end
       vim.cmd('botright new')
-      compat.terminal({ client.command()[1], 'doctor' })
+      compat.terminal(command)
     end,
   },
 }

@@ -169,10 +169,6 @@ export def Configure(changes: dict<any>)
   Notify('workspace/didChangeConfiguration', {settings: {dg: settings}})
 enddef
 
-export def Setting(name: string, default: any): any
-  return get(settings, name, default)
-enddef
-
 def Text(buffer: number, first: number, last: any): string
   return getbufline(buffer, first, last)->map((_, line) => $"{line}\n")->join('')
 enddef
