@@ -53,6 +53,15 @@ class Desk:
         wanted = text.replace("\n", newline).encode()
         until(lambda: self.file.read_bytes() == wanted, lambda: f"on disk: {self.file.read_bytes()!r}")
 
+    def is_saved_as_it_is(self) -> None:
+        """The buffer lands in the file as it is, whatever may be shown in it."""
+        text = self.editor.text()
+        self.editor.save()
+        until(
+            lambda: self.file.read_bytes().decode().replace("\r\n", "\n") == text,
+            lambda: f"on disk: {self.file.read_bytes()!r}, in the buffer: {text!r}",
+        )
+
     def shows(self, *lines: str) -> None:
         """The screen shows these lines, blanks at their ends aside."""
         until(

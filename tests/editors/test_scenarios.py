@@ -20,7 +20,11 @@ TOTAL = "result = 0\n    for item in items:\n        result += item\n    return 
 
 @pytest.fixture
 def desk(shared_editor: Editor, request: pytest.FixtureRequest) -> Iterator[Desk]:
-    """The editor and a file of the scenario's own; nothing that a user would call an error may have shown."""
+    """The editor and a file of the scenario's own.
+
+    Whatever the scenario was, what is saved at its end is what was written, without a trace of ghost text, and nothing
+    that a user would call an error has shown.
+    """
     scenario = request.node.originalname.removeprefix("test_")
     if (reason := shared_editor.cannot.get(scenario)) is not None:
         pytest.skip(f"impossible in {shared_editor.name}: {reason}")
@@ -28,6 +32,8 @@ def desk(shared_editor: Editor, request: pytest.FixtureRequest) -> Iterator[Desk
     yield desk
     if request.node.stash.get(FAILED, False):
         desk.keep()
+    else:
+        desk.is_saved_as_it_is()
     assert shared_editor.popups() == ""
 
 

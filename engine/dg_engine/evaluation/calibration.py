@@ -50,7 +50,7 @@ class Bin(NamedTuple):
 
 
 class Reliability(msgspec.Struct, frozen=True, kw_only=True):
-    """How well probabilities hold on projects that they were not fitted to."""
+    """How well probabilities hold, on projects that they were not fitted to."""
 
     bins: tuple[Bin, ...]
     """Those that are not empty."""
@@ -107,6 +107,11 @@ def reliability(found: Evidence) -> Reliability | None:
             return None
         predicted[judged] = probabilities(calibration, found.features[judged])
     return judge(predicted, found.correct)
+
+
+def judged(found: Evidence, known: Calibration) -> Reliability | None:
+    """How well a calibration that was fitted to other projects holds; None without answers."""
+    return judge(probabilities(known, found.features), found.correct) if len(found.correct) else None
 
 
 def judge(predicted: Array, correct: NDArray[np.bool_]) -> Reliability:

@@ -17,7 +17,7 @@ from dg_engine.cli import load_engine
 from dg_engine.engine import Engine
 from dg_engine.errors import EngineError
 from dg_engine.evaluation import gate as gates
-from dg_engine.evaluation.calibration import evidence, fit, reliability
+from dg_engine.evaluation.calibration import evidence, fit, judged, reliability
 from dg_engine.evaluation.cases import ONE_LINE, Case, draw_cases
 from dg_engine.evaluation.copy_trust import fit as fit_trust
 from dg_engine.evaluation.copy_trust import runs
@@ -172,6 +172,8 @@ def _findings(
     calibrated = systems[0].name
     # The engine calibrates what it offers for one line; answers of several are another matter.
     scored = evidence([one for one in outcomes if one.key.system == calibrated and one.kind in ONE_LINE])
+    # On the split to which it was fitted, a calibration says nothing.
+    known = None if split == "validation" else engine.config.calibration
     return Findings(
         # The directories' names alone: a published report is no place for somebody's paths.
         model=msgspec.structs.replace(
@@ -183,8 +185,9 @@ def _findings(
         seeds=seeds,
         groups=summarise(outcomes),
         calibrated=calibrated,
-        calibration=fit(scored),
-        reliability=reliability(scored),
+        calibration=known or fit(scored),
+        is_the_checkpoints=known is not None,
+        reliability=reliability(scored) if known is None else judged(scored, known),
     )
 
 

@@ -59,8 +59,10 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """The system whose answers the calibration is of."""
     calibration: Calibration | None
     """Fitted to all cases of the split, for `infill_config.json`; None where too few answers were right."""
+    is_the_checkpoints: bool
+    """The calibration is what the checkpoint has, which was fitted to other projects; this split only judges it."""
     reliability: Reliability | None
-    """Of calibrations that were fitted to one half of the projects, on the other half."""
+    """Else of calibrations that were fitted to one half of the projects, on the other half."""
 
 
 def to_markdown(
@@ -144,20 +146,27 @@ def _calibration(found: Findings) -> list[str]:
     if found.calibration is None:
         return [*heading, f"Too few answers of `{found.calibrated}` are right to fit a probability of being right."]
     fitted = found.calibration
+    source = (
+        "as the checkpoint has it, fitted to other projects" if found.is_the_checkpoints else "fitted to this split"
+    )
     about = (
-        f"Probability that a one-line answer of `{found.calibrated}` is exactly right, fitted to this split: logistic "
+        f"Probability that a one-line answer of `{found.calibrated}` is exactly right, {source}: logistic "
         f"of {fitted.bias:.3f} {fitted.mean:+.3f} x mean {fitted.total:+.3f} x total "
         "log-probability (nats, by the causal twin)."
     )
-    return [*heading, about, "", *_reliability(found.reliability)]
+    judged = (
+        "Judged here"
+        if found.is_the_checkpoints
+        else "Fitted on one half of the projects, judged on the other, both ways"
+    )
+    return [*heading, about, "", *_reliability(found.reliability, judged)]
 
 
-def _reliability(found: Reliability | None) -> list[str]:
+def _reliability(found: Reliability | None, judged: str) -> list[str]:
     if found is None:
         return ["There are too few right answers in too few projects to fit on one half and judge on the other."]
     about = (
-        "Fitted on one half of the projects and judged on the other, both ways: expected calibration error "
-        f"{100 * found.expected_error:.1f} points over {found.answers:,} answers."
+        f"{judged}: expected calibration error {100 * found.expected_error:.1f} points over {found.answers:,} answers."
     )
     rows = [
         [f"{one.low:.1f} to {one.high:.1f}", one.answers, f"{100 * one.predicted:.1f}", f"{100 * one.correct:.1f}"]

@@ -165,7 +165,7 @@ SYSTEMS = (
         tries=tuple(Try(max_new_tokens=length) for length in (2, 4, 8, 16, 32, MAX_NEW_TOKENS)),
     ),
     System(
-        name="copy", about="what follows the longest match of the text before the hole in the file", decoding="copy"
+        name="copy", about="what stands in the file where it is most alike on both sides of the hole", decoding="copy"
     ),
 )
 LADDER = tuple(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dg_engine.config import read_config
+from dg_engine.settings import read_infill_config
 from dg_engine.training.corpus import Manifest, ProjectRecord, read_manifest
 from dg_engine.training.run_state import read_metrics
 
@@ -29,7 +30,7 @@ _FRONT_MATTER: dict[str, Any] = {
     "license": "apache-2.0",
     "library_name": "transformers",
     "pipeline_tag": "text-generation",
-    "tags": ["diffusion_gemma", "code", "python", "infill", "fill-in-the-middle", "text-diffusion"],
+    "tags": ["diffusion_gemma", "code", "infill", "fill-in-the-middle", "text-diffusion"],
 }
 
 
@@ -41,13 +42,15 @@ def write_card(model: Path, corpus: Path, run: Path) -> None:
     """
     manifest = read_manifest(corpus)
     lines = read_metrics(run)
+    shares = manifest.settings["shares"]
+    languages = list(shares) if isinstance(shares, dict) else []
     sections = [
-        _front_matter(),
-        _what(model),
-        _data(manifest),
+        _front_matter(languages),
+        _what(model, languages),
+        _data(manifest, languages),
         _recipe(run, lines),
         _results(model, lines),
-        _limits(),
+        _limits(model, manifest, languages),
         _sources(manifest),
     ]
     (model / "README.md").write_text("\n".join(sections), encoding="utf-8")
@@ -77,27 +80,37 @@ def _cell(value: object) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}" if isinstance(value, float) else str(value)
 
 
-def _front_matter() -> str:
-    lines = [f"{key}: {json.dumps(value)}" for key, value in _FRONT_MATTER.items()]
+def _front_matter(languages: Sequence[str]) -> str:
+    known = _FRONT_MATTER | {"tags": [*_FRONT_MATTER["tags"], *languages]}
+    lines = [f"{key}: {json.dumps(value)}" for key, value in known.items()]
     return "\n".join(["---", *lines, "---", ""])
 
 
-def _what(model: Path) -> str:
-    config = read_config(model)
+def _named(languages: Sequence[str]) -> str:
+    """`Python, Go and Rust`."""
+    *first, last = (language.capitalize() for language in languages or ["text"])
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _what(model: Path, languages: Sequence[str]) -> str:
+    config, infill = read_config(model), read_infill_config(model)
+    experts = f"{config.num_experts} expert{'s' if config.num_experts > 1 else ''} of {config.moe_intermediate_size}"
+    if config.num_experts > config.top_k_experts:
+        experts += f", {config.top_k_experts} of which are used for a token"
     kinds = ", ".join(kind.removesuffix("_attention") for kind in config.layer_types)
     text = f"""
-A text-diffusion model for Python infill that answers on a laptop's CPU: the `diffusion_gemma` text architecture, small.
-It has {config.num_hidden_layers} layers ({kinds}; window {config.sliding_window}), width {config.hidden_size},
-{config.num_attention_heads} query and {config.num_key_value_heads} key heads, a dense MLP of {config.intermediate_size}
-beside {config.num_experts} expert of {config.moe_intermediate_size}, and a byte-level BPE of {config.vocab_size:,}
-tokens. A causal encoder reads up to 512 tokens before the cursor; a bidirectional decoder fills a hole of unknown
-length in front of the 32 pinned tokens that follow the cursor. Unused slots of a hole are filled with `<eos>`. The
-encoder with the tied head is a causal language model over the same weights.
+A text-diffusion model for infill of {_named(languages)}: the `diffusion_gemma` text architecture. It has
+{config.num_hidden_layers} layers ({kinds}; window {config.sliding_window}), width {config.hidden_size},
+{config.num_attention_heads} query and {config.num_key_value_heads} key heads, a dense MLP of
+{config.intermediate_size} beside {experts}, and a byte-level BPE of {config.vocab_size:,} tokens. A causal encoder
+reads up to {infill.max_prefix_tokens:,} tokens before the cursor; a bidirectional decoder fills a hole of unknown
+length in front of the {infill.suffix_tokens} pinned tokens that follow the cursor. Unused slots of a hole are filled
+with `<eos>`. The encoder with the tied head is a causal language model over the same weights.
 """
-    return f"# dg-small\n\n{wrapped(text)}\n"
+    return f"# {infill.name}\n\n{wrapped(text)}\n"
 
 
-def _data(manifest: Manifest) -> str:
+def _data(manifest: Manifest, languages: Sequence[str]) -> str:
     def row(split: str, records: list[ProjectRecord]) -> list[object]:
         numbers = [sum(getattr(one, name) for one in records) for name in ("files", "bytes", "tokens")]
         return [split, len(records), *numbers]
@@ -111,11 +124,14 @@ def _data(manifest: Manifest) -> str:
     left_out = "; ".join(f"{one.name} ({one.reason})" for one in manifest.refused) or "none"
     benchmarks = manifest.settings["benchmarks"]
     searched = ", ".join(benchmarks) if isinstance(benchmarks, list) else ""
+    about = f"""
+Files of {_named(languages)} from the projects listed below, under permissive licences that were read from each one's
+own metadata or licence file. Split by project: nothing of a held-out project was trained on, and a file that resembles
+one of them (MinHash over 5-grams) was dropped from training.
+"""
     return f"""## Data
 
-Python files of published packages and of the standard library, under permissive licences that were read from each
-package's own metadata. Split by project: nothing of a held-out project was trained on, and a file that resembles one of
-them (MinHash over 5-grams) was dropped from training.
+{wrapped(about)}
 
 {table(["split", "projects", "files", "bytes", "tokens"], rows)}
 
@@ -167,15 +183,19 @@ def _results(model: Path, lines: list[dict[str, Any]]) -> str:
     return text
 
 
-def _limits() -> str:
-    return """## Limits
-
-It has seen little Python and nothing else: it writes plausible short pieces, often not the right ones, and knows no
-other language. Its diffusion is far weaker than its causal side: finding the length of an answer is what it has learnt
-least. So all that it offers is written from left to right and fitted to the suffix (`causal_fit`), unless diffusion is
-asked for. Of several lines it mostly offers the first. Its probabilities are some points off, most where they are
-highest. Read what it offers before accepting it.
+def _limits(model: Path, manifest: Manifest, languages: Sequence[str]) -> str:
+    tokens = sum(one.tokens for one in manifest.of("train"))
+    text = f"""
+All that it could learn from are {tokens / 1e6:,.0f} million tokens of {_named(languages)}: it writes plausible short
+pieces, often not the right ones, and knows no other language. Read what it offers before accepting it. What it does
+badly is in the tables above: of several lines it mostly offers the first, and its probabilities are some points off.
 """
+    if read_infill_config(model).decoding == "causal_fit":
+        text += """
+Its diffusion is weaker than its causal side. So what it offers is written from left to right and fitted to the suffix
+(`causal_fit`), unless diffusion is asked for.
+"""
+    return f"## Limits\n\n{wrapped(text)}\n"
 
 
 def _sources(manifest: Manifest) -> str:
