@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,16 +14,18 @@ import msgspec
 import pytest
 import torch
 from click.testing import CliRunner
+from torch import Tensor
 
-from dg_engine import checkpoint
+from dg_engine import checkpoint, device_loop
 from dg_engine.api import Block, Draft, GenerateRequest
 from dg_engine.blocks import Finished, Writing, write_blocks
 from dg_engine.canvas import Draws, SeededDraws
 from dg_engine.cli import main
+from dg_engine.device_loop import DeviceLoop, Row
 from dg_engine.drafts import Transcript
 from dg_engine.engine import Engine
 from dg_engine.errors import CheckpointError, RequestError
-from dg_engine.infill import Filling, fill
+from dg_engine.infill import Filling, Hole, fill
 from dg_engine.lengths import ByFiller, Gap
 from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising, EntropyBound, StableAndConfident
@@ -135,6 +138,80 @@ def test_transformers_generate_is_reproduced_token_for_token(name: str, theirs: 
     assert [block.stop_reason for block in blocks] == [None, None, "max_new_tokens"]
     assert sum(block.steps for block in blocks) == len(drafts.drafts)
     assert all(block.steps < 48 for block in blocks), "each stopped by itself"
+
+
+SMALLEST = replace(TINY, vocab_size=8, canvas_length=4)
+TEXTS = 2048
+
+
+def canvases_of_transformers(directory: Path, plan: Denoising) -> Tensor:
+    """[TEXTS, 4] tokens, each behind the same prompt, by its own random numbers."""
+    from transformers.models.diffusion_gemma.generation_diffusion_gemma import EntropyBoundSamplerConfig
+
+    model = transformers.DiffusionGemmaForBlockDiffusion.from_pretrained(directory).eval()
+    assert isinstance(plan.stopping, StableAndConfident)
+    torch.manual_seed(0)
+    sequences = model.generate(
+        torch.tensor([[2, 5, 3, 7, 4]]).expand(TEXTS, -1),
+        max_new_tokens=4,
+        max_denoising_steps=plan.max_denoising_steps,
+        t_min=plan.temperature.t_min,
+        t_max=plan.temperature.t_max,
+        sampler_config=EntropyBoundSamplerConfig(entropy_bound=plan.acceptance.entropy_bound),
+        stability_threshold=plan.stopping.stability_threshold,
+        confidence_threshold=plan.stopping.confidence_threshold,
+        eos_token_id=[NEVER],
+    ).sequences
+    return torch.as_tensor(sequences[:, 5:])
+
+
+def canvases_of_ours(model: DiffusionGemma, plan: Denoising) -> Tensor:
+    """The same by the step that is captured on a GPU, with the numbers that it draws on the device."""
+    loop, rows = DeviceLoop(model), []
+    cache = model.encode(torch.tensor([[2, 5, 3, 7, 4]])).cache
+    nothing = torch.zeros(SMALLEST.vocab_size, dtype=torch.bool)
+    hole = Hole(initial=4, longest=4, ends=nothing, filler=0, pinned_signal=False)
+    for first in range(0, TEXTS, 128):
+        behind = torch.empty(0, dtype=torch.long)
+        batch = [Row(cache=cache, suffix=behind, hole=hole, plan=plan, seed=first + one) for one in range(128)]
+        *_, last = loop.fill(batch)
+        rows += [state.belief.argmax for state in last]
+    return torch.stack(rows)
+
+
+def distance(one: Tensor, other: Tensor) -> tuple[float, int]:
+    """Two-sample chi-squared of the pairs of neighbouring tokens, and its degrees of freedom."""
+    total, freedom = 0.0, 0
+    for slot in range(3):
+        counts = [
+            torch.bincount(part[:, slot] * SMALLEST.vocab_size + part[:, slot + 1], minlength=64).double()
+            for part in (one, other)
+        ]
+        seen = sum(counts) >= 16
+        total += float(((counts[0] - counts[1])[seen] ** 2 / sum(counts)[seen]).sum())
+        freedom += int(seen.sum()) - 1
+    return total, freedom
+
+
+def test_texts_are_distributed_as_those_of_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each draws its own random numbers. A chi-squared has the mean of its degrees and twice that as its variance."""
+    monkeypatch.setattr(device_loop, "SHORTEST_PREFIX", 16)
+    model = tiny_model(SMALLEST)
+    model.decoder.norm.weight.mul_(3.0)
+    checkpoint.save(model, tmp_path)
+    plan = Denoising(
+        max_denoising_steps=3,
+        acceptance=EntropyBound(entropy_bound=0.5),
+        stopping=StableAndConfident(stability_threshold=1, confidence_threshold=1e-6),
+    )
+    theirs = canvases_of_transformers(tmp_path, plan)
+    assert len(theirs.unique(dim=0)) > 50, "there is something to compare"
+    found, freedom = distance(theirs, canvases_of_ours(model, plan))
+    assert found < freedom + 4 * math.sqrt(2 * freedom)
+    hotter = replace(plan, temperature=replace(plan.temperature, t_min=1.5, t_max=3.0))
+    for other in (hotter, replace(plan, max_denoising_steps=2)):
+        found, freedom = distance(theirs, canvases_of_ours(model, other))
+        assert found > freedom + 4 * math.sqrt(2 * freedom), "another plan shows"
 
 
 @pytest.mark.parametrize("place", [0, SLOTS - 1, SLOTS, SLOTS + 5])
