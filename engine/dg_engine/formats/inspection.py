@@ -10,9 +10,11 @@ import msgspec
 import torch
 from rich.table import Table
 
+from dg_engine.device_loop import KEPT
 from dg_engine.formats.plan import read_plan
 from dg_engine.formats.sizes import Memory, Part, memory_of_run, parts
 from dg_engine.hardware import fastest_dtype
+from dg_engine.prefix_store import DOCUMENTS
 
 _MEMORY_ROWS = {
     "weights": "weights",
@@ -98,6 +100,11 @@ def description(found: Inspection) -> Iterator[str | Table]:
     prefix = f"{found.context:,} tokens of prefix"
     yield f"\nmemory for {prefix} and a canvas of {found.canvas} on {found.device}, which {room}\n"
     yield _memory_table(found)
+    memory = found.memory
+    kept = f"each further document that is kept, at most {DOCUMENTS - 1}: {bytes_text(memory.further_document)}"
+    if memory.further_canvas:
+        kept += f"; each further length of canvas, at most {KEPT - 1}: {bytes_text(memory.further_canvas)}"
+    yield f"\n{kept}"
 
 
 def _parts_table(found: Inspection) -> Table:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple
 
 import msgspec
 import torch
@@ -50,10 +51,14 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     """Keys and values in full layers."""
     canvas: int
     """Activations at the peak of a step: its logits or probabilities. All others are gone by then, or small."""
+    further_document: int
+    """For every other document of that length whose prefix is kept; not in the total."""
+    further_canvas: int
+    """For every other length of canvas that is kept ready behind such a prefix; not in the total."""
 
     @property
     def total(self) -> int:
-        """All of it."""
+        """Of one document and one canvas."""
         return self.weights + self.sliding_cache + self.full_cache + self.canvas
 
 
@@ -86,19 +91,34 @@ def memory_of_run(plan: Plan, context: int, canvas: int, item_bytes: int, device
     config = plan.config
     # Of a document's cache, behind its tokens.
     room = prefill_chunk(torch.device(device)) + SPARE
-    sliding, full = min(context, config.window + BEHIND) + room, context + room
-    logits = canvas * config.vocab_size * 4 * LOGITS_COPIES
+    document = _Cached(min(context, config.window + BEHIND) + room, context + room)
+    known, logits = _Cached(0, 0), canvas * config.vocab_size * 4 * LOGITS_COPIES
     if device != "cpu":
         places = prefix_places(context)
-        sliding += min(places, config.window - 1) + canvas
-        full += places + canvas
+        known = _Cached(min(places, config.window - 1) + canvas, places + canvas)
         logits = canvas * config.vocab_size * item_bytes
+    sizes = {
+        one: (
+            _cache(plan, one.sliding, item_bytes, sliding=True),
+            _cache(plan, one.full, item_bytes, sliding=False),
+        )
+        for one in (document, known)
+    }
     return Memory(
         weights=_weights(plan, item_bytes, device),
-        sliding_cache=_cache(plan, sliding, item_bytes, sliding=True),
-        full_cache=_cache(plan, full, item_bytes, sliding=False),
+        sliding_cache=sizes[document][0] + sizes[known][0],
+        full_cache=sizes[document][1] + sizes[known][1],
         canvas=logits,
+        further_document=sum(sizes[document]),
+        further_canvas=sum(sizes[known]),
     )
+
+
+class _Cached(NamedTuple):
+    """Tokens whose keys and values are held in the layers of each kind."""
+
+    sliding: int
+    full: int
 
 
 def _weights(plan: Plan, item_bytes: int, device: str) -> int:
