@@ -3,9 +3,10 @@
     python -m dg_kernels.aot --check     # compile all; fail where more is taken than the table says
     python -m dg_kernels.aot --update    # compile all and write the table
 
-A kernel may not take more registers, spill more bytes or use more shared memory than `resources.json` says, nor more
-shared memory than the device has; and where it multiplies matrices, the architecture's own tensor-core instruction must
-be in its machine code. The table holds for one version of triton, that of the project's constraints.
+A kernel may not take more registers, spill more bytes, use more shared memory or run more instructions in its loop than
+`resources.json` says, nor more shared memory than the device has; and where it multiplies matrices, the architecture's
+own tensor-core instruction must be in its machine code. The table holds for one version of triton, that of the
+project's constraints.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ class Resources(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Bytes per block."""
     tensor_core: str
     """The instructions of its matrix products, joined by +; empty where it has none."""
+    loop: int
+    """Instructions of the loop that multiplies; 0 where none does."""
 
 
 class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -108,7 +111,21 @@ def compile_launch(launch: Launch, architecture: Architecture) -> Resources:
     registers = re.findall(r"Used (\d+) registers", log.getvalue())
     spills = re.findall(r"(\d+) bytes spill", log.getvalue())
     products = "+".join(sorted(set(re.findall(r"\b(HGMMA|UTCHMMA|HMMA|QGMMA|UTCQMMA|QMMA)\b", code))))
-    return Resources(int(registers[-1]), sum(map(int, spills)), compiled.metadata.shared, products)
+    return Resources(int(registers[-1]), sum(map(int, spills)), compiled.metadata.shared, products, loop_length(code))
+
+
+def loop_length(code: str) -> int:
+    """Instructions of the shortest loop with the most matrix products, in SASS as cuobjdump prints it; 0 if none."""
+    lines = [(int(place, 16), text) for place, text in re.findall(r"/\*([0-9a-f]{4,6})\*/\s+(.*?);", code)]
+    bodies = [
+        [inner for at, inner in lines if int(target[1], 16) <= at <= place]
+        for place, text in lines
+        if (target := re.search(r"\bBRA\b.*?\b(0x[0-9a-f]+)", text)) and int(target[1], 16) <= place
+    ]
+    products = [sum("MMA" in text for text in body) for body in bodies]
+    return min(
+        (len(body) for body, count in zip(bodies, products, strict=True) if count == max(products) > 0), default=0
+    )
 
 
 def violations(table: Table, name: str, found: Resources, architecture: Architecture, launch: Launch) -> list[str]:
@@ -119,7 +136,12 @@ def violations(table: Table, name: str, found: Resources, architecture: Architec
         return [f"{where} is not in the table: run python -m dg_kernels.aot --update"]
     wrong = [
         f"{where} takes {getattr(found, what)} {unit}, the table allows {getattr(allowed, what)}"
-        for what, unit in (("registers", "registers"), ("spills", "bytes of spills"), ("shared", "bytes shared"))
+        for what, unit in (
+            ("registers", "registers"),
+            ("spills", "bytes of spills"),
+            ("shared", "bytes shared"),
+            ("loop", "instructions in its loop"),
+        )
         if getattr(found, what) > getattr(allowed, what)
     ]
     if found.shared > architecture.shared:

@@ -51,6 +51,15 @@ def test_each_accepted_part_is_one_step_of_undo(desk: Desk) -> None:
         desk.editor.wait_for_text(f"{HEAD}return {text}\n")
 
 
+def test_letters_of_any_script_are_parts_of_words(desk: Desk) -> None:
+    desk.editor.type("name = ")
+    desk.editor.wait_for_ghost("größe_2 + maß(x)")
+    desk.editor.accept_word()
+    desk.editor.wait_for_ghost(" + maß(x)")
+    desk.editor.accept_word()
+    desk.editor.wait_for_ghost(" maß(x)")
+
+
 def test_a_key_that_is_mapped_already_is_left_alone(vim: Vim) -> None:
     vim.command("inoremap <Tab> mine")
     try:

@@ -90,8 +90,10 @@ def Drafted(note: dict<any>)
   endif
 enddef
 
-# White space and a run of word characters or of others; what is left of a line, or the next line.
-const HEADS = {all: '.*', word: '\_s*\%([[:alnum:]_]\+\|[^[:alnum:]_[:space:]]*\)', line: '\n\?[^\n]*'}
+# White space and a run of word characters or of others, all beyond ASCII counting as letters; what is left of a line, or
+# the next line.
+const WORD = '\_s*\%(\%([[:alnum:]_]\|[^\x01-\x7f]\)\+\|[\x21-\x2f\x3a-\x40\x5b-\x5e\x60\x7b-\x7e]*\)'
+const HEADS = {all: '.*', word: WORD, line: '\n\?[^\n]*'}
 
 # The keys that accept: undo breaks before and after, so that it is one step. The key itself where nothing is shown.
 export def Accept(unit: string, key: string): string

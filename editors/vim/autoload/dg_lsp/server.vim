@@ -165,7 +165,13 @@ export def Stop()
 enddef
 
 export def Configure(changes: dict<any>)
-  extend(settings, changes)
+  for [name, value] in items(changes)
+    if type(value) == v:t_dict && type(get(settings, name, 0)) == v:t_dict
+      extend(settings[name], value)
+    else
+      settings[name] = value
+    endif
+  endfor
   Notify('workspace/didChangeConfiguration', {settings: {dg: settings}})
 enddef
 
