@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from dg_engine.canvas import Belief
+from dg_engine.hardware import is_nearly_full
 from dg_engine.infill import Filling, Hole, confident, next_length
 from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising, StableAndConfident
@@ -30,7 +31,7 @@ CANVAS_BUCKETS = (64, 128, 256)
 SHORTEST_PREFIX = 1024
 """Places for a prefix: this, or so many times four that it fits."""
 KEPT = 4
-"""Canvases that are kept, with their graphs and places, for later requests of their shape."""
+"""Canvases that are kept, while there is room, with their graphs and places, for later requests of their shape."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +105,8 @@ class DeviceLoop:
                     canvases.launch()
                 yield tuple(states[row] for row in range(len(rows)))
         finally:
-            self._idle = [*self._idle, canvases][-KEPT:]
+            kept = 1 if is_nearly_full(self._model.device) else KEPT
+            self._idle = [*self._idle, canvases][-kept:]
 
     def _taken(self, shape: Shape, rows: Sequence[Row]) -> _Canvases:
         """Canvases with these rows in them that no other loop is using: two requests may take turns step by step."""

@@ -40,6 +40,13 @@ def _matmul_seconds(dtype: torch.dtype) -> float:
     return best
 
 
+def is_nearly_full(device: torch.device) -> bool:
+    """Whether tensors take more than nine tenths of a GPU's memory; of a CPU's nobody knows who else wants it."""
+    if device.type != "cuda":
+        return False
+    return torch.cuda.memory_allocated(device) > 0.9 * torch.cuda.get_device_properties(device).total_memory
+
+
 def peak_bytes(device: torch.device) -> int:
     """The most memory that this process ever held: on a GPU in tensors, else altogether."""
     if device.type == "cuda":

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 import torch
 
 from dg_engine.causal import Start
+from dg_engine.hardware import is_nearly_full
 from dg_engine.model import DiffusionGemma
 from dg_engine.prefix_cache import PrefixCache
 
@@ -18,6 +20,7 @@ GPU_PREFILL_CHUNK = 512
 """The same on a GPU, where each chunk reads all experts, however many tokens it has: on an H200, of the released model,
 3 to 11 ms by the bandwidth, and as much by the arithmetic of so many tokens."""
 DOCUMENTS = 8
+"""Whose prefixes are kept, while the device has room for them."""
 
 
 class Prefix(NamedTuple):
@@ -35,7 +38,7 @@ class PrefixEncoder:
 
     def __init__(self, model: DiffusionGemma) -> None:
         self._model = model
-        self._store = PrefixStore(DOCUMENTS)
+        self._store = PrefixStore(DOCUMENTS, partial(is_nearly_full, model.device))
 
     def encode(self, document: str, tokens: list[int], known: Prefix | None = None) -> Iterator[Prefix | None]:
         """None after each chunk but the last, then the encoded prefix.
@@ -65,10 +68,15 @@ def prefill_chunk(device: torch.device) -> int:
 
 
 class PrefixStore:
-    """The latest prefix of each of the most recently used documents. Not thread-safe: one worker owns it."""
+    """The latest prefix of each of the most recently used documents. Not thread-safe: one worker owns it.
 
-    def __init__(self, documents: int) -> None:
-        self._documents = documents
+    Args:
+        documents: at most.
+        is_full: asked before one is kept beside others; the others are forgotten until it says no.
+    """
+
+    def __init__(self, documents: int, is_full: Callable[[], bool] = lambda: False) -> None:
+        self._documents, self._is_full = documents, is_full
         self._kept: OrderedDict[str, tuple[list[int], PrefixCache]] = OrderedDict()
 
     def reusable(self, document: str, tokens: list[int]) -> PrefixCache | None:
@@ -85,12 +93,12 @@ class PrefixStore:
         return cache.truncated(length) if length and cache.holds(length) else None
 
     def keep(self, document: str, tokens: list[int], cache: PrefixCache) -> None:
-        """Remember the encoded prefix of a document, and forget the document not used for longest."""
+        """Remember the encoded prefix of a document; forget those not used for longest, for which there is no room."""
         if not document:
             return
         self._kept[document] = (tokens, cache)
         self._kept.move_to_end(document)
-        while len(self._kept) > self._documents:
+        while len(self._kept) > self._documents or (len(self._kept) > 1 and self._is_full()):
             self._kept.popitem(last=False)
 
 

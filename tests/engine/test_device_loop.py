@@ -19,7 +19,8 @@ from dg_engine.engine import Engine
 from dg_engine.infill import Filling, Hole, confident
 from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising, EntropyBound, NeverStop, StableAndConfident
-from dg_engine.static_canvas import static_step
+from dg_engine.prefix_cache import Seen
+from dg_engine.static_canvas import Shape, blank_places, static_step
 from dg_engine.testing import TINY, tiny_checkpoint, tiny_model
 
 EVERY_EXPERT = replace(TINY, top_k_experts=TINY.num_experts)
@@ -68,6 +69,24 @@ def test_what_is_final_when_time_runs_out_is_shown_whole(model: DiffusionGemma) 
     ((state,),) = DeviceLoop(model).fill([row(model, plan=eager)], deadline=time.perf_counter() - 1)
     assert state.stop_reason == "converged"
     assert state.end == 12
+
+
+@pytest.mark.parametrize(("is_full", "made"), [(False, 2), (True, 4)])
+def test_canvases_are_kept_for_their_shape_while_there_is_room(
+    model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch, *, is_full: bool, made: int
+) -> None:
+    shapes: list[Shape] = []
+
+    def noted(model: DiffusionGemma, shape: Shape) -> list[Seen]:
+        shapes.append(shape)
+        return blank_places(model, shape)
+
+    monkeypatch.setattr(device_loop, "blank_places", noted)
+    monkeypatch.setattr(device_loop, "is_nearly_full", lambda device: is_full)
+    loop = DeviceLoop(model)
+    for longest in (40, 100, 40, 100):
+        list(loop.fill([row(model, replace(ENDLESS, longest=longest))]))
+    assert len(shapes) == made
 
 
 def test_a_step_is_under_way_while_the_one_before_is_told_and_none_after_the_last(

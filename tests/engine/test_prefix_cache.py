@@ -159,6 +159,19 @@ def test_a_prefix_is_begun_anew_where_its_window_is_forgotten(model: DiffusionGe
 
 
 @torch.no_grad()
+def test_where_memory_runs_out_the_documents_not_used_for_longest_are_forgotten(model: DiffusionGemma) -> None:
+    text = tokens(model.config, 10)
+    cache, full = by_pieces(model, text), False
+    store = PrefixStore(3, lambda: full)
+    for name in "abc":
+        store.keep(name, text[0].tolist(), cache)
+    assert store.reusable("a", text[0].tolist()) is not None
+    full = True
+    store.keep("a", text[0].tolist(), cache)
+    assert [name for name in "abc" if store.reusable(name, text[0].tolist()) is not None] == ["a"]
+
+
+@torch.no_grad()
 def test_sliding_layers_take_memory_for_their_window_and_full_ones_for_all(model: DiffusionGemma) -> None:
     length, chunk = 4000, 500
     cache = by_pieces(model, tokens(model.config, length), chunk)
