@@ -41,7 +41,7 @@ class Scene:
 
 
 SCENES = (
-    Scene("def __init__(self, documents: int) -> "),
+    Scene("def prefill_chunk(device: torch.device) -> "),
     Scene("if document not in self"),
     Scene("known, cache = self._kept["),
     Scene("while len(self._kept) > "),

@@ -98,8 +98,11 @@ class PrefixStore:
             return
         self._kept[document] = (tokens, cache)
         self._kept.move_to_end(document)
-        while len(self._kept) > self._documents or (len(self._kept) > 1 and self._is_full()):
+        while len(self._kept) > self._allowed():
             self._kept.popitem(last=False)
+
+    def _allowed(self) -> int:
+        return 1 if self._is_full() else self._documents
 
 
 def _common_start(first: list[int], second: list[int]) -> int:
