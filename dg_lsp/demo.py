@@ -41,10 +41,10 @@ class Scene:
 
 
 SCENES = (
-    Scene("def prefill_chunk(device: torch.device) -> "),
-    Scene("if document not in self"),
-    Scene("known, cache = self._kept["),
-    Scene("while len(self._kept) > "),
+    Scene("def __init__(self, model: DiffusionGemma) -> "),
+    Scene("        self._model "),
+    Scene("tokens: list[int]) -> PrefixCache "),
+    Scene("tokens: list[int], cache: PrefixCache) -> "),
     Scene("    length = min(len(first), len(second))\n    ", lines=1),
 )
 
