@@ -41,6 +41,10 @@ class Evidence(NamedTuple):
         """How the odds depend on it: one character more is worth the less, the more there are."""
         return math.log1p(self.matched), math.log1p(self.met), float(self.elsewhere)
 
+    def weighed(self, weights: tuple[float, float, float]) -> float:
+        """The sum of the logs, each times its weight."""
+        return sum(weight * log for weight, log in zip(weights, self.logs, strict=True))
+
 
 # As the weights of `CopyTrust` stand to one another: the copy is chosen that is likeliest right. With 0.8 for what is
 # met copies alone fill more holes, but those that the model fills by itself.
@@ -77,16 +81,12 @@ def continuation(before: str, behind: str = "", others: Sequence[str] = ()) -> C
             same = _common(text[max(0, place - LONGEST_MATCH) : place][::-1], backwards)
             # As if all that is behind the cursor followed: mostly that would not be enough, and need not be looked at.
             known = Evidence(_inked(backwards[:same]), len(ahead), elsewhere=number > 1)
-            if known.matched and _worth(known) > best:
+            if known.matched and known.weighed(_WEIGHTS) > best:
                 copied = text[place : place + LONGEST_COPY]
-                worth = _worth(known._replace(met=_met(copied, ahead)))
+                worth = known._replace(met=_met(copied, ahead)).weighed(_WEIGHTS)
                 if worth > best:
                     best, found = worth, Copy(text=copied, matched=known.matched, elsewhere=known.elsewhere)
     return found
-
-
-def _worth(known: Evidence) -> float:
-    return sum(weight * log for weight, log in zip(_WEIGHTS, known.logs, strict=True))
 
 
 def _met(text: str, behind: str) -> int:

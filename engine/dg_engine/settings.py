@@ -118,9 +118,7 @@ class CopyTrust(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
     def probability(self, evidence: Evidence) -> float:
         """That the first token is copied."""
-        weights = self.matched, self.met, self.elsewhere
-        odds = self.bias + sum(weight * log for weight, log in zip(weights, evidence.logs, strict=True))
-        return _logistic(odds, _SURE_COPY)
+        return _logistic(self.bias + evidence.weighed((self.matched, self.met, self.elsewhere)), _SURE_COPY)
 
 
 class InfillConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

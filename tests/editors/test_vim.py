@@ -39,13 +39,17 @@ def desk(vim: Vim, request: pytest.FixtureRequest) -> Desk:
     return desk
 
 
+def accepting_words_leaves(desk: Desk, whole: str, *rests: str) -> None:
+    """The ghost text is `whole`, and behind each word that is accepted the next of the rests."""
+    desk.editor.wait_for_ghost(whole)
+    for rest in rests:
+        desk.editor.accept_word()
+        desk.editor.wait_for_ghost(rest)
+
+
 def test_each_accepted_part_is_one_step_of_undo(desk: Desk) -> None:
     desk.editor.type("return ")
-    desk.editor.wait_for_ghost("width * height")
-    desk.editor.accept_word()
-    desk.editor.wait_for_ghost(" * height")
-    desk.editor.accept_word()
-    desk.editor.wait_for_ghost(" height")
+    accepting_words_leaves(desk, "width * height", " * height", " height")
     for text in ("width", ""):
         desk.editor.undo()
         desk.editor.wait_for_text(f"{HEAD}return {text}\n")
@@ -53,11 +57,7 @@ def test_each_accepted_part_is_one_step_of_undo(desk: Desk) -> None:
 
 def test_letters_of_any_script_are_parts_of_words(desk: Desk) -> None:
     desk.editor.type("name = ")
-    desk.editor.wait_for_ghost("größe_2 + maß(x)")
-    desk.editor.accept_word()
-    desk.editor.wait_for_ghost(" + maß(x)")
-    desk.editor.accept_word()
-    desk.editor.wait_for_ghost(" maß(x)")
+    accepting_words_leaves(desk, "größe_2 + maß(x)", " + maß(x)", " maß(x)")
 
 
 def test_a_key_that_is_mapped_already_is_left_alone(vim: Vim) -> None:

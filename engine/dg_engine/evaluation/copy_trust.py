@@ -51,17 +51,18 @@ def runs(engine: Engine, documents: Iterable[Document]) -> Iterator[Run]:
     """From each token of a stretch in the second half of each document that has one; all but ASCII is left out."""
     known = list(documents)
     for document in known:
-        others = tuple(beside(document, (one for one in known if one.project == document.project)))
         start = document.text.find("\n", len(document.text) // 2) + 1
         stretch = document.text[start : start + _STRETCH]
         if start and stretch.isascii() and len(stretch) == _STRETCH:
-            yield from _of_stretch(engine, document, others, start)
+            others = tuple(beside(document, (one for one in known if one.project == document.project)))
+            yield from _of_stretch(engine, document, others, start, engine.tokenizer.encode(stretch))
 
 
-def _of_stretch(engine: Engine, document: Document, others: tuple[str, ...], start: int) -> Iterator[Run]:
+def _of_stretch(
+    engine: Engine, document: Document, others: tuple[str, ...], start: int, tokens: list[int]
+) -> Iterator[Run]:
     path = document.path if engine.config.file_header else ""
     header = encode_prefix(engine.tokenizer, path, "", engine.config.max_prefix_tokens)
-    tokens = engine.tokenizer.encode(document.text[start : start + _STRETCH])
     tokens = tokens[: engine.config.max_prefix_tokens - len(header)]
     hidden = engine.model.encode(torch.tensor([header + tokens], device=engine.model.device)).hidden[0]
     logs = engine.model.logits(hidden[len(header) - 1 : -1]).log_softmax(dim=-1)

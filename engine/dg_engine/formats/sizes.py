@@ -91,34 +91,35 @@ def memory_of_run(plan: Plan, context: int, canvas: int, item_bytes: int, device
     config = plan.config
     # Of a document's cache, behind its tokens.
     room = prefill_chunk(torch.device(device)) + SPARE
-    document = _Cached(min(context, config.window + BEHIND) + room, context + room)
-    known, logits = _Cached(0, 0), canvas * config.vocab_size * 4 * LOGITS_COPIES
+    document = _caches(plan, min(context, config.window + BEHIND) + room, context + room, item_bytes)
+    known, logits = _Caches(0, 0), canvas * config.vocab_size * 4 * LOGITS_COPIES
     if device != "cpu":
         places = prefix_places(context)
-        known = _Cached(min(places, config.window - 1) + canvas, places + canvas)
+        known = _caches(plan, min(places, config.window - 1) + canvas, places + canvas, item_bytes)
         logits = canvas * config.vocab_size * item_bytes
-    sizes = {
-        one: (
-            _cache(plan, one.sliding, item_bytes, sliding=True),
-            _cache(plan, one.full, item_bytes, sliding=False),
-        )
-        for one in (document, known)
-    }
     return Memory(
         weights=_weights(plan, item_bytes, device),
-        sliding_cache=sizes[document][0] + sizes[known][0],
-        full_cache=sizes[document][1] + sizes[known][1],
+        sliding_cache=document.sliding + known.sliding,
+        full_cache=document.full + known.full,
         canvas=logits,
-        further_document=sum(sizes[document]),
-        further_canvas=sum(sizes[known]),
+        further_document=sum(document),
+        further_canvas=sum(known),
     )
 
 
-class _Cached(NamedTuple):
-    """Tokens whose keys and values are held in the layers of each kind."""
+class _Caches(NamedTuple):
+    """Bytes of keys and values in the layers of each kind."""
 
     sliding: int
     full: int
+
+
+def _caches(plan: Plan, sliding: int, full: int, item_bytes: int) -> _Caches:
+    """Of so many tokens in each."""
+    return _Caches(
+        _cache(plan, sliding, item_bytes, sliding=True),
+        _cache(plan, full, item_bytes, sliding=False),
+    )
 
 
 def _weights(plan: Plan, item_bytes: int, device: str) -> int:
