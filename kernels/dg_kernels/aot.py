@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
-import os
 import re
 import subprocess
 import sys
@@ -31,6 +30,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from dg_kernels.compilations import PLANS
+from dg_kernels.configurations import replace_file
 from dg_kernels.launching import Argument, Launch
 
 FILE = Path(__file__).with_name("resources.json")
@@ -193,7 +193,7 @@ def main(arguments: list[str] | None = None) -> int:
             if chosen.update:
                 table.kernels.setdefault(name, {})[f"sm_{architecture.capability}"] = found
     if chosen.update:
-        _write(table)
+        replace_file(FILE, msgspec.json.format(msgspec.json.encode(table), indent=1) + b"\n")
     if chosen.check and not chosen.kernels:
         wrong += [f"{name} is in the table but no longer compiled" for name in sorted(table.kernels.keys() - seen)]
     sys.stderr.writelines(f"{line}\n" for line in wrong)
@@ -243,12 +243,6 @@ def _say(name: str, architecture: Architecture, found: Resources) -> None:
         f"{found.shared:7} shared {found.tensor_core}\n"
     )
     sys.stdout.flush()
-
-
-def _write(table: Table) -> None:
-    temporary = FILE.with_suffix(f".{os.getpid()}.json")
-    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(table), indent=1) + b"\n")
-    temporary.replace(FILE)
 
 
 if __name__ == "__main__":

@@ -323,12 +323,12 @@ def main(arguments: list[str] | None = None) -> int:
     torch.manual_seed(0)
     rates = measured_rates(device, toy=toy)
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()}, one thread"
-    _say(f"{name}, torch {torch.__version__}, {'toy' if toy else 'full'} size")
-    _say(f"{rates_text(rates)}\n")
-    _say(f"| {' | '.join(HEADINGS)} |")
-    _say("|---|---|---:|---:|---:|---:|---:|---:|")
+    say(f"{name}, torch {torch.__version__}, {'toy' if toy else 'full'} size")
+    say(f"{rates_text(rates)}\n")
+    say(f"| {' | '.join(HEADINGS)} |")
+    say("|---|---|---:|---:|---:|---:|---:|---:|")
     for timing in timings(TOY if toy else FULL, device, rates):
-        _say(f"| {' | '.join(timing.cells())} |")
+        say(f"| {' | '.join(timing.cells())} |")
     return 0
 
 
@@ -340,7 +340,8 @@ def rates_text(rates: Rates) -> str:
     return f"copy {rates.bytes / 1e9:.1f} GB/s, {products}"
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    """Print a line at once."""
     sys.stdout.write(line + "\n")
     sys.stdout.flush()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
 from pathlib import Path
@@ -16,6 +17,7 @@ __all__ = [
     "Tile",
     "asked_for",
     "read_configurations",
+    "replace_file",
     "tile_for",
     "tried",
     "written",
@@ -85,6 +87,13 @@ def read_configurations(content: bytes) -> Configurations:
         msgspec.ValidationError: naming the place of what is wrong.
     """
     return msgspec.json.decode(content, type=Configurations)
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file beside its place and rename it: a run that ends meanwhile leaves the old one."""
+    temporary = path.with_suffix(f".{os.getpid()}{path.suffix}")
+    temporary.write_bytes(content)
+    temporary.replace(path)
 
 
 def written(configurations: Configurations) -> bytes:

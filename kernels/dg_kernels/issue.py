@@ -13,7 +13,7 @@ import sys
 from typing import NamedTuple
 
 from dg_kernels.aot import ARCHITECTURES, launches, read_table
-from dg_kernels.bench import FULL
+from dg_kernels.bench import FULL, say
 from dg_kernels.quantised.packed import WEIGHT_BITS
 
 _LANES = 128
@@ -76,14 +76,13 @@ def expert_times(device: Device, format_: str) -> Times:
 
 def main() -> int:
     """Print a table."""
-    say = sys.stdout.write
-    say("| device | format | instructions, ms | bytes, ms | longer than the bytes |\n|---|---|---:|---:|---:|\n")
+    say("| device | format | instructions, ms | bytes, ms | longer than the bytes |\n|---|---|---:|---:|---:|")
     for device in DEVICES:
         for format_ in WEIGHT_BITS:
             times = expert_times(device, format_)
             say(
                 f"| {device.name.removeprefix('NVIDIA ')} | {format_} | {times.instructions * 1e3:.1f} "
-                f"| {times.bytes * 1e3:.1f} | {times.excess:.0%} |\n"
+                f"| {times.bytes * 1e3:.1f} | {times.excess:.0%} |"
             )
     return 0
 

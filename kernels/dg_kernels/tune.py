@@ -24,7 +24,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from dg_kernels.bench import FULL, Case, cases, seconds
+from dg_kernels.bench import FULL, Case, cases, say, seconds
 from dg_kernels.configurations import (
     FILE,
     Configurations,
@@ -32,6 +32,7 @@ from dg_kernels.configurations import (
     Tile,
     asked_for,
     read_configurations,
+    replace_file,
     tile_for,
     tried,
     written,
@@ -164,17 +165,17 @@ def tune(
     device: str,
     cost: Callable[[list[Case]], Cost],
     file: Path,
-    say: Callable[[str], None],
+    report: Callable[[str], None],
 ) -> None:
     """Tune group by group, and write what is found for the device of that name into a file."""
     for names, group in found.items():
         start = {name: tile_for(name, device) for name in names}
         ratios: list[float] = []
         best = fastest(start, cost(group), ratios.append)
-        say(f"{', '.join(names)}: {len(ratios)} tried, {1 - min(ratios):.0%} faster")
+        report(f"{', '.join(names)}: {len(ratios)} tried, {1 - min(ratios):.0%} faster")
         for name, tile in best.items():
-            say(f"    {name}: {_described(start[name])} -> {_described(tile)}")
-        file.write_bytes(written(with_tiles(read_configurations(file.read_bytes()), device, best)))
+            report(f"    {name}: {_described(start[name])} -> {_described(tile)}")
+        replace_file(file, written(with_tiles(read_configurations(file.read_bytes()), device, best)))
 
 
 def with_tiles(configurations: Configurations, device: str, tiles: Tiles) -> Configurations:
@@ -212,7 +213,7 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stderr.write(f"python -m dg_kernels.tune: no kernel with a tile is called {wanted.pattern}\n")
         return 1
     cost = functools.partial(time_of, device=device, refusals=(TritonError, ValueError))
-    tune(found, name, cost, FILE, lambda line: print(line, flush=True))  # noqa: T201  (its output)
+    tune(found, name, cost, FILE, say)
     return 0
 
 
