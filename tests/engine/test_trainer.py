@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import shutil
+import signal
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,7 +27,8 @@ from dg_engine.training.corpus import read_manifest
 from dg_engine.training.encoded import EncodedSplit, encode_split
 from dg_engine.training.objective import Objective
 from dg_engine.training.optimiser import Optimiser, Rates, orthogonalised
-from dg_engine.training.plan import Layouts, Plan, with_settings
+from dg_engine.training.plan import UPDATES as UPDATES_WANTED
+from dg_engine.training.plan import Layouts, Plan, paced, read_plan, with_settings
 from dg_engine.training.plots import plot_losses
 from dg_engine.training.run_state import STATE_FILE, read_metrics
 from dg_engine.training.schedule import Schedule
@@ -37,6 +41,7 @@ CAUSAL = Layout(chunks=2, encoder_tokens=64, canvases=0, slots=0)
 USUAL = Layout(chunks=2, encoder_tokens=64, canvases=2, slots=32, middles=2)
 WIDE = Layout(chunks=2, encoder_tokens=64, canvases=1, slots=48, middles=2)
 UPDATES = 20
+ROOT = Path(__file__).parents[2]
 
 
 class Clock:
@@ -57,6 +62,10 @@ def tokenizer() -> Tokenizer:
 
 @pytest.fixture(scope="module")
 def split(tokenizer: Tokenizer) -> EncodedSplit:
+    return own_tests(tokenizer)
+
+
+def own_tests(tokenizer: Tokenizer) -> EncodedSplit:
     sources = sorted(Path(__file__).parent.glob("*.py"))
     documents = [Document("own", f"tests/engine/{file.name}", file.read_text(encoding="utf-8")) for file in sources]
     return EncodedSplit(encode_split(documents, tokenizer))
@@ -113,6 +122,40 @@ def test_a_run_that_was_killed_twice_ends_with_the_same_weights(
     assert [line["loss"] for line in lines[0]] == [line["loss"] for line in lines[1]]
 
 
+IN_ANOTHER_PROCESS = """
+import sys
+from pathlib import Path
+import torch
+torch.set_num_threads(1)
+from tests.engine.test_trainer import make, own_tests
+from dg_engine.testing import tiny_tokenizer
+from dg_engine.tokenizer import Tokenizer
+tokenizer = Tokenizer(tiny_tokenizer())
+make(Path(sys.argv[1]), own_tests(tokenizer), tokenizer).run(lambda progress: print(progress.update, flush=True))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no SIGKILL")
+def test_a_process_that_is_killed_between_two_saves_loses_nothing_that_was_saved(
+    tmp_path: Path, split: EncodedSplit, tokenizer: Tokenizer
+) -> None:
+    whole = make(tmp_path / "whole", split, tokenizer)
+    whole.run(lambda progress: None)
+    command = [sys.executable, "-c", IN_ANOTHER_PROCESS, str(tmp_path / "killed")]
+    for last in (6, 14):
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                if int(line) == last:
+                    break
+            process.kill()
+        assert process.returncode == -signal.SIGKILL
+    resumed = make(tmp_path / "killed", split, tokenizer)
+    assert resumed.update in range(12, 17), "what was saved last, every fourth update"
+    resumed.run(lambda progress: None)
+    torch.testing.assert_close(resumed.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0)
+
+
 def test_all_stages_run_and_leave_metrics_a_plot_and_a_checkpoint(
     tmp_path: Path, split: EncodedSplit, tokenizer: Tokenizer
 ) -> None:
@@ -140,6 +183,26 @@ def test_validation_and_warm_up_leave_the_randomness_alone(
     assert run.validate() == first
     assert torch.equal(run.loss.generator.get_state(), before)
     assert all(parameter.grad is None for parameter in run.model.parameters())
+
+
+def test_a_plan_gathers_batches_and_averages_weights_by_the_speed_that_is_found(
+    tmp_path: Path, split: EncodedSplit, tokenizer: Tokenizer
+) -> None:
+    run = make(tmp_path, split, tokenizer)
+    pace = run.warm_up()
+    assert (pace.causal, pace.joint) == (0.5, 0.5), "as long as the clock says that any work takes"
+    causal, usual, wide = (run._batches.made(0, layout).tokens for layout in (CAUSAL, USUAL, WIDE))
+    assert (pace.causal_tokens, pace.joint_tokens) == (causal, round((2 * usual + wide) / 3))
+
+    faster = pace._replace(causal=0.1, joint=0.3)
+    plan = replace(run.plan, seconds=1500.0)
+    batches = 0.3 * 1500 / 0.1 + 0.7 * 1500 / 0.3
+    found = paced(plan, faster)
+    assert found.accumulate == round(batches / UPDATES_WANTED) == 4
+    assert found.average_decay == pytest.approx(1 - 7 * 4 / batches)
+    assert paced(plan, faster, accumulate=1).average_decay == pytest.approx(1 - 7 / batches)
+    assert paced(replace(plan, seconds=1.0), faster).accumulate == 1, "a short run makes what updates it can"
+    assert "room for 2,000 updates of 4 batches" in faster.forecast(found, corpus_tokens=10_000)
 
 
 def test_a_slice_ends_early_and_the_next_one_goes_on(tmp_path: Path, split: EncodedSplit, tokenizer: Tokenizer) -> None:
@@ -275,9 +338,13 @@ def test_the_commands_lead_from_documents_to_a_checkpoint_that_the_engine_opens(
 ) -> None:
     run = tmp_path / "run"
     arguments = ["--corpus", str(library_corpus), "--run", str(run), "--minutes", "0.01", "--chunks", "1"]
+    plans = []
     for _ in range(2):
         done = CliRunner().invoke(train, [*arguments, "--mode", "eager"], catch_exceptions=False)
         assert done.exit_code == 0
+        assert "tokens/s from left to right" in done.output
+        plans.append(read_plan(run))
+    assert plans[0] == plans[1], "what the first sitting decided holds for the next"
     engine = Engine.load(run / "model")
     *_, answer = engine.infill(InfillRequest(prefix="import os\n", suffix="\n", max_denoising_steps=2))
     assert isinstance(answer, Infill)

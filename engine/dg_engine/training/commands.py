@@ -18,7 +18,7 @@ from dg_engine.training import trainer
 from dg_engine.training.ahead import Ahead
 from dg_engine.training.batches import Batcher
 from dg_engine.training.card import keep_recipe, write_card
-from dg_engine.training.plan import Plan, layouts, with_settings
+from dg_engine.training.plan import UPDATES, Pace, Plan, keep_plan, layouts, paced, read_plan, with_settings
 from dg_engine.training.plots import plot_losses
 from dg_engine.training.prepare import load_prepared
 from dg_engine.training.shapes import GENERATION, SHAPES, Shape
@@ -42,7 +42,11 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
     "--slice", "slice_", type=click.FloatRange(min=0, min_open=True), help="Minutes after which to stop for now."
 )
 @click.option("--chunks", type=click.IntRange(1), help="Documents' chunks in a batch; default: the shape's.")
-@click.option("--accumulate", type=click.IntRange(1), default=2, show_default=True, help="Batches in an update.")
+@click.option(
+    "--accumulate",
+    type=click.IntRange(1),
+    help=f"Batches in an update; default: so many that there are {UPDATES:,} updates, by the speed found at the start.",
+)
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
 @click.option(
     "--workers", type=click.IntRange(0), default=0, show_default=True, help="Processes that make batches ahead."
@@ -79,7 +83,7 @@ def train(
     minutes: float,
     slice_: float | None,
     chunks: int | None,
-    accumulate: int,
+    accumulate: int | None,
     threads: int,
     workers: int,
     mode: str,
@@ -94,9 +98,8 @@ def train(
     chosen = SHAPES[shape]
     config = replace(chosen.config, vocab_size=prepared.tokenizer.vocab_size)
     batches = layouts(chunks or chosen.chunks, chosen.encoder_tokens)
-    plan = with_settings(Plan(seconds=minutes * 60, layouts=batches, accumulate=accumulate, seed=seed), settings)
+    plan = Plan(seconds=minutes * 60, layouts=batches, seed=seed)
     run_.mkdir(parents=True, exist_ok=True)
-    (run_ / "plan.json").write_bytes(msgspec.json.format(msgspec.json.encode(plan)) + b"\n")
     if start is not None:
         keep_recipe(start, run_)
     vocabulary = Vocabulary.of(prepared.tokenizer)
@@ -104,11 +107,15 @@ def train(
         where = device or best_device()
         model = trainer.new_model(config, seed, fastest_dtype(where), start).to(where)
         seconds = time.perf_counter if clock == "wall" else time.process_time
-        training = trainer.Trainer(model, ahead, prepared.validation, vocabulary, plan, run_, seconds)
+        training = trainer.Trainer(
+            model, ahead, prepared.validation, vocabulary, with_settings(plan, settings), run_, seconds
+        )
         rate = matrix_rate(model.device, fastest_dtype(where))
         click.echo(f"{where}: matrix products reach {rate / 1e9:,.0f} GFLOP/s here on all threads together")
-        if mode == "compiled":
-            _compile(training, run_)
+        pace = _warm_up(training, run_, compiled=mode == "compiled")
+        training.plan = with_settings(_decided(training, pace, accumulate), settings)
+        keep_plan(training.plan, run_)
+        click.echo(pace.forecast(training.plan, int(prepared.train.lengths.sum())))
         export = partial(_export, training, chosen, corpus_, run_)
         until = min(plan.seconds, training.elapsed + slice_ * 60) if slice_ else plan.seconds
         watched(lambda report: training.run(report, export, until), plan.seconds, training.elapsed, rate)
@@ -119,15 +126,26 @@ def train(
         )
 
 
-def _compile(training: trainer.Trainer, run_: Path) -> None:
-    # Compiled code is kept with the run, so that the next sitting begins at once.
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((run_ / "compiled").absolute()))
-    # Grouped by kind of layer, of batch, and with or without gradient: more variants than the default of eight.
-    torch._dynamo.config.recompile_limit = 64
-    training.loss.compile()
+def _warm_up(training: trainer.Trainer, run_: Path, *, compiled: bool) -> Pace:
+    if compiled:
+        # Compiled code is kept with the run, so that the next sitting begins at once.
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str((run_ / "compiled").absolute()))
+        # Grouped by kind of layer, of batch, and with or without gradient: more variants than the default of eight.
+        torch._dynamo.config.recompile_limit = 64
+        training.loss.compile()
     started = time.perf_counter()
-    training.warm_up()
-    click.echo(f"compiled in {time.perf_counter() - started:.0f} s; training from update {training.update}")
+    pace = training.warm_up()
+    if compiled:
+        click.echo(f"compiled in {time.perf_counter() - started:.0f} s; training from update {training.update}")
+    return pace
+
+
+def _decided(training: trainer.Trainer, pace: Pace, accumulate: int | None) -> Plan:
+    """The plan with what its first sitting found; later ones may find another speed, and go on as that did."""
+    begun = read_plan(training.directory) if training.update else None
+    if begun is None:
+        return paced(training.plan, pace, accumulate)
+    return replace(training.plan, accumulate=accumulate or begun.accumulate, average_decay=begun.average_decay)
 
 
 def _export(training: trainer.Trainer, shape: Shape, corpus_: Path, run_: Path) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -13,6 +14,14 @@ from dg_engine.errors import EngineError
 from dg_engine.training.batches import Layout
 from dg_engine.training.optimiser import Rates
 from dg_engine.training.schedule import Schedule, Stage
+
+PLAN_FILE = "plan.json"
+UPDATES = 2000
+"""To which batches are gathered, as far as there are so many: a faster machine makes larger updates, not more of them.
+The shipped model's run had 1,978."""
+AVERAGED_UPDATES = 1 / 7
+"""Of all of a run, over which its weights are averaged: a decay of 0.9965 in 2,000."""
+_MOST_GATHERED = 64
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -29,6 +38,15 @@ class Layouts:
         """Refuse different numbers of chunks: a batch's place in the data follows from its number."""
         if len({self.causal.chunks, self.usual.chunks, self.wide.chunks}) > 1:
             raise ValueError("layouts: all must have as many chunks")
+
+    @property
+    def kinds(self) -> tuple[Layout, ...]:
+        """All of them."""
+        return self.causal, self.usual, self.wide
+
+    def joint_mean(self, of: Mapping[Layout, float]) -> float:
+        """The mean of a number of each layout over the batches with holes."""
+        return of[self.usual] + (of[self.wide] - of[self.usual]) / self.wide_every
 
     def pick(self, stage: Stage, number: int) -> Layout:
         """The layout of a batch, by its number in the run."""
@@ -70,6 +88,68 @@ class Plan:
     save_every: float = 300.0
     """Seconds between copies of the state, each with a checkpoint and a plot, which take 5 s for the small model."""
     validate_every: float = 300.0
+
+
+class Pace(NamedTuple):
+    """How long a batch takes, forward and back, and how much it holds."""
+
+    causal: float
+    """Seconds, in the causal stage."""
+    joint: float
+    """Seconds, in the other stages, where batches hold holes too."""
+    causal_tokens: int
+    joint_tokens: int
+    """Padding among them."""
+
+    def batches(self, plan: Plan) -> tuple[float, float]:
+        """Those of the causal stage and those behind it that fit into a plan's time."""
+        alone = plan.seconds * plan.schedule.causal_until
+        return alone / self.causal, (plan.seconds - alone) / self.joint
+
+    def forecast(self, plan: Plan, corpus_tokens: int) -> str:
+        """What a run will come to, as a line for people."""
+        causal, joint = self.batches(plan)
+        tokens = causal * self.causal_tokens + joint * self.joint_tokens
+        read = (causal + joint) * self.causal_tokens
+        return (
+            f"{self.causal_tokens / self.causal:,.0f} tokens/s from left to right, "
+            f"{self.joint_tokens / self.joint:,.0f} with holes: the whole plan has room for "
+            f"{(causal + joint) / plan.accumulate:,.0f} updates of {plan.accumulate} batches, {tokens / 1e6:,.1f} M "
+            f"tokens, and reads the corpus {read / corpus_tokens:,.2f} times"
+        )
+
+
+def paced(plan: Plan, pace: Pace, accumulate: int | None = None) -> Plan:
+    """The plan with updates of a size, and an average of a length, that fit how fast the machine is.
+
+    Args:
+        plan: with its time and its layouts.
+        pace: what was measured.
+        accumulate: batches to an update, where that is decided already.
+    """
+    batches = sum(pace.batches(plan))
+    size = accumulate or min(max(1, round(batches / UPDATES)), _MOST_GATHERED)
+    return replace(plan, accumulate=size, average_decay=1 - 1 / max(2.0, AVERAGED_UPDATES * batches / size))
+
+
+def keep_plan(plan: Plan, directory: Path) -> None:
+    """Write the plan into a run's folder."""
+    (directory / PLAN_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(plan)) + b"\n")
+
+
+def read_plan(directory: Path) -> Plan | None:
+    """The plan of a run; None where there is none.
+
+    Raises:
+        EngineError: the file is malformed.
+    """
+    path = directory / PLAN_FILE
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=Plan)
+    except FileNotFoundError:
+        return None
+    except (OSError, msgspec.DecodeError) as error:
+        raise EngineError(f"{path}: is no plan of a run ({error})") from error
 
 
 def with_settings(plan: Plan, settings: Iterable[str]) -> Plan:

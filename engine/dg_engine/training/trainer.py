@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import torch
@@ -16,10 +17,11 @@ from dg_engine.config import ModelConfig
 from dg_engine.errors import CheckpointError
 from dg_engine.model import DiffusionGemma
 from dg_engine.training.ahead import Ahead
+from dg_engine.training.batches import Layout
 from dg_engine.training.encoded import EncodedSplit
 from dg_engine.training.objective import Loss, Losses, Objective
 from dg_engine.training.optimiser import Optimiser
-from dg_engine.training.plan import Layouts, Plan
+from dg_engine.training.plan import Layouts, Pace, Plan
 from dg_engine.training.run_state import Metrics, load_state, save_state
 from dg_engine.training.schedule import Moment, Stage
 from dg_engine.training.spans import Vocabulary
@@ -115,20 +117,35 @@ class Trainer:
         self._metrics = Metrics(directory, self.update)
         self._saved = self._validated = self.elapsed
 
-    def warm_up(self) -> None:
-        """Run every kind of step once and forget it, so that compilation does not count as training."""
-        state = self.loss.generator.get_state()
+    def warm_up(self) -> Pace:
+        """Run every kind of batch twice and forget it: the first run may compile, the second is timed."""
+        layouts, state = self.plan.layouts, self.loss.generator.get_state()
         kinds = [
             Objective(conditioned_share=0.0),
             Objective(conditioned_share=1.0),
             self.plan.schedule.at(1.0).objective,
         ]
-        for layout in (self.plan.layouts.causal, self.plan.layouts.usual, self.plan.layouts.wide):
-            for objective in kinds:
-                losses = self.loss(self._batches.made(0, layout), objective)
-                losses.total.backward()  # type: ignore[no-untyped-call]
+        seconds = {layout: fmean(self._timed(layout, kind) for kind in kinds) for layout in layouts.kinds}
+        tokens = {layout: self._batches.made(0, layout).tokens for layout in layouts.kinds}
         self.model.zero_grad(set_to_none=True)
         self.loss.generator.set_state(state)
+        return Pace(
+            causal=seconds[layouts.causal],
+            joint=layouts.joint_mean(seconds),
+            causal_tokens=tokens[layouts.causal],
+            joint_tokens=round(layouts.joint_mean(tokens)),
+        )
+
+    def _timed(self, layout: Layout, objective: Objective) -> float:
+        """Seconds that a batch takes the second time, forward and back."""
+        took = 0.0
+        for _ in range(2):
+            started = self._clock()
+            losses = self.loss(self._batches.made(0, layout), objective)
+            losses.total.backward()  # type: ignore[no-untyped-call]
+            losses.total.item()  # which waits for a GPU
+            took = self._clock() - started
+        return took
 
     def run(self, report: Callable[[Progress], None], saved: Saved = lambda: None, until: float | None = None) -> None:
         """Train until the time is spent.
