@@ -106,6 +106,22 @@ def test_two_runs_of_keys_are_the_mask_that_shows_them() -> None:
     assert_agrees(canvas_attention(query, keys, values, shown), expected, terms=26)
 
 
+def test_rows_behind_one_prefix_each_see_it_and_their_own_canvas() -> None:
+    places, canvas, rows = 20, 6, 3
+    query, keys, values = tensors(rows, 4, 2, places + (rows - 1) * canvas, canvas, 16)
+    shared = [one[:1].expand(rows, -1, -1, -1) for one in (keys, values)]
+    runs = VisibleRuns(torch.tensor([3, 20, 31]), torch.tensor([6, 1, 4]), places, apart=canvas)
+    found = canvas_attention(query, shared[0], shared[1], runs)
+    assert_agrees(found, canvas_attention_reference(query, shared[0], shared[1], runs), terms=38)
+    for row in range(rows):
+        first = places + row * canvas
+        key, value = (
+            torch.cat((one[:, :, :places], one[:, :, first : first + canvas]), dim=2)[row, None] for one in shared
+        )
+        alone = VisibleRuns(runs.prefix[row, None], runs.canvas[row, None], places)
+        assert_agrees(found[row, None], canvas_attention_reference(query[row, None], key, value, alone), terms=26)
+
+
 @pytest.mark.parametrize("window", [None, 1, 4])
 def test_causal_is_the_mask_that_shows_the_same(window: int | None) -> None:
     given = tensors(2, 4, 2, 9, 5, 16)

@@ -24,7 +24,8 @@ _KERNEL_WIDTHS = (64, 128, 256, 512)
 class VisibleRuns(NamedTuple):
     """Two runs of keys, the same for all queries of a row: what there is of a prefix, and behind its places a canvas.
 
-    The lengths are tensors, so that one CUDA graph serves all that fit into the places; keys beyond them are not read.
+    Rows may stand behind one prefix: then the keys of all are the same, and the canvases lie one behind the other. The
+    lengths are tensors, so that one CUDA graph serves all that fit into the places; keys beyond them are not read.
     """
 
     prefix: Tensor
@@ -32,13 +33,17 @@ class VisibleRuns(NamedTuple):
     canvas: Tensor
     """[B] int64, at least one."""
     places: int
-    """P: the canvas begins at the key P."""
+    """P: the canvas of the first row begins at the key P."""
+    apart: int = 0
+    """So many keys further that of each row than that of the row before."""
 
     def mask(self, keys: int) -> Tensor:
         """[B, 1, K] booleans that show the same."""
         place = torch.arange(keys, device=self.prefix.device)
-        prefix, canvas = self.prefix[:, None], self.canvas[:, None] + self.places
-        return ((place < prefix.clamp_max(self.places)) | (place >= self.places) & (place < canvas))[:, None]
+        row = torch.arange(len(self.prefix), device=self.prefix.device)
+        first = (self.places + row * self.apart)[:, None]
+        known = place < self.prefix[:, None].clamp_max(self.places)
+        return (known | (place >= first) & (place < first + self.canvas[:, None]))[:, None]
 
 
 class Causal(NamedTuple):

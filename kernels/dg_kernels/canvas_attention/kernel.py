@@ -32,6 +32,7 @@ def attend(
     canvas,
     key_count,
     places,
+    apart,
     window,
     rows: tl.constexpr,
     columns: tl.constexpr,
@@ -43,7 +44,8 @@ def attend(
 ):
     """Rows of one key head's group of queries, one part of the value's width; the names in pairs are strides.
 
-    Of "all" keys, of "runs": the first `prefix` of so many places and `canvas_slots` behind the places; or "causal": a
+    Of "all" keys, of "runs": the first `prefix` of so many places and `canvas_slots` of the row's own, which begin so
+    many `apart` from those of the row before, behind the places; or "causal": a
     query sees its own key, of which the canvas's are the last, and those before it within the window.
 
     With several `splits` a program sees one run of all these, and writes to `mixed` [splits, ...] what is to be divided
@@ -72,6 +74,7 @@ def attend(
     if shown == "runs":
         known = tl.minimum(tl.load(prefix + batch), places).to(tl.int32)
         slots = tl.load(canvas_slots + batch).to(tl.int32)
+        own_place = places + tl.program_id(2) * apart
         # The second run begins with a tile of its own.
         padded = tl.cdiv(known, columns) * columns
         span = padded + slots
@@ -80,8 +83,8 @@ def attend(
         at, end = start, span
         if shown == "runs":
             behind = start >= padded
-            at = tl.where(behind, start - padded + places, start)
-            end = tl.where(behind, places + slots, known)
+            at = tl.where(behind, start - padded + own_place, start)
+            end = tl.where(behind, own_place + slots, known)
         key = at + tl.arange(0, columns)
         visible = key < end
         k_row = k_place + key.to(tl.int64) * key_row

@@ -61,6 +61,7 @@ def plan(
         "canvas": canvas,
         "key_count": key_count,
         "places": shown.places if isinstance(shown, VisibleRuns) else key_count,
+        "apart": shown.apart if isinstance(shown, VisibleRuns) else 0,
         "window": (shown.window if isinstance(shown, Causal) else None) or key_count,
     }
     for name, one in (("query", query), ("key", keys), ("value", values)):

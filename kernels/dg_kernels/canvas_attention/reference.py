@@ -29,8 +29,9 @@ def _of_runs(query: Tensor, keys: Tensor, values: Tensor, runs: VisibleRuns) -> 
     """Row by row, with what is not visible cut away."""
     rows = []
     for row in range(len(query)):
-        known, own = min(int(runs.prefix[row]), runs.places), runs.places + int(runs.canvas[row])
-        seen = [torch.cat((one[row, :, :known], one[row, :, runs.places : own]), dim=1)[None] for one in (keys, values)]
+        known, first = min(int(runs.prefix[row]), runs.places), runs.places + row * runs.apart
+        own = slice(first, first + int(runs.canvas[row]))
+        seen = [torch.cat((one[row, :, :known], one[row, :, own]), dim=1)[None] for one in (keys, values)]
         rows.append(canvas_attention_reference(query[row, None], *seen))
     return torch.cat(rows)
 

@@ -85,6 +85,26 @@ def test_lengths_on_the_device_show_two_runs_and_nothing_else_is_read(
     assert_agrees(found.cpu(), canvas_attention_reference(query.cpu(), keys.cpu(), values.cpu(), lengths), terms=width)
 
 
+@pytest.mark.parametrize("splits", [1, 4])
+@pytest.mark.parametrize("canvas", [11, 32])
+def test_rows_behind_one_prefix_read_it_where_it_is_and_nothing_of_one_another(
+    canvas: int, splits: int, device: torch.device, dtype: torch.dtype
+) -> None:
+    places, rows = 40, 3
+    prefix, slots = torch.tensor([17, 90, 0]), torch.tensor([canvas, 3, 1])
+    query = (0.3 * random(rows, 4, canvas, 64)).to(device, dtype)
+    once = [random(1, 2, places + rows * canvas, 64, seed=seed, dtype=dtype).to(device) for seed in (1, 2)]
+    runs = VisibleRuns(prefix.to(device), slots.to(device), places, apart=canvas)
+    seen = runs.mask(places + rows * canvas).any(dim=0)[0]
+    for one in once:
+        one[:, :, ~seen] = float("nan")
+    keys, values = (one.expand(rows, -1, -1, -1) for one in once)
+    launches, found = plan(query, keys, values, runs, tile=TILE, splits=splits)
+    run(launches)
+    lengths = VisibleRuns(prefix, slots, places, apart=canvas)
+    assert_agrees(found.cpu(), canvas_attention_reference(query.cpu(), keys.cpu(), values.cpu(), lengths), terms=64)
+
+
 @pytest.mark.parametrize("window", [None, 1, 9, 40])
 @pytest.mark.parametrize(("cached", "queries"), [(0, 37), (50, 5), (33, 21)])
 def test_a_query_sees_its_own_key_and_those_before_it_within_the_window(
