@@ -131,6 +131,7 @@ def denoise_step(
     acceptance: EntropyBound,
     draws: Draws,
     first_allowed: Tensor | None = None,
+    banned: Tensor | None = None,
     bias: TokenBias | None = None,
 ) -> tuple[Canvas, Belief]:
     """`denoise_together` of one canvas."""
@@ -140,8 +141,9 @@ def denoise_step(
         [canvas],
         temperature=temperature,
         acceptance=acceptance,
-        draws=draws,
+        draws=[draws],
         first_allowed=first_allowed,
+        banned=banned,
         bias=bias,
     )
     return refined
@@ -154,7 +156,7 @@ def denoise_together(
     *,
     temperature: float,
     acceptance: EntropyBound,
-    draws: Draws,
+    draws: Sequence[Draws],
     first_allowed: Tensor | None = None,
     banned: Tensor | None = None,
     bias: TokenBias | None = None,
@@ -171,7 +173,7 @@ def denoise_together(
         canvases: the states before, all of the same number of steps.
         temperature: of this step.
         acceptance: which of a canvas's sampled tokens to keep.
-        draws: one uniform number and one noise token per free slot.
+        draws: for each canvas, one uniform number and one noise token per free slot.
         first_allowed: [V] booleans; tokens outside are banned from the first free slot of each canvas.
         banned: [V] booleans; tokens banned from every free slot.
         bias: added at every free slot.
@@ -183,7 +185,8 @@ def denoise_together(
     positions, masks = (None, None) if len(canvases) == 1 else _apart(model, cache, canvases)
     signal = None if row.signal is None else row.signal[None]
     hidden = model.decode(row.tokens[None], cache, signal, positions, masks, read=row.free)[0]
-    uniform = draws.uniform(len(row.free))
+    each = list(zip(draws, slots, strict=True))
+    uniform = torch.cat([own.uniform(count) for own, count in each])
     found = model.sampled(
         hidden,
         torch.full_like(uniform, temperature),
@@ -193,7 +196,8 @@ def denoise_together(
     )
     accepted = torch.cat([acceptance.accept(entropy) for entropy in torch.split(found.entropy, slots)])
     tokens = row.tokens.clone()
-    tokens[row.free] = torch.where(accepted, found.sample, draws.noise(len(row.free)))
+    noise = torch.cat([own.noise(count) for own, count in each])
+    tokens[row.free] = torch.where(accepted, found.sample, noise)
     known = model.embed(row.tokens)
     known[row.free] = model.soft_embedding(found.probabilities)
     lengths = [len(canvas.tokens) for canvas in canvases]

@@ -9,42 +9,23 @@ Without CUDA the same loop runs the step as it is. `infill.fill` is its readable
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
 from itertools import chain
 
 import torch
 from torch import Tensor
 
-from dg_engine.canvas import Belief
 from dg_engine.hardware import is_nearly_full
-from dg_engine.infill import Filling, Hole, confident, next_length
+from dg_engine.infill import Choose, Filling, is_past, out_of_time
 from dg_engine.model import DiffusionGemma
-from dg_engine.policies import Denoising, StableAndConfident
-from dg_engine.prefix_cache import PrefixCache
-from dg_engine.static_canvas import REASONS, Rules, Shape, State, blank_places, random_numbers, signed, static_step
+from dg_engine.prefix_cache import PrefixCache, Seen
+from dg_engine.rows import CANVAS_BUCKETS, MOST_SLOTS, Row, filling_of, first_state, rules_of, shape_of
+from dg_engine.static_canvas import Shape, State, blank_places, static_step
 from dg_kernels.launching import served
 
-CANVAS_BUCKETS = (64, 128, 256)
-"""Lengths of canvases; every one has its own graphs."""
-SHORTEST_PREFIX = 1024
-"""Places for a prefix: this, or so many times four that it fits."""
 KEPT = 4
-"""Canvases that are kept, while there is room, with their graphs and places, for later requests of their shape."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Row:
-    """One hole to fill."""
-
-    cache: PrefixCache
-    """The encoded prefix, a batch of one."""
-    suffix: Tensor
-    """[S] pinned token ids behind the hole."""
-    hole: Hole
-    plan: Denoising
-    seed: int
+"""Sets of places that are kept, while there is room, with their graphs, for later requests behind such prefixes."""
 
 
 def can_capture(model: DiffusionGemma) -> bool:
@@ -58,109 +39,175 @@ def can_capture(model: DiffusionGemma) -> bool:
     return model.device.type == "cuda" and (not chosen or served(embedding, *chain.from_iterable(weights)))
 
 
-def canvas_bucket(row: Row) -> int | None:
-    """The shortest canvas that holds the hole at its longest, or the longest canvas; None if the hole does not fit."""
-    pinned = len(row.suffix)
-    if row.hole.initial + pinned > CANVAS_BUCKETS[-1]:
-        return None
-    return next((slots for slots in CANVAS_BUCKETS if slots >= row.hole.longest + pinned), CANVAS_BUCKETS[-1])
-
-
-def prefix_places(tokens: int) -> int:
-    """Places in which a prefix of so many tokens lies."""
-    places = SHORTEST_PREFIX
-    while places < tokens:
-        places *= 4
-    return places
-
-
 class DeviceLoop:
     """Fills holes with canvases of fixed shapes. Not thread-safe: one worker owns it."""
 
     def __init__(self, model: DiffusionGemma) -> None:
         self._model = model
-        self._idle: list[_Canvases] = []
+        self._idle: list[_Places] = []
         self._graphs = Graphs() if can_capture(model) else None
 
     def fill(self, rows: Sequence[Row], *, deadline: float | None = None) -> Iterator[tuple[Filling, ...]]:
         """Yield the state of every row after each step, until all have a stop reason; a row that has one stays.
 
         Args:
-            rows: the holes, refined side by side; they share nothing but the time.
+            rows: the holes, refined side by side; they share nothing but the time and, where they have the same, a
+                prefix.
             deadline: `time.perf_counter()` seconds after which all rows stop with what is certain.
 
         Raises:
             ValueError: there is no row, or one that no canvas holds.
         """
-        canvases = self._taken(_shape(rows), rows)
-        running, states = list(range(len(rows))), dict[int, Filling]()
-        try:
+        shape = shape_of(rows)
+        with self._lent(shape, rows) as places:
+            canvases = places.canvases(shape, rows)
+            canvases.admit(rows)
             canvases.launch()
-            while running:
-                report = canvases.report()
-                late = deadline is not None and time.perf_counter() >= deadline
-                states |= {row: _filling(report[row], late=late) for row in running}
-                running = [row for row in running if states[row].stop_reason is None]
-                if running:
-                    canvases.launch()
-                yield tuple(states[row] for row in range(len(rows)))
+            states = canvases.states()
+            yield from _followed(canvases, _in_time(states, deadline), deadline)
+
+    def fill_chosen(
+        self, rows: Sequence[Row], choose: Choose, *, deadline: float | None = None
+    ) -> Iterator[tuple[Filling, ...]]:
+        """As `infill.fill_chosen`, its readable twin, of rows behind one prefix that differ in their holes alone.
+
+        The first step is made of at most MOST_SLOTS at once. Those that go on begin with what it left them.
+
+        Raises:
+            ValueError: as `fill`, or those that go on have more than MOST_SLOTS.
+        """
+        whole = shape_of(rows)._replace(prefixes=1)
+        at_once = MOST_SLOTS // whole.canvas
+        with self._lent(whole, rows) as places:
+            states, after = list[Filling](), list[State]()
+            for first in range(0, len(rows), at_once):
+                some = rows[first : first + at_once]
+                canvases = places.canvases(whole.of(len(some)), some)
+                canvases.admit(some)
+                canvases.launch()
+                states += canvases.states()
+                after.append(canvases.copied())
+            numbers = choose(states)
+            if len(numbers) > at_once:
+                raise ValueError(f"of canvases of {whole.canvas} at most {at_once} can go on, not {len(numbers)}")
+            going, chosen = [rows[number] for number in numbers], [states[number] for number in numbers]
+            canvases = places.canvases(whole.of(len(going)), going)
+            canvases.resume(going, _rows_of(after, numbers))
+            yield from _followed(canvases, _in_time(chosen, deadline), deadline)
+
+    @contextmanager
+    def _lent(self, shape: Shape, rows: Sequence[Row]) -> Iterator[_Places]:
+        """Places with the rows' prefixes in them that no other loop uses: two requests may take turns step by step."""
+        wanted = shape.prefix, shape.prefixes
+        places = next((one for one in reversed(self._idle) if one.sizes == wanted), None)
+        if places is None:
+            places = _Places(self._model, *wanted, self._graphs)
+        else:
+            self._idle.remove(places)
+        try:
+            for number, row in enumerate(rows[: shape.prefixes]):
+                places.hold(number, row.cache)
+            yield places
         finally:
             kept = 1 if is_nearly_full(self._model.device) else KEPT
-            self._idle = [*self._idle, canvases][-kept:]
+            self._idle = [*self._idle, places][-kept:]
 
-    def _taken(self, shape: Shape, rows: Sequence[Row]) -> _Canvases:
-        """Canvases with these rows in them that no other loop is using: two requests may take turns step by step."""
-        canvases = next((one for one in reversed(self._idle) if one.shape == shape), None)
-        if canvases is None:
-            canvases = _Canvases(self._model, shape, rows, self._graphs)
-        else:
-            self._idle.remove(canvases)
-        canvases.admit(rows)
-        return canvases
+
+class _Places:
+    """Places for the keys of prefixes and of the canvases behind them, and what was made to use them.
+
+    A graph knows addresses, not tensors. So the model's weights, these places, and the rules and the state of canvases
+    stay where they were when it was captured, for as long as it lives: they are written with `copy_` and never
+    replaced. The keys of a prefix are copied once per request, because the room of a document's own cache moves as it
+    grows. Canvases of any shape that are used one after the other have the same places.
+    """
+
+    def __init__(self, model: DiffusionGemma, prefix: int, prefixes: int, graphs: Graphs | None) -> None:
+        self.sizes = prefix, prefixes
+        self._model, self._graphs = model, graphs
+        self._behind = MOST_SLOTS if prefixes == 1 else CANVAS_BUCKETS[-1]
+        self._seen = blank_places(model, prefix, prefixes, self._behind)
+        self._made: dict[Shape, _Canvases] = {}
+
+    def hold(self, number: int, cache: PrefixCache) -> None:
+        """Copy a prefix, or the last of it that there are places for."""
+        for layer, seen in enumerate(self._seen):
+            kept = min(cache.length, seen.keys.shape[2] - self._behind)
+            known = cache.keys[layer].shape[2]
+            last = slice(known - kept, known)
+            seen.keys[number, :, :kept] = cache.keys[layer][0, :, last]
+            seen.values[number, :, :kept] = cache.values[layer][0, :, last]
+
+    def canvases(self, shape: Shape, rows: Sequence[Row]) -> _Canvases:
+        """Those of a shape behind these prefixes; `rows` are of its kind, to make them with."""
+        if shape not in self._made:
+            unused = self._behind - shape.behind
+            seen = []
+            for keys, values, _ in self._seen:
+                used = slice(0, keys.shape[2] - unused)
+                seen.append(Seen(keys[:, :, used], values[:, :, used], room=True))
+            self._made[shape] = _Canvases(self._model, shape, seen, rows, self._graphs)
+        return self._made[shape]
 
 
 class _Canvases:
-    """The buffers of one shape and the step over them.
+    """The buffers of one shape and the step over them."""
 
-    A graph knows addresses, not tensors. So the model's weights, `_seen`, `_rules` and `_state` stay where they were
-    when it was captured, for as long as it lives: they are written with `copy_` and never replaced. The keys of a
-    prefix are copied into `_seen` once per request, because the room of a document's own cache moves as it grows.
-    """
-
-    def __init__(self, model: DiffusionGemma, shape: Shape, rows: Sequence[Row], graphs: Graphs | None) -> None:
-        self.shape = shape
-        self._model = model
-        self._seen = blank_places(model, shape)
-        self._rules, self._state = _rules(model, shape, rows), _first_state(model, shape, rows)
+    def __init__(
+        self, model: DiffusionGemma, shape: Shape, seen: list[Seen], rows: Sequence[Row], graphs: Graphs | None
+    ) -> None:
+        self._model, self._shape, self._seen = model, shape, seen
+        self._rules, self._state = rules_of(model, shape, rows), first_state(model, shape, rows)
         self._report = _HostCopy(self._state.report)
         self._step = self._advance if graphs is None else graphs.captured(self._advance)
 
     def admit(self, rows: Sequence[Row]) -> None:
         """Replace what the canvases held; launched steps are finished first, because the device works in order."""
-        _write(self._rules, _rules(self._model, self.shape, rows))
-        _write(self._state, _first_state(self._model, self.shape, rows))
-        for number, row in enumerate(rows):
-            self._place(number, row.cache)
+        self.resume(rows, first_state(self._model, self._shape, rows))
+
+    def resume(self, rows: Sequence[Row], state: State) -> None:
+        """As `admit`, with what steps have made of the rows already."""
+        _write(self._rules, rules_of(self._model, self._shape, rows))
+        _write(self._state, state)
 
     def launch(self) -> None:
         """Begin a step of all rows, and the copy of its report."""
         self._step()
         self._report.begin()
 
-    def report(self) -> Tensor:
-        """`State.report` of the step launched last, on the host, to be read before the next launch."""
-        return self._report.wait()
+    def states(self) -> list[Filling]:
+        """What the step launched last made of each row; to be asked before the next launch."""
+        return [filling_of(row) for row in self._report.wait()]
+
+    def copied(self) -> State:
+        """The state after the step launched last, as it stays when the next begins."""
+        return State(*(part.clone() for part in self._state))
 
     def _advance(self) -> None:
-        _write(self._state, static_step(self._model, self.shape, self._seen, self._rules, self._state))
+        _write(self._state, static_step(self._model, self._shape, self._seen, self._rules, self._state))
 
-    def _place(self, row: int, cache: PrefixCache) -> None:
-        for layer, seen in enumerate(self._seen):
-            kept = min(cache.length, seen.keys.shape[2] - self.shape.canvas)
-            known = cache.keys[layer].shape[2]
-            last = slice(known - kept, known)
-            seen.keys[row, :, :kept] = cache.keys[layer][0, :, last]
-            seen.values[row, :, :kept] = cache.values[layer][0, :, last]
+
+def _followed(canvases: _Canvases, states: list[Filling], deadline: float | None) -> Iterator[tuple[Filling, ...]]:
+    """Yield the states of all rows, and those after each further step, until all have a stop reason."""
+    while True:
+        running = [state.stop_reason is None for state in states]
+        if any(running):
+            canvases.launch()
+        yield tuple(states)
+        if not any(running):
+            return
+        later = _in_time(canvases.states(), deadline)
+        states = [after if goes_on else state for goes_on, after, state in zip(running, later, states, strict=True)]
+
+
+def _rows_of(states: Sequence[State], numbers: Sequence[int]) -> State:
+    """Some rows, of which each state has the next."""
+    where = torch.tensor(numbers, device=states[0].tokens.device)
+    return State(*(torch.cat(parts).index_select(0, where) for parts in zip(*states, strict=True)))
+
+
+def _in_time(states: list[Filling], deadline: float | None) -> list[Filling]:
+    return [out_of_time(state) for state in states] if is_past(deadline) else states
 
 
 class Graphs:
@@ -211,80 +258,6 @@ class _HostCopy:
         return self._copy
 
 
-def _shape(rows: Sequence[Row]) -> Shape:
-    buckets = [canvas_bucket(row) for row in rows]
-    if not rows or None in buckets:
-        raise ValueError(f"a batch needs rows, and in each hole and suffix together at most {CANVAS_BUCKETS[-1]} slots")
-    longest = max(row.cache.length for row in rows)
-    return Shape(len(rows), max(slots for slots in buckets if slots is not None), prefix_places(longest))
-
-
-def _rules(model: DiffusionGemma, shape: Shape, rows: Sequence[Row]) -> Rules:
-    def each(numbers: list[int] | list[float], dtype: torch.dtype = torch.long) -> Tensor:
-        return torch.tensor(numbers, dtype=dtype, device=model.device)
-
-    plans, holes = [row.plan for row in rows], [row.hole for row in rows]
-    stopping = [plan.stopping if isinstance(plan.stopping, StableAndConfident) else None for plan in plans]
-    anything = torch.ones(model.config.vocab_size, dtype=torch.bool, device=model.device)
-    allowed = [anything if hole.first_allowed is None else hole.first_allowed for hole in holes]
-    return Rules(
-        seed=each([signed(row.seed) for row in rows]),
-        prefix=each([row.cache.length for row in rows]),
-        suffix=each([len(row.suffix) for row in rows]),
-        longer=torch.stack([each(_longer(row, shape.canvas)) for row in rows]),
-        ends=torch.stack([hole.ends for hole in holes]),
-        first_allowed=torch.stack(allowed),
-        filler=each([hole.filler for hole in holes]),
-        filler_bias=each([hole.filler_bias for hole in holes], torch.float32),
-        steps=each([plan.max_denoising_steps for plan in plans]),
-        t_min=each([plan.temperature.t_min for plan in plans], torch.float64),
-        t_max=each([plan.temperature.t_max for plan in plans], torch.float64),
-        entropy_bound=each([plan.acceptance.entropy_bound for plan in plans], torch.float32),
-        stability=each([rule.stability_threshold if rule else 0 for rule in stopping]),
-        # No mean is below minus infinity: that is `NeverStop`.
-        confidence=each([rule.confidence_threshold if rule else -torch.inf for rule in stopping], torch.float64),
-    )
-
-
-def _longer(row: Row, canvas: int) -> list[int]:
-    longest = min(row.hole.longest, canvas - len(row.suffix))
-    return [max(length, next_length(length, longest)) for length in range(canvas + 1)]
-
-
-def _first_state(model: DiffusionGemma, shape: Shape, rows: Sequence[Row]) -> State:
-    seeds = torch.tensor([signed(row.seed) for row in rows], device=model.device)
-    _, tokens = random_numbers(seeds, torch.full_like(seeds, -1), shape.canvas, model.config.vocab_size)
-    signal = torch.zeros_like(model.embed(tokens))
-    for number, row in enumerate(rows):
-        pinned = slice(row.hole.initial, row.hole.initial + len(row.suffix))
-        tokens[number, pinned] = row.suffix
-        tokens[number, pinned.stop :] = 0
-        if row.hole.pinned_signal:
-            signal[number, pinned] = model.embed(row.suffix)
-    count = torch.zeros_like(seeds)
-    return State(
-        tokens=tokens,
-        signal=signal,
-        hole=torch.tensor([row.hole.initial for row in rows], device=model.device),
-        step=count,
-        judged=torch.full_like(tokens, -1),
-        unchanged=count.clone(),
-        reason=count.clone(),
-        report=torch.zeros(shape.batch, 4 + 4 * shape.canvas, device=model.device),
-    )
-
-
 def _write(buffers: Sequence[Tensor], values: Sequence[Tensor]) -> None:
     for buffer, value in zip(buffers, values, strict=True):
         buffer.copy_(value)
-
-
-def _filling(report: Tensor, *, late: bool) -> Filling:
-    """What `State.report` says of one row, in the words of `infill`."""
-    head, slots = report[:4].long().tolist(), report[4:].clone().view(4, -1)
-    reason, step, end, hole = head
-    draft, accepted, confidence, entropy = slots[:, :hole]
-    belief = Belief(draft.long(), confidence, entropy, accepted.bool())
-    if late and REASONS[reason] != "converged":
-        return Filling(belief, confident(belief, end), step, "time_budget")
-    return Filling(belief, end, step, REASONS[reason])

@@ -8,7 +8,7 @@ hole that is full to its end grows. The answer ends at the first filler.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dg_engine.api import StopReason
-from dg_engine.canvas import Belief, Canvas, Draws, TokenBias, denoise_step, new_canvas
+from dg_engine.canvas import Belief, Canvas, Draws, TokenBias, denoise_step, denoise_together, new_canvas
 from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising, NeverStop, StableAndConfident
 from dg_engine.prefix_cache import PrefixCache
@@ -38,6 +38,8 @@ class Hole:
     """The token of slots that hold nothing."""
     first_allowed: Tensor | None = None
     """[V] booleans: with what the answer may begin; None for anything."""
+    banned: Tensor | None = None
+    """[V] booleans: what stands in no slot; None for nothing."""
     filler_bias: float = 0.0
     """Nats added to the filler's logit: what the training loss, by weighing filler less, took from it."""
     pinned_signal: bool = True
@@ -121,6 +123,7 @@ def fill(
             acceptance=plan.acceptance,
             draws=draws,
             first_allowed=hole.first_allowed,
+            banned=hole.banned,
             bias=TokenBias(hole.filler, hole.filler_bias) if hole.filler_bias else None,
         )
         end = answer_end(belief.argmax, hole.ends)
@@ -129,15 +132,76 @@ def fill(
         reason: StopReason | None = None
         if settled and not growing:
             reason = "converged"
-        elif deadline is not None and time.perf_counter() >= deadline:
-            reason, end = "time_budget", confident(belief, end)
         elif step + 1 == plan.max_denoising_steps:
             reason = "max_denoising_steps"
-        yield Filling(belief, end, step + 1, reason)
-        if reason is not None:
+        state = Filling(belief, end, step + 1, reason)
+        state = out_of_time(state) if is_past(deadline) else state
+        yield state
+        if state.stop_reason is not None:
             return
         if step > 0:
             canvas = resized(canvas, belief, end, hole, draws)
+
+
+Choose = Callable[[Sequence[Filling]], Sequence[int]]
+"""Told the states of holes after their first step, names those that go on, in the order in which they are told."""
+
+
+def fill_chosen(
+    model: DiffusionGemma,
+    cache: PrefixCache,
+    suffix: Tensor,
+    holes: Sequence[Hole],
+    plan: Denoising,
+    draws: Sequence[Draws],
+    choose: Choose,
+    *,
+    deadline: float | None = None,
+) -> Iterator[tuple[Filling, ...]]:
+    """Fill holes of fixed lengths over one prefix; after the first step only those that are chosen go on.
+
+    Yield the states of these after each step, until all have a stop reason; one that has stays as it is.
+
+    Args:
+        model: the decoder.
+        cache: the encoded prefix.
+        suffix: [S] pinned token ids behind each hole.
+        holes: they differ in their lengths alone, and none grows.
+        plan: steps, temperature, acceptance, stopping.
+        draws: the randomness of each.
+        choose: which go on.
+        deadline: as of `fill`.
+    """
+    canvases = [
+        new_canvas(model, hole.initial, suffix, own, pinned_signal=hole.pinned_signal)
+        for hole, own in zip(holes, draws, strict=True)
+    ]
+    settlings, states = [Settling() for _ in holes], dict[int, Filling]()
+    chosen: Sequence[int] = range(len(holes))
+    for step in range(plan.max_denoising_steps):
+        running = [number for number in chosen if number not in states or states[number].stop_reason is None]
+        if not running:
+            return
+        refined = denoise_together(
+            model,
+            cache,
+            [canvases[number] for number in running],
+            temperature=plan.temperature.at(step, plan.max_denoising_steps),
+            acceptance=plan.acceptance,
+            draws=[draws[number] for number in running],
+            first_allowed=holes[0].first_allowed,
+            banned=holes[0].banned,
+        )
+        for number, (canvas, belief) in zip(running, refined, strict=True):
+            canvases[number], end = canvas, answer_end(belief.argmax, holes[number].ends)
+            spent: StopReason | None = "max_denoising_steps" if step + 1 == plan.max_denoising_steps else None
+            settled = settlings[number].settled(belief, end, plan.stopping)
+            states[number] = Filling(belief, end, step + 1, "converged" if settled else spent)
+        if step == 0:
+            chosen = choose([states[number] for number in running])
+        if is_past(deadline):
+            states |= {number: out_of_time(states[number]) for number in chosen}
+        yield tuple(states[number] for number in chosen)
 
 
 def answer_end(draft: Tensor, ends: Tensor) -> int:
@@ -163,6 +227,18 @@ def resized(canvas: Canvas, belief: Belief, end: int, hole: Hole, draws: Draws) 
     if removable and float(belief.entropy[end:].mean()) < CERTAIN:
         return canvas.moved(torch.arange(spare_from), canvas.tokens.new_empty(0))
     return canvas
+
+
+def is_past(deadline: float | None) -> bool:
+    """Whether that many `time.perf_counter()` seconds are over; None never is."""
+    return deadline is not None and time.perf_counter() >= deadline
+
+
+def out_of_time(state: Filling) -> Filling:
+    """The state where there is no time for another step: what is not final is shown up to where it is certain."""
+    if state.stop_reason == "converged":
+        return state
+    return state._replace(end=confident(state.belief, state.end), stop_reason="time_budget")
 
 
 def confident(belief: Belief, end: int) -> int:

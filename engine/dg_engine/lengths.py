@@ -12,10 +12,11 @@ from torch import Tensor
 
 from dg_engine.canvas import SeededDraws
 from dg_engine.causal import Start
-from dg_engine.device_loop import DeviceLoop, Row, can_capture, canvas_bucket
+from dg_engine.device_loop import DeviceLoop, can_capture
 from dg_engine.infill import Filling, Hole, fill
 from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising
+from dg_engine.rows import Row, canvas_bucket
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,14 +39,15 @@ class ByFiller:
 
     def __init__(self, model: DiffusionGemma) -> None:
         self._model = model
-        self._device_loop = DeviceLoop(model) if can_capture(model) else None
+        self.device_loop = DeviceLoop(model) if can_capture(model) else None
+        """What fills holes where steps can be captured; None elsewhere."""
 
     def fill(self, gap: Gap) -> Iterator[Filling]:
         """Yield the state after each step, by the loop that suits the device; the last carries a stop reason."""
         model, cache = self._model, gap.start.cache
-        if self._device_loop is not None:
+        if self.device_loop is not None:
             row = Row(cache=cache, suffix=gap.suffix, hole=gap.hole, plan=gap.plan, seed=gap.seed)
             if canvas_bucket(row) is not None:
-                return (state for (state,) in self._device_loop.fill([row], deadline=gap.deadline))
+                return (state for (state,) in self.device_loop.fill([row], deadline=gap.deadline))
         draws = SeededDraws(model.config.vocab_size, gap.seed, model.device)
         return fill(model, cache, gap.suffix, gap.hole, gap.plan, draws, deadline=gap.deadline)

@@ -26,7 +26,10 @@ Reach = Sequence[int | None]
 
 
 class Seen(NamedTuple):
-    """What a layer sees beside its own keys: [B, key heads, P, width], or with `room` P + C of which C are free."""
+    """What a layer sees beside its own keys: [B, key heads, P, width], or with `room` P + C of which C are free.
+
+    Several rows may see one prefix: then it is there once, [1, key heads, P + B C, width], with room for all behind it.
+    """
 
     keys: Tensor
     values: Tensor
@@ -37,13 +40,26 @@ class Seen(NamedTuple):
         return self.keys.shape[2] + (0 if self.room else own)
 
     def joined(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """All keys and values [B, key heads, P + C, width], the layer's own C last."""
+        """All keys and values [B, key heads, P + C, width], the layer's own C last.
+
+        Of rows that see one prefix P + B C: the own of one row lie behind those of the row before.
+        """
         if not self.room:
             return torch.cat((self.keys, key), dim=2), torch.cat((self.values, value), dim=2)
-        places = key.shape[2]
+        rows, _, places, _ = key.shape
+        if rows > len(self.keys):
+            return _behind_one(self.keys, key), _behind_one(self.values, value)
         self.keys[:, :, -places:] = key
         self.values[:, :, -places:] = value
         return self.keys, self.values
+
+
+def _behind_one(seen: Tensor, own: Tensor) -> Tensor:
+    """What is seen once by several rows, [B, key heads, P + B C, width], a view, with their own written behind it."""
+    rows, _, slots, _ = own.shape
+    free = seen[0, :, seen.shape[2] - rows * slots :]
+    free.view(free.shape[0], rows, slots, -1).transpose(0, 1).copy_(own)
+    return seen.expand(rows, -1, -1, -1)
 
 
 class Room:

@@ -12,7 +12,6 @@ likely, however good it is. So the sum is divided by a power of the number of to
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -20,30 +19,16 @@ import torch
 from torch import Tensor
 
 from dg_engine.api import StopReason
-from dg_engine.canvas import Belief, Canvas, SeededDraws, denoise_together, new_canvas
+from dg_engine.canvas import Belief, SeededDraws
 from dg_engine.causal import Passage, gains_behind
-from dg_engine.infill import Filling, Settling, answer_end, confident
+from dg_engine.infill import Filling, confident, fill_chosen
 from dg_engine.lengths import ByFiller, Gap
 from dg_engine.model import DiffusionGemma
+from dg_engine.rows import Row, can_choose
 from dg_engine.settings import LengthBias, LengthProbe
 
 JUDGED_SUFFIX = 16
 """Tokens of the suffix by which candidates are ranked; more say little more."""
-
-
-class Candidate:
-    """A hole of one length, after its first step."""
-
-    def __init__(self, gap: Gap, canvas: Canvas, belief: Belief) -> None:
-        self._gap = gap
-        self._settling = Settling()
-        self.refined(canvas, belief)
-
-    def refined(self, canvas: Canvas, belief: Belief) -> None:
-        """Take what a step made of it."""
-        self.canvas, self.belief = canvas, belief
-        self.end = answer_end(belief.argmax, self._gap.hole.ends)
-        self.done = self._settling.settled(belief, self.end, self._gap.plan.stopping)
 
 
 class ByProbe:
@@ -52,12 +37,13 @@ class ByProbe:
     Args:
         model: decoder and causal twin.
         probe: which lengths, and how many go on.
-        banned: [V] booleans: tokens that end a text, and stand in no gap before a suffix.
+        banned: [V] booleans: tokens that end a text, and stand in no gap before a suffix; of filler nobody knows here.
         by_filler: fills the gaps without one.
     """
 
     def __init__(self, model: DiffusionGemma, probe: LengthProbe, banned: Tensor, by_filler: ByFiller) -> None:
-        self._model, self._probe, self._banned = model, probe, banned.to(model.device)
+        self._model, self._probe, self._banned = model, probe, banned.to(model.device, copy=True)
+        self._banned[model.config.eos_token_id] = True
         self._by_filler = by_filler
 
     def fill(self, gap: Gap) -> Iterator[Filling]:
@@ -73,43 +59,35 @@ class ByProbe:
         return self._by_filler.fill(replace(gap, hole=replace(gap.hole, first_allowed=allowed)))
 
     def _tried(self, gap: Gap) -> Iterator[Filling]:
-        draws = SeededDraws(self._model.config.vocab_size, gap.seed, self._model.device)
-        candidates = self._probed(gap, draws)
-        for step in range(1, gap.plan.max_denoising_steps + 1):
-            lead, running = candidates[0], [one for one in candidates if not one.done]
-            if running and gap.deadline is not None and time.perf_counter() >= gap.deadline:
+        for step, states in enumerate(self._refined(gap), 1):
+            lead = states[0]
+            if any(state.stop_reason == "time_budget" for state in states):
                 yield Filling(lead.belief, confident(lead.belief, lead.end), step, "time_budget")
                 return
-            yield Filling(lead.belief, lead.end, step, None)
-            if not running or step == gap.plan.max_denoising_steps:
-                yield self._best(candidates, gap, step, "max_denoising_steps" if running else "converged")
-                return
-            refined = self._step(gap, step, [one.canvas for one in running], draws)
-            for candidate, (canvas, belief) in zip(running, refined, strict=True):
-                candidate.refined(canvas, belief)
+            yield lead._replace(step=step, stop_reason=None)
+        spent = any(state.stop_reason == "max_denoising_steps" for state in states)
+        yield self._best(states, gap, step, "max_denoising_steps" if spent else "converged")
 
-    def _probed(self, gap: Gap, draws: SeededDraws) -> list[Candidate]:
-        """The candidates that go on after the first step, the surest first."""
-        model, longest, pinned = self._model, gap.hole.initial, gap.hole.pinned_signal
-        lengths = [length for length in self._probe.lengths if length <= longest] or [longest]
-        canvases = [new_canvas(model, length, gap.suffix, draws, pinned_signal=pinned) for length in lengths]
-        refined = self._step(gap, 0, canvases, draws)
-        found = [sureness(belief, self._probe.bias) for _, belief in refined]
-        return [Candidate(gap, *refined[number]) for number in shortlist(found, self._probe.candidates)]
-
-    def _step(self, gap: Gap, step: int, canvases: Sequence[Canvas], draws: SeededDraws) -> list[tuple[Canvas, Belief]]:
-        return denoise_together(
-            self._model,
-            gap.start.cache,
-            canvases,
-            temperature=gap.plan.temperature.at(step, gap.plan.max_denoising_steps),
-            acceptance=gap.plan.acceptance,
-            draws=draws,
-            first_allowed=gap.hole.first_allowed,
-            banned=self._banned,
+    def _refined(self, gap: Gap) -> Iterator[tuple[Filling, ...]]:
+        """The candidates that go on after the first step, the surest first, by the loop that suits the device."""
+        asked = replace(gap.hole, banned=self._banned, filler_bias=0.0)
+        lengths = self._probe.up_to(gap.hole.initial)
+        holes = [replace(asked, initial=length, longest=length) for length in lengths]
+        loop = self._by_filler.device_loop
+        rows = [
+            Row(cache=gap.start.cache, suffix=gap.suffix, hole=hole, plan=gap.plan, seed=gap.seed) for hole in holes
+        ]
+        if loop is not None and can_choose(rows, self._probe.candidates):
+            return loop.fill_chosen(rows, self._surest, deadline=gap.deadline)
+        draws = [SeededDraws(self._model.config.vocab_size, gap.seed, self._model.device) for _ in holes]
+        return fill_chosen(
+            self._model, gap.start.cache, gap.suffix, holes, gap.plan, draws, self._surest, deadline=gap.deadline
         )
 
-    def _best(self, candidates: Sequence[Candidate], gap: Gap, step: int, reason: StopReason) -> Filling:
+    def _surest(self, states: Sequence[Filling]) -> list[int]:
+        return shortlist([sureness(state.belief, self._probe.bias) for state in states], self._probe.candidates)
+
+    def _best(self, candidates: Sequence[Filling], gap: Gap, step: int, reason: StopReason) -> Filling:
         """The likeliest answer together with the suffix; of equal ones, that of which the probe was surer."""
         beliefs = [(one.belief, one.end) for one in candidates] + [_as_typed(gap)]
         answers: list[list[int]] = [belief.argmax[:end].tolist() for belief, end in beliefs]

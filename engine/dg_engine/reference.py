@@ -1,4 +1,7 @@
-"""The denoising loop, one slot after the other in plain Python: the truth to which `infill.fill` is held."""
+"""The denoising loop, one slot after the other in plain Python: the truth to which `infill.fill` is held.
+
+And the randomness with which `infill`'s loops draw what the step of fixed shapes draws.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,32 @@ from dg_engine.canvas import Draws, TokenBias
 from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising
 from dg_engine.prefix_cache import PrefixCache
+from dg_engine.rows import CANVAS_BUCKETS
+from dg_engine.static_canvas import random_numbers, signed
 from dg_kernels import BANNED
+
+
+class NumberedDraws:
+    """The static step's randomness for its readable twins: named by step and slot, in the order they ask for it."""
+
+    def __init__(self, seed: int, vocab_size: int, device: torch.device | None = None) -> None:
+        self._seed, self._vocab_size, self._device = torch.tensor([signed(seed)]), vocab_size, device
+        self._step, self._slot = -1, 0
+
+    def uniform(self, count: int) -> Tensor:
+        """[count] fp32 in [0, 1), of the next step."""
+        self._step, self._slot = self._step + 1, 0
+        return self._drawn()[0][:count]
+
+    def noise(self, count: int) -> Tensor:
+        """[count] token ids, of the next slots."""
+        first, self._slot = self._slot, self._slot + count
+        return self._drawn()[1][first : first + count]
+
+    def _drawn(self) -> tuple[Tensor, Tensor]:
+        step = torch.tensor([self._step])
+        uniform, noise = random_numbers(self._seed, step, CANVAS_BUCKETS[-1], self._vocab_size)
+        return uniform[0].to(self._device), noise[0].to(self._device)
 
 
 def denoise_reference(
@@ -24,6 +52,7 @@ def denoise_reference(
     *,
     pinned_signal: bool = False,
     first_allowed: Tensor | None = None,
+    banned: Tensor | None = None,
     bias: TokenBias | None = None,
 ) -> list[list[int]]:
     """The drafts of every step on a canvas whose length stays as it is.
@@ -37,6 +66,7 @@ def denoise_reference(
         draws: the randomness.
         pinned_signal: whether pinned slots are self-conditioned before the first step.
         first_allowed: [V] booleans; tokens outside are banned from the first free slot.
+        banned: [V] booleans; tokens banned from every free slot.
         bias: added at every free slot.
     """
     drafts: list[list[int]] = []
@@ -47,7 +77,7 @@ def denoise_reference(
     for step in range(plan.max_denoising_steps):
         temperature = plan.temperature.at(step, plan.max_denoising_steps)
         uniform = draws.uniform(len(free)).tolist()
-        distributions = _distributions(model, cache, tokens, signal, free, temperature, first_allowed, bias)
+        distributions = _distributions(model, cache, tokens, signal, free, temperature, first_allowed, banned, bias)
         entropies = [-sum(p * math.log(p) for p in row.tolist() if p > 0) for row in distributions]
         accepted = _accept_by_entropy(entropies, plan.acceptance.entropy_bound)
         noise = draws.noise(len(free)).tolist()
@@ -73,6 +103,7 @@ def _distributions(
     free: list[int],
     temperature: float,
     first_allowed: Tensor | None,
+    banned: Tensor | None,
     bias: TokenBias | None,
 ) -> list[Tensor]:
     hidden = model.decode(torch.tensor([tokens]), cache, None if signal is None else torch.stack(signal)[None])[0]
@@ -83,6 +114,8 @@ def _distributions(
             logits[bias.token] += bias.nats
         if slot == free[0] and first_allowed is not None:
             logits = torch.where(first_allowed, logits, BANNED)
+        if banned is not None:
+            logits = torch.where(banned, BANNED, logits)
         distributions.append(torch.softmax(logits / temperature, dim=-1))
     return distributions
 

@@ -96,6 +96,10 @@ class LengthProbe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if not 0 <= self.score_exponent <= 1:
             raise ValueError(f"score_exponent must be from 0 to 1, not {self.score_exponent}")
 
+    def up_to(self, longest: int) -> list[int]:
+        """The lengths that are tried for a hole that may have so many slots."""
+        return [length for length in self.lengths if length <= longest] or [longest]
+
 
 class CopyTrust(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """How often what follows the same text elsewhere comes here too, beyond what the model foresees.

@@ -14,13 +14,14 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from dg_engine.api import StopReason
 from dg_engine.infill import CERTAIN, SPARE
 from dg_engine.model import DiffusionGemma, Masks
 from dg_engine.policies import within_bound
 from dg_engine.prefix_cache import Seen
-from dg_kernels import AllowedTokens, LogitBias, SamplingStatistics, VisibleRuns
+from dg_kernels import AllowedTokens, LogitBias, VisibleRuns
 
 REASONS: tuple[StopReason | None, ...] = (None, "converged", "max_denoising_steps")
 """What the numbers in `State.reason` mean."""
@@ -34,8 +35,26 @@ class Shape(NamedTuple):
     """B rows."""
     canvas: int
     """C slots: hole, pinned suffix and padding."""
+    hole: int
+    """F slots that a hole may have, at most C: of the others nothing is asked."""
     prefix: int
     """P places for the keys of a prefix."""
+    prefixes: int
+    """Prefixes: B, or one that all rows stand behind."""
+
+    @property
+    def behind(self) -> int:
+        """Places for the keys of canvases behind each prefix."""
+        return self.canvas * self.batch // self.prefixes
+
+    @property
+    def apart(self) -> int:
+        """Places between the canvases of two rows; 0 where each has its own prefix before it."""
+        return self.canvas if self.prefixes < self.batch else 0
+
+    def of(self, batch: int) -> Shape:
+        """The same for so many rows behind one prefix."""
+        return self._replace(batch=batch)
 
 
 class Rules(NamedTuple):
@@ -51,8 +70,10 @@ class Rules(NamedTuple):
     """[B, C + 1] the length to which a full hole of each length grows; its own where it may not."""
     ends: Tensor
     """[B, V] booleans: tokens that end the answer."""
-    first_allowed: Tensor
-    """[B, V] booleans: with what the answer may begin."""
+    allowed: Tensor
+    """[2 B, V] booleans: with what each answer may begin, then what may stand in its other slots."""
+    mask: Tensor
+    """[B, 2] the numbers of a row's masks among these, first slot and others; -1 where anything may stand."""
     filler: Tensor
     """[B]."""
     filler_bias: Tensor
@@ -93,17 +114,31 @@ class State(NamedTuple):
     confidence and entropy. One tensor, because it is one copy; fp32 holds every token id, up to 2^24, exactly."""
 
 
-def blank_places(model: DiffusionGemma, shape: Shape) -> list[Seen]:
-    """Places for prefix and canvas in every layer; sliding layers need them only for the window.
+class Found(NamedTuple):
+    """What a step finds at the slots of B canvases: as in `SamplingStatistics`, zeros beyond the F that are asked."""
 
-    Zeros and not what was in the memory: a place that is masked still counts, as zero times what it holds.
+    argmax: Tensor
+    """[B, C]."""
+    confidence: Tensor
+    """[B, C]."""
+    entropy: Tensor
+    """[B, C] nats."""
+    sample: Tensor
+    """[B, C]."""
+
+
+def blank_places(model: DiffusionGemma, prefix: int, prefixes: int, behind: int) -> list[Seen]:
+    """Places in every layer for so many prefixes, and behind each for canvases.
+
+    Sliding layers need those of a prefix only for the window. Zeros and not what was in the memory: a place that is
+    masked still counts, as zero times what it holds.
     """
     weight = model.decoder.embed_tokens.weight
     seen = []
     for layer in range(model.config.num_hidden_layers):
         heads, width = model.config.head_shape(layer)
-        places = _places(model, shape, sliding=model.config.is_sliding(layer)) + shape.canvas
-        keys = weight.new_zeros(shape.batch, heads, places, width)
+        places = _places(model, prefix, sliding=model.config.is_sliding(layer)) + behind
+        keys = weight.new_zeros(prefixes, heads, places, width)
         seen.append(Seen(keys, torch.zeros_like(keys), room=True))
     return seen
 
@@ -121,12 +156,13 @@ def static_step(model: DiffusionGemma, shape: Shape, seen: Sequence[Seen], rules
     slots = torch.arange(shape.canvas, device=state.tokens.device)
     free = slots < state.hole[:, None]
     uniform, noise = random_numbers(rules.seed, state.step, shape.canvas, model.config.vocab_size)
-    found = _sampled(model, shape, rules, state, _decoded(model, shape, seen, rules, state), uniform)
+    hidden = _decoded(model, shape, seen, rules, state)
+    found, believed = _sampled(model, shape, rules, state, hidden, uniform)
 
     uncertain = found.entropy.masked_fill(~free, torch.inf)
     accepted = within_bound(uncertain, rules.entropy_bound[:, None]) & free
     tokens = torch.where(free, torch.where(accepted, found.sample, noise), state.tokens)
-    signal = torch.where(free[..., None], model.soft_embedding(found.probabilities), model.embed(state.tokens))
+    signal = torch.where(free[..., None], believed, model.embed(state.tokens))
 
     end = torch.where(rules.ends.gather(1, found.argmax) & free, slots, state.hole[:, None]).amin(dim=1)
     hole = _next_hole(rules, state, found, end, free)
@@ -182,42 +218,45 @@ _GAMMA, _FIRST, _SECOND = signed(0x9E3779B97F4A7C15), signed(0xBF58476D1CE4E5B9)
 
 
 def _decoded(model: DiffusionGemma, shape: Shape, seen: Sequence[Seen], rules: Rules, state: State) -> Tensor:
-    """[B, C, H]."""
+    """[B, F, H]."""
     slots = torch.arange(shape.canvas, device=state.tokens.device)
     positions = rules.prefix[:, None] + slots
     own = state.hole + rules.suffix
-    places = (_places(model, shape, sliding=sliding) for sliding in (False, True))
-    masks = Masks(*(VisibleRuns(rules.prefix, own, each) for each in places))
-    return model.decode_over(state.tokens, seen, state.signal, positions, masks)
+    places = (_places(model, shape.prefix, sliding=sliding) for sliding in (False, True))
+    masks = Masks(*(VisibleRuns(rules.prefix, own, each, shape.apart) for each in places))
+    return model.decode_over(state.tokens, seen, state.signal, positions, masks, slice(shape.hole))
 
 
 def _sampled(
     model: DiffusionGemma, shape: Shape, rules: Rules, state: State, hidden: Tensor, uniform: Tensor
-) -> SamplingStatistics:
-    """Of every slot, at the temperature of the step: [B, C] and [B, C, V], the first of each canvas by its own mask."""
+) -> tuple[Found, Tensor]:
+    """Of every slot, at the temperature of the step: [B, C], and the mean embedding [B, C, H]."""
     # In fp64, so that the temperature is rounded as the twin's is.
     temperature = rules.t_min + (rules.t_max - rules.t_min) * (rules.steps - state.step) / rules.steps
     told = (temperature.float(), rules.filler, rules.filler_bias)
-    warmth, filler, nats = (one[:, None].expand(-1, shape.canvas).flatten() for one in told)
-    row = torch.arange(shape.batch, device=hidden.device)[:, None]
-    slot = torch.arange(shape.canvas, device=hidden.device)
-    number = torch.where(slot == 0, row, -1).flatten()
+    warmth, filler, nats = (one[:, None].expand(-1, shape.hole).flatten() for one in told)
+    slots = torch.arange(shape.hole, device=hidden.device)
+    number = torch.where(slots == 0, rules.mask[:, :1], rules.mask[:, 1:]).flatten()
     found = model.sampled(
         hidden.flatten(0, 1),
         warmth,
-        uniform.flatten(),
+        uniform[:, : shape.hole].flatten(),
         LogitBias(filler, nats),
-        AllowedTokens(rules.first_allowed, number),
+        AllowedTokens(rules.allowed, number),
     )
-    return SamplingStatistics(*(part.view(*shape[:2], *part.shape[1:]) for part in found))
+    beyond = (0, shape.canvas - shape.hole)
+    of_slots = (found.argmax, found.confidence, found.entropy, found.sample)
+    believed = model.soft_embedding(found.probabilities).view(shape.batch, shape.hole, -1)
+    of_canvas = (functional.pad(part.view(shape.batch, shape.hole), beyond) for part in of_slots)
+    return Found(*of_canvas), functional.pad(believed, (0, 0, *beyond))
 
 
-def _places(model: DiffusionGemma, shape: Shape, *, sliding: bool) -> int:
+def _places(model: DiffusionGemma, prefix: int, *, sliding: bool) -> int:
     """Places for the prefix in a layer of that kind."""
-    return min(shape.prefix, model.config.window - 1) if sliding else shape.prefix
+    return min(prefix, model.config.window - 1) if sliding else prefix
 
 
-def _next_hole(rules: Rules, state: State, found: SamplingStatistics, end: Tensor, free: Tensor) -> Tensor:
+def _next_hole(rules: Rules, state: State, found: Found, end: Tensor, free: Tensor) -> Tensor:
     """[B] as `infill.resized`: longer where the answer fills the hole, shorter where certain filler is behind it."""
     tail = free & (torch.arange(free.shape[1], device=end.device) >= end[:, None])
     filled = ((found.argmax == rules.filler[:, None]) | ~tail).all(dim=1)

@@ -16,12 +16,13 @@ import torch
 from click.testing import CliRunner
 from torch import Tensor
 
-from dg_engine import checkpoint, device_loop
+from dg_engine import checkpoint
+from dg_engine import rows as rows_module
 from dg_engine.api import Block, Draft, GenerateRequest
 from dg_engine.blocks import Finished, Writing, write_blocks
 from dg_engine.canvas import Draws, SeededDraws
 from dg_engine.cli import main
-from dg_engine.device_loop import DeviceLoop, Row
+from dg_engine.device_loop import DeviceLoop
 from dg_engine.drafts import Transcript
 from dg_engine.engine import Engine
 from dg_engine.errors import CheckpointError, RequestError
@@ -30,6 +31,7 @@ from dg_engine.lengths import ByFiller, Gap
 from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising, EntropyBound, StableAndConfident
 from dg_engine.prefix_store import PREFILL_CHUNK, PrefixEncoder
+from dg_engine.rows import Row
 from dg_engine.scaffold import CHAT_TOKENS
 from dg_engine.settings import read_ends
 from dg_engine.testing import (
@@ -196,7 +198,7 @@ def distance(one: Tensor, other: Tensor) -> tuple[float, int]:
 
 def test_texts_are_distributed_as_those_of_transformers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each draws its own random numbers. A chi-squared has the mean of its degrees and twice that as its variance."""
-    monkeypatch.setattr(device_loop, "SHORTEST_PREFIX", 16)
+    monkeypatch.setattr(rows_module, "SHORTEST_PREFIX", 16)
     model = tiny_model(SMALLEST)
     model.decoder.norm.weight.mul_(3.0)
     checkpoint.save(model, tmp_path)

@@ -14,12 +14,13 @@ import torch
 from dg_engine import device_loop
 from dg_engine import lengths as lengths_module
 from dg_engine.api import Draft, Infill, InfillRequest
-from dg_engine.device_loop import DeviceLoop, Row, can_capture, canvas_bucket
+from dg_engine.device_loop import DeviceLoop, can_capture
 from dg_engine.engine import Engine
 from dg_engine.infill import Filling, Hole, confident
 from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising, EntropyBound, NeverStop, StableAndConfident
 from dg_engine.prefix_cache import Seen
+from dg_engine.rows import Row, canvas_bucket
 from dg_engine.static_canvas import Shape, blank_places, static_step
 from dg_engine.testing import TINY, tiny_checkpoint, tiny_model
 
@@ -72,21 +73,38 @@ def test_what_is_final_when_time_runs_out_is_shown_whole(model: DiffusionGemma) 
 
 
 @pytest.mark.parametrize(("is_full", "made"), [(False, 2), (True, 4)])
-def test_canvases_are_kept_for_their_shape_while_there_is_room(
+def test_places_are_kept_for_prefixes_of_their_size_while_there_is_room(
     model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch, *, is_full: bool, made: int
 ) -> None:
-    shapes: list[Shape] = []
+    sizes = []
 
-    def noted(model: DiffusionGemma, shape: Shape) -> list[Seen]:
-        shapes.append(shape)
-        return blank_places(model, shape)
+    def noted(model: DiffusionGemma, *size: int) -> list[Seen]:
+        sizes.append(size)
+        return blank_places(model, *size)
 
     monkeypatch.setattr(device_loop, "blank_places", noted)
     monkeypatch.setattr(device_loop, "is_nearly_full", lambda device: is_full)
     loop = DeviceLoop(model)
-    for longest in (40, 100, 40, 100):
+    for others in (0, 1, 0, 1):
+        list(loop.fill([row(model, replace(ENDLESS, longest=longest)) for longest in (40, 100)[: 1 + others]]))
+    assert len(sizes) == made
+    assert set(sizes) == {(1024, 1, 1024), (1024, 2, 256)}
+
+
+def test_canvases_of_any_length_have_the_same_places(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
+    addresses = set()
+
+    def noted(model: DiffusionGemma, shape: Shape, seen: list[Seen], *given: Any) -> Any:
+        addresses.add((seen[0].keys.data_ptr(), shape.canvas, seen[0].keys.shape[2]))
+        return static_step(model, shape, seen, *given)
+
+    monkeypatch.setattr(device_loop, "static_step", noted)
+    loop = DeviceLoop(model)
+    for longest in (40, 100, 40, 250):
         list(loop.fill([row(model, replace(ENDLESS, longest=longest))]))
-    assert len(shapes) == made
+    assert len({address for address, *_ in addresses}) == 1
+    window = TINY.sliding_window or 0
+    assert {tuple(sizes) for _, *sizes in addresses} == {(canvas, window - 1 + canvas) for canvas in (64, 128, 256)}
 
 
 def test_a_step_is_under_way_while_the_one_before_is_told_and_none_after_the_last(

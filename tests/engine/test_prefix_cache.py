@@ -127,7 +127,7 @@ def test_what_layers_forget_they_would_not_have_seen(config: ModelConfig) -> Non
 
     def computed(cache: PrefixCache) -> list[Tensor]:
         together = [new_canvas(model, 5, canvas[0, :2], SeededDraws(config.vocab_size, 3), pinned_signal=True)] * 2
-        draws = SeededDraws(config.vocab_size, 4)
+        draws = [SeededDraws(config.vocab_size, seed) for seed in (4, 5)]
         found = denoise_together(model, cache, together, temperature=0.7, acceptance=EntropyBound(), draws=draws)
         return [
             model.encode(more, cache).hidden,

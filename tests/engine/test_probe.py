@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from dg_engine import infill as infill_module
 from dg_engine import probe as probe_module
 from dg_engine.api import Infill, InfillRequest, ScoreRequest
 from dg_engine.canvas import Belief, Canvas, SeededDraws, denoise_together, new_canvas
@@ -43,40 +44,6 @@ def tokens(count: int, seed: int) -> Tensor:
     return torch.randint(0, TINY.vocab_size, (count,), generator=torch.Generator().manual_seed(seed))
 
 
-class Shared:
-    """The random numbers of several canvases in a row, and the share of each of them."""
-
-    def __init__(self, counts: tuple[int, ...]) -> None:
-        self.counts = list(counts)
-        self.drawn: list[tuple[Tensor, ...]] = []
-        self._draws = SeededDraws(TINY.vocab_size, 3)
-
-    def uniform(self, count: int) -> Tensor:
-        return self._noted(self._draws.uniform(count))
-
-    def noise(self, count: int) -> Tensor:
-        return self._noted(self._draws.noise(count))
-
-    def _noted(self, drawn: Tensor) -> Tensor:
-        self.drawn.append(torch.split(drawn, self.counts))
-        return drawn
-
-
-class Replayed:
-    """The share of one canvas, in the order in which it was drawn."""
-
-    def __init__(self, shared: Shared, number: int) -> None:
-        self._drawn = iter([parts[number] for parts in shared.drawn])
-
-    def uniform(self, count: int) -> Tensor:
-        return self.noise(count)
-
-    def noise(self, count: int) -> Tensor:
-        drawn = next(self._drawn)
-        assert len(drawn) == count
-        return drawn
-
-
 @pytest.mark.parametrize(
     ("shape", "prefix", "signal"),
     [
@@ -94,7 +61,8 @@ def test_canvases_refined_together_are_what_each_is_alone(shape: str, prefix: in
         new_canvas(model, length, suffix, SeededDraws(TINY.vocab_size, 2), pinned_signal=signal)
         for length, suffix in zip(LENGTHS, suffixes, strict=True)
     ]
-    shared, found, together = Shared(LENGTHS), list[list[Belief]](), canvases
+    own = [SeededDraws(TINY.vocab_size, number) for number in range(len(LENGTHS))]
+    found, together = list[list[Belief]](), canvases
     for temperature in (0.8, 0.6, 0.4):
         refined = denoise_together(
             model,
@@ -102,7 +70,7 @@ def test_canvases_refined_together_are_what_each_is_alone(shape: str, prefix: in
             together,
             temperature=temperature,
             acceptance=BOUND,
-            draws=shared,
+            draws=own,
             first_allowed=allowed,
             banned=banned,
         )
@@ -110,7 +78,7 @@ def test_canvases_refined_together_are_what_each_is_alone(shape: str, prefix: in
         found.append([belief for _, belief in refined])
 
     for number, alone in enumerate(canvases):
-        draws, canvas = Replayed(shared, number), alone
+        draws, canvas = SeededDraws(TINY.vocab_size, number), alone
         for step, temperature in enumerate((0.8, 0.6, 0.4)):
             ((canvas, belief),) = denoise_together(
                 model,
@@ -118,7 +86,7 @@ def test_canvases_refined_together_are_what_each_is_alone(shape: str, prefix: in
                 [canvas],
                 temperature=temperature,
                 acceptance=BOUND,
-                draws=draws,
+                draws=[draws],
                 first_allowed=allowed,
                 banned=banned,
             )
@@ -136,6 +104,7 @@ def same(one: Belief, other: Belief) -> None:
 
 ENDS = torch.arange(TINY.vocab_size) % 7 == 1
 BANNED = torch.arange(TINY.vocab_size) % 7 == 2
+BANNED[TINY.eos_token_id] = True
 SUFFIX = tokens(3, 7)
 HOLE = Hole(initial=8, longest=8, ends=ENDS, filler=TINY.eos_token_id, pinned_signal=False, typed=(3, 4))
 PLAN = Denoising(max_denoising_steps=5, acceptance=BOUND, stopping=NeverStop())
@@ -169,7 +138,7 @@ class Watched:
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
     watched = Watched()
-    monkeypatch.setattr(probe_module, "denoise_together", watched)
+    monkeypatch.setattr(infill_module, "denoise_together", watched)
     return watched
 
 
@@ -192,7 +161,8 @@ def test_pinned_tokens_never_change_and_banned_ones_are_never_drafted_nor_accept
         assert canvas.tokens[len(canvas.free) :].tolist() == SUFFIX.tolist()
         assert not BANNED[belief.argmax].any()
         assert not BANNED[canvas.tokens[canvas.free][belief.accepted]].any()
-    assert BANNED[torch.cat([canvas.tokens for canvas in watched.before[0]])].any(), "noise is of the whole vocabulary"
+    noised = torch.cat([canvas.tokens for step in watched.before for canvas in step])
+    assert BANNED[noised].any(), "noise is of the whole vocabulary"
 
 
 @pytest.mark.parametrize("exponent", [0.0, 0.7, 1.0])

@@ -13,11 +13,13 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from dg_engine import device_loop, prefix_cache
-from dg_engine.device_loop import DeviceLoop, Row, can_capture
+from dg_engine.device_loop import DeviceLoop, can_capture
 from dg_engine.fused import FusedModel
 from dg_engine.infill import Filling, Hole, fill
 from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising, EntropyBound, LinearTemperature, NeverStop, StableAndConfident
+from dg_engine.reference import NumberedDraws
+from dg_engine.rows import Row
 from dg_engine.static_canvas import random_numbers, static_step
 from dg_engine.testing import SHAPES, TINY, tiny_model
 from dg_kernels import SamplingStatistics, sampled_from
@@ -38,27 +40,6 @@ def model() -> DiffusionGemma:
     return tiny_model().double()
 
 
-class NumberedDraws:
-    """The static step's randomness for its twin: named by step and slot, in the order in which `fill` asks for it."""
-
-    def __init__(self, seed: int, vocab_size: int = TINY.vocab_size) -> None:
-        self._seed, self._vocab_size = torch.tensor([seed]), vocab_size
-        self._step, self._slot = -1, 0
-
-    def uniform(self, count: int) -> Tensor:
-        self._step, self._slot = self._step + 1, 0
-        return self._drawn()[0][:count]
-
-    def noise(self, count: int) -> Tensor:
-        first, self._slot = self._slot, self._slot + count
-        return self._drawn()[1][first : first + count]
-
-    def _drawn(self) -> tuple[Tensor, Tensor]:
-        step = torch.tensor([self._step])
-        uniform, noise = random_numbers(self._seed, step, device_loop.CANVAS_BUCKETS[-1], self._vocab_size)
-        return uniform[0], noise[0]
-
-
 def ends(*tokens: int) -> Tensor:
     mask = torch.zeros(TINY.vocab_size, dtype=torch.bool)
     mask[list(tokens)] = True
@@ -75,18 +56,18 @@ def row(
     seed: int = 3,
 ) -> Row:
     tokens = torch.arange(prefix, device=model.device)[None] * 7 % TINY.vocab_size
-    allowed = None if hole.first_allowed is None else hole.first_allowed.to(model.device)
+    allowed, banned = (None if one is None else one.to(model.device) for one in (hole.first_allowed, hole.banned))
     return Row(
         cache=model.encode(tokens).cache,
         suffix=torch.tensor(suffix, dtype=torch.long, device=model.device),
-        hole=replace(hole, ends=hole.ends.to(model.device), first_allowed=allowed),
+        hole=replace(hole, ends=hole.ends.to(model.device), first_allowed=allowed, banned=banned),
         plan=plan,
         seed=seed,
     )
 
 
 def readable(model: DiffusionGemma, row: Row) -> list[Filling]:
-    return list(fill(model, row.cache, row.suffix, row.hole, row.plan, NumberedDraws(row.seed)))
+    return list(fill(model, row.cache, row.suffix, row.hole, row.plan, NumberedDraws(row.seed, TINY.vocab_size)))
 
 
 def static(model: DiffusionGemma, *rows: Row, loop: DeviceLoop | None = None) -> list[list[Filling]]:
@@ -122,6 +103,11 @@ CASES = {
     "one step": (HOLE, replace(PLAN, max_denoising_steps=1)),
     "may not grow": (replace(HOLE, ends=ends(), longest=12), replace(PLAN, acceptance=EntropyBound(entropy_bound=0.0))),
     "a healed beginning": (replace(HOLE, first_allowed=ends(17, 18)), PLAN),
+    "banned tokens": (replace(HOLE, banned=ends(*range(0, 60, 3))), PLAN),
+    "banned tokens in a healed hole": (
+        replace(HOLE, banned=ends(*range(0, 60, 3)), first_allowed=ends(*range(9))),
+        PLAN,
+    ),
     "pinned slots not told": (replace(HOLE, pinned_signal=False), PLAN),
     "full but eager": (
         replace(HOLE, ends=ends(), initial=30),
@@ -182,6 +168,13 @@ def test_rows_of_a_batch_equal_the_same_rows_alone(model: DiffusionGemma) -> Non
     together = static(model, *rows)
     assert len({len(states) for states in together}) > 2
     for states, asked in zip(together, rows, strict=True):
+        assert_equal(states, readable(model, asked))
+
+
+def test_rows_behind_one_prefix_equal_the_same_rows_alone(model: DiffusionGemma) -> None:
+    rows = [row(model, *asked, prefix=30, seed=number) for number, asked in enumerate(CASES.values())]
+    rows = [replace(one, cache=rows[0].cache) for one in rows]
+    for states, asked in zip(static(model, *rows), rows, strict=True):
         assert_equal(states, readable(model, asked))
 
 
@@ -341,11 +334,16 @@ def arguments(model: DiffusionGemma, rows: list[Row], monkeypatch: pytest.Monkey
     return given
 
 
-def test_a_step_asks_the_host_for_nothing_whatever_happens_in_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("prefixes", [1, len(CASES)])
+def test_a_step_asks_the_host_for_nothing_whatever_happens_in_it(
+    prefixes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model = tiny_model(EVERY_EXPERT)
     rows = [row(model, *asked, seed=number) for number, asked in enumerate(CASES.values())]
+    rows = [replace(one, cache=rows[number % prefixes].cache) for number, one in enumerate(rows)]
     given = arguments(model, rows, monkeypatch)
     assert len(given) == 8
+    assert {one[1].prefixes for one in given} == {prefixes}
     shapes = set()
     for one in given:
         with NothingAsksTheHost():  # type: ignore[no-untyped-call]
@@ -356,7 +354,7 @@ def test_a_step_asks_the_host_for_nothing_whatever_happens_in_it(monkeypatch: py
 
 def test_what_refuses_questions_to_the_host_notices_that_the_readable_loop_asks(model: DiffusionGemma) -> None:
     asked = row(model, HOLE, PLAN)
-    loop = fill(model, asked.cache, asked.suffix, asked.hole, asked.plan, NumberedDraws(0))
+    loop = fill(model, asked.cache, asked.suffix, asked.hole, asked.plan, NumberedDraws(0, TINY.vocab_size))
     with pytest.raises(AssertionError, match="asks the host"), NothingAsksTheHost():  # type: ignore[no-untyped-call]
         next(loop)
 

@@ -15,6 +15,8 @@ from dg_engine.formats.plan import read_plan
 from dg_engine.formats.sizes import Memory, Part, memory_of_run, parts
 from dg_engine.hardware import fastest_dtype
 from dg_engine.prefix_store import DOCUMENTS
+from dg_engine.rows import tried_slots
+from dg_engine.settings import read_infill_config
 
 _MEMORY_ROWS = {
     "weights": "weights",
@@ -85,8 +87,19 @@ def inspect_checkpoint(directory: Path, device: str, *, context: int, canvas: in
         device=device,
         device_bytes=_device_bytes(device),
         dtype=str(dtype).removeprefix("torch."),
-        memory=memory_of_run(plan, context, slots, dtype.itemsize, device),
+        memory=memory_of_run(
+            plan, context, max(slots, *_tried(directory, config.canvas_length, device)), dtype.itemsize, device
+        ),
     )
+
+
+def _tried(directory: Path, most: int, device: str) -> Iterator[int]:
+    """Slots of the holes that are tried at once for a line and for a block; 0 where the checkpoint learnt filler."""
+    infill = read_infill_config(directory)
+    for extent in (infill.line_hole, infill.block_hole):
+        longest = min(extent, most)
+        lengths = () if infill.length_probe is None else infill.length_probe.up_to(longest)
+        yield sum(lengths) if device == "cpu" or not lengths else tried_slots(lengths, infill.suffix_tokens)
 
 
 def description(found: Inspection) -> Iterator[str | Table]:
@@ -102,8 +115,8 @@ def description(found: Inspection) -> Iterator[str | Table]:
     yield _memory_table(found)
     memory = found.memory
     kept = f"each further document that is kept, at most {DOCUMENTS - 1}: {bytes_text(memory.further_document)}"
-    if memory.further_canvas:
-        kept += f"; each further length of canvas, at most {KEPT - 1}: {bytes_text(memory.further_canvas)}"
+    if memory.further_places:
+        kept += f"; each further request at work, at most {KEPT - 1}: {bytes_text(memory.further_places)}"
     yield f"\n{kept}"
 
 

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import msgspec
 import torch
 
-from dg_engine.device_loop import prefix_places
 from dg_engine.formats.packing import packable, packed_bytes
 from dg_engine.formats.places import DECODER
 from dg_engine.formats.plan import Plan, Source
@@ -16,6 +15,7 @@ from dg_engine.fused import can_fuse
 from dg_engine.hardware import multiplies_packed
 from dg_engine.prefix_cache import BEHIND, SPARE
 from dg_engine.prefix_store import prefill_chunk
+from dg_engine.rows import MOST_SLOTS, prefix_places
 
 PARTS = ("experts", "attention", "dense", "router", "self-conditioning", "embedding", "norms")
 """In the order in which they are shown. `dense` are the MLPs beside the experts; `norms` has the scalars too."""
@@ -53,12 +53,12 @@ class Memory(msgspec.Struct, frozen=True, kw_only=True):
     """Activations at the peak of a step: its logits or probabilities. All others are gone by then, or small."""
     further_document: int
     """For every other document of that length whose prefix is kept; not in the total."""
-    further_canvas: int
-    """For every other length of canvas that is kept ready behind such a prefix; not in the total."""
+    further_places: int
+    """For a request beside it whose steps take turns with its own; not in the total."""
 
     @property
     def total(self) -> int:
-        """Of one document and one canvas."""
+        """Of one document and one request."""
         return self.weights + self.sliding_cache + self.full_cache + self.canvas
 
 
@@ -82,28 +82,35 @@ def parts(plan: Plan) -> list[Part]:
     return found
 
 
-def memory_of_run(plan: Plan, context: int, canvas: int, item_bytes: int, device: str) -> Memory:
-    """What this engine takes for one prefix and one canvas, in numbers of `item_bytes` bytes where nothing is packed.
+def memory_of_run(plan: Plan, context: int, slots: int, item_bytes: int, device: str) -> Memory:
+    """What this engine takes for one prefix and one request, in numbers of `item_bytes` bytes where nothing is packed.
 
-    Elsewhere than on a CPU a prefix lies in its document's cache and, while its hole is filled, in the places that a
-    captured step knows; a step leaves probabilities in 16 bits there and no logits.
+    Elsewhere than on a CPU a prefix lies in its document's cache and, while its hole is filled, in the places that
+    captured steps know; a step leaves probabilities in 16 bits there and no logits.
+
+    Args:
+        plan: of the checkpoint.
+        context: tokens of the prefix.
+        slots: of whose tokens a step asks the vocabulary at once: of a whole canvas, or of several holes.
+        item_bytes: of a number.
+        device: cpu or cuda.
     """
     config = plan.config
     # Of a document's cache, behind its tokens.
     room = prefill_chunk(torch.device(device)) + SPARE
     document = _caches(plan, min(context, config.window + BEHIND) + room, context + room, item_bytes)
-    known, logits = _Caches(0, 0), canvas * config.vocab_size * 4 * LOGITS_COPIES
+    known, logits = _Caches(0, 0), slots * config.vocab_size * 4 * LOGITS_COPIES
     if device != "cpu":
         places = prefix_places(context)
-        known = _caches(plan, min(places, config.window - 1) + canvas, places + canvas, item_bytes)
-        logits = canvas * config.vocab_size * item_bytes
+        known = _caches(plan, min(places, config.window - 1) + MOST_SLOTS, places + MOST_SLOTS, item_bytes)
+        logits = slots * config.vocab_size * item_bytes
     return Memory(
         weights=_weights(plan, item_bytes, device),
         sliding_cache=document.sliding + known.sliding,
         full_cache=document.full + known.full,
         canvas=logits,
         further_document=sum(document),
-        further_canvas=sum(known),
+        further_places=sum(known),
     )
 
 

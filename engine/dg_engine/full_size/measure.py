@@ -11,7 +11,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from dg_engine.device_loop import DeviceLoop, Row
+from dg_engine.device_loop import DeviceLoop
 from dg_engine.full_size.floors import step_floor
 from dg_engine.full_size.shapes import Shape
 from dg_engine.full_size.weights import BITS
@@ -21,6 +21,7 @@ from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising, NeverStop
 from dg_engine.prefix_cache import PrefixCache
 from dg_engine.prefix_store import prefill_chunk
+from dg_engine.rows import Row
 from dg_kernels.bench import Rates
 
 _INFILL_HOLE, _INFILL_CANVAS, _INFILL_STEPS = 32, 64, 8
