@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from desk import FAILED, SCRIPT, SERVER, launch
+from desk import FAILED, launch
 from driver import Editor
 from driver_vscode import VSCode
+from engines import ENGINES, Engine, running
 from registry import EDITORS
 
 
@@ -22,16 +22,21 @@ def editor_name(request: pytest.FixtureRequest) -> str:
     return name
 
 
+@pytest.fixture(scope="session", params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
+    """Each engine, shared by all editors of this process."""
+    with running(request.param) as engine:
+        yield engine
+
+
 @pytest.fixture(scope="session")
-def shared_editor(editor_name: str) -> Iterator[Editor]:
-    """The editor with the scripted engine, which all scenarios share."""
-    # A short path: Unix sockets live below it.
-    with tempfile.TemporaryDirectory(prefix="dg", ignore_cleanup_errors=True) as base:
-        editor = launch(editor_name, Path(base), [*SERVER, "--backend", "scripted", "--script", str(SCRIPT)])
-        try:
-            yield editor
-        finally:
-            editor.close()
+def shared_editor(editor_name: str, engine: Engine) -> Iterator[Editor]:
+    """The editor with an engine, which all scenarios share."""
+    editor = launch(editor_name, engine.home, engine.server, **engine.settings)
+    try:
+        yield editor
+    finally:
+        editor.close()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,4 +1,4 @@
-"""Where a scenario takes place: an editor, one file, and what may be asserted of the two."""
+"""Where a scenario takes place: an editor, an engine, one file, and what may be asserted of them."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from driver import POLL_S, Editor, Launch, until
 from registry import EDITORS
+
+if TYPE_CHECKING:
+    from engines import Engine
 
 SERVER = (sys.executable, "-m", "dg_lsp")
 SCRIPT = Path(__file__).with_name("scenarios.json")
@@ -25,11 +29,13 @@ QUIET_S = 0.8
 
 
 class Desk:
-    """An editor, and the one file on which a scenario works."""
+    """An editor, the one file on which a scenario works, and the engine behind, by default the scripted one."""
 
-    def __init__(self, editor: Editor, scenario: str) -> None:
+    def __init__(self, editor: Editor, scenario: str, engine: Engine | None = None) -> None:
         self.editor = editor
         self.scenario = scenario
+        self._engine = engine
+        self._before = self._after = ""
         self.workspace = editor.workspace
         self.file = editor.workspace / f"{scenario}.py"
 
@@ -40,11 +46,52 @@ class Desk:
             self.file = self.workspace / name
         self.file.write_bytes((before + after).replace("\n", newline).encode())
         self.editor.open(self.file)
+        self._before, self._after = before, after
         self.go_to(before)
 
     def go_to(self, before: str) -> None:
         """Put the cursor behind this text."""
         self.editor.go_to(before.count("\n"), len(before) - before.rfind("\n") - 1)
+
+    def type(self, text: str) -> None:
+        """Type behind what was typed since the file was opened, and wait until it is in the buffer."""
+        self.editor.type(text)
+        self._before += text
+        self.editor.wait_for_text(self._before + self._after)
+
+    def backspace(self) -> None:
+        """Delete the last character that was typed."""
+        self.editor.backspace()
+        self._before = self._before[:-1]
+        self.editor.wait_for_text(self._before + self._after)
+
+    def retype(self) -> None:
+        """Delete the last character and type it anew."""
+        last = self._before[-1]
+        self.backspace()
+        self.type(last)
+
+    def accept(self, shown: str) -> None:
+        """Take the whole ghost text, and wait until it is in the buffer and nothing else has changed."""
+        self.editor.accept()
+        self._before += shown
+        self.editor.wait_for_text(self._before + self._after)
+
+    def offers(self, text: str) -> str:
+        """Wait for ghost text, from a script this very one; returns it."""
+        wanted = text if self._engine is None else self._engine.says(text)
+        if wanted is not None:
+            return self.editor.wait_for_ghost(wanted)
+        # What is drawn in several goes is read when it is complete.
+        return until(
+            lambda: shown if (shown := self.editor.wait_for_ghost()) == self.editor.ghost() else "",
+            "the ghost text is not the same for two moments",
+        )
+
+    def offers_nothing(self) -> None:
+        """Wait until there is no ghost text, if it is a script that has nothing to say."""
+        if self._engine is None or self._engine.says("") is not None:
+            self.editor.wait_for_no_ghost()
 
     def holds(self, text: str, newline: str = "\n") -> None:
         """The buffer holds `text`, and so does the file once it is saved."""
@@ -62,12 +109,13 @@ class Desk:
             lambda: f"on disk: {self.file.read_bytes()!r}, in the buffer: {text!r}",
         )
 
-    def shows(self, *lines: str) -> None:
-        """The screen shows these lines, blanks at their ends aside."""
-        until(
-            lambda: all(line in self.editor.screen() for line in lines),
-            lambda: f"not all on the screen: {lines}\n{self.editor.screen()}",
-        )
+    def shows(self, text: str) -> None:
+        """The screen shows this text, blanks at the ends of lines aside."""
+        until(lambda: self.draws(text), lambda: f"{text!r} is not on the screen:\n{self.editor.screen()}")
+
+    def draws(self, text: str) -> bool:
+        """Whether the screen shows this text now."""
+        return _trimmed(text) in _trimmed(self.editor.screen())
 
     def stays_quiet(self) -> None:
         """No ghost text shows for a while."""
@@ -81,6 +129,10 @@ class Desk:
         directory = ARTIFACTS / self.editor.name.replace(" ", "-")
         directory.mkdir(parents=True, exist_ok=True)
         self.editor.capture(directory / self.scenario)
+
+
+def _trimmed(text: str) -> str:
+    return "\n".join(line.rstrip() for line in text.split("\n"))
 
 
 def launch(name: str, base: Path, server: Sequence[str], **settings: object) -> Editor:

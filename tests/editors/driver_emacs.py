@@ -130,7 +130,7 @@ class Emacs(Editor):
             },
             socket=launch.home / "tmux",
         )
-        until(self._socket.exists, lambda: f"{name} did not start:\n{self.screen()}", patience_s=60)
+        until(self._answers, lambda: f"{name} did not start:\n{self._terminal.screen()}", patience_s=60)
 
     def open(self, path: Path) -> None:
         """Visit the file, afresh if it is visited already."""
@@ -202,8 +202,10 @@ class Emacs(Editor):
         return str(self._eval("(save-restriction (widen) (buffer-substring-no-properties (point-min) (point-max)))"))
 
     def screen(self) -> str:
-        """The terminal."""
-        return self._terminal.screen()
+        """The terminal, without the margin that Flymake makes in newer versions."""
+        margin = int(self._eval("(or (car (window-margins)) 0)"))
+        lines = self._terminal.screen().split("\n")
+        return "\n".join(line[margin:] if line[:margin].isspace() else line for line in lines)
 
     def status(self) -> str:
         """What dg-lsp adds to the mode line."""
@@ -267,6 +269,13 @@ class Emacs(Editor):
     def _pid(self) -> int:
         server = "(dg-lsp-current-server)"
         return int(self._eval(f"(if {server} (process-id (jsonrpc--process {server})) 0)"))
+
+    def _answers(self) -> bool:
+        # The socket is there a moment before Emacs listens on it.
+        if not self._socket.exists():
+            return False
+        command = [str(self._client), f"--socket-name={self._socket}", "--eval", "t"]
+        return subprocess.run(command, capture_output=True, check=False, timeout=120).returncode == 0
 
     def _eval(self, form: str) -> Any:
         """The value of a form in the buffer that is shown, by way of JSON."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -40,6 +41,7 @@ NEEDS_GHOST = (
     "typing_on_cancels_a_request",
     "an_engine_that_dies_in_the_middle",
     "a_server_that_is_killed",
+    "two_windows_share_one_engine",
     "an_ignored_file",
     "snoozing",
     "switching_the_model",
@@ -66,7 +68,7 @@ class Helix(Editor):
             LANGUAGES.format(
                 command=json.dumps(str(command)),
                 arguments=json.dumps(arguments),
-                settings="\n".join(f"{name} = {json.dumps(value)}" for name, value in launch.settings.items()),
+                settings="\n".join(f"{name} = {_toml(value)}" for name, value in launch.settings.items()),
             )
         )
         self._home = launch.home
@@ -197,6 +199,13 @@ class Helix(Editor):
             self.command("quit-all!")
         finally:
             self._terminal.close()
+
+
+def _toml(value: Any) -> str:
+    """A value as TOML has it on one line."""
+    if isinstance(value, Mapping):
+        return "{" + ", ".join(f"{name} = {_toml(inner)}" for name, inner in value.items()) + "}"
+    return json.dumps(value)
 
 
 def _missing() -> str | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pictures_vscode
 from desk import SERVER, Desk, launch
 from driver_neovim import Neovim
+from engines import UNSURE
 from rich.console import Console
 from rich.text import Text
 from terminal import COLUMNS
@@ -26,9 +27,7 @@ def main() -> None:
     pictures_vscode.main(PICTURES)
     with tempfile.TemporaryDirectory(prefix="dg", ignore_cleanup_errors=True) as base:
         os.environ["XDG_RUNTIME_DIR"] = f"{base}/run"
-        editor = launch(
-            "Neovim 0.12", Path(base), SERVER, minProbability=0, minScore=pictures_vscode.UNSURE, multiLine="never"
-        )
+        editor = launch("Neovim 0.12", Path(base), SERVER, minProbability=0, minScore=UNSURE, multiLine="never")
         assert isinstance(editor, Neovim)
         try:
             terminal(editor, PICTURES / "neovim.svg")

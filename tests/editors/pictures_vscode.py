@@ -11,16 +11,14 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import driver_vscode_host as vscode
 from desk import SERVER
 from driver import Launch
 from driver_vscode import VSCode
+from engines import UNSURE, slowed
 from PIL import Image
 
 from dg_engine import paths
@@ -44,7 +42,6 @@ SETTINGS = {
 
 TEXT = '''"""A queue of jobs, worked off by one thread."""
 
-import threading
 from collections import deque
 
 
@@ -72,12 +69,6 @@ class JobQueue:
         |
 '''
 TYPED = "return "
-UNSURE = -1000.0
-"""A `minScore` with which everything is shown."""
-
-RUN_S, REST_S = 0.008, 0.12
-"""How long the engine runs and is held in turn: a step of 25 ms takes about 0.4 s."""
-
 TYPING_MS, STEP_MS, LAST_MS = 140, 450, 3000
 GIF_TOP, GIF_SIZE = 300, (760, 400)
 
@@ -176,27 +167,6 @@ def save(frames: list[tuple[Image.Image, int]], path: Path) -> None:
             durations.append(duration)
     assert len(images) > len(TYPED) + 1, "no draft was photographed"
     images[0].save(path, save_all=True, append_images=images[1:], duration=durations, loop=0, optimize=True)
-
-
-@contextmanager
-def slowed(pid: int) -> Iterator[None]:
-    """Within this, a process runs a fraction of the time."""
-    ends = threading.Event()
-
-    def hold() -> None:
-        while not ends.wait(RUN_S):
-            os.kill(pid, signal.SIGSTOP)
-            ends.wait(REST_S)
-            os.kill(pid, signal.SIGCONT)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    try:
-        yield
-    finally:
-        ends.set()
-        thread.join()
-        os.kill(pid, signal.SIGCONT)
 
 
 if __name__ == "__main__":
