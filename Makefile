@@ -34,6 +34,7 @@ bench: .venv/engine  ## Measure the shipped model here.
 editors: .venv/dev  ## Install the editors that the tests drive: system packages, npm, and the VS Code extension.
 	.ci/editors
 	$(MAKE) vsix
+	$(BIN)/python tests/editors/registry.py
 
 vsix: $(VSIX)  ## Build the VS Code extension, to be installed with "Install from VSIX".
 

@@ -16,8 +16,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import programs
 from driver import Editor, Known, Launch, until
-from programs import installed, unpacked
+from programs import installed, of_version, unpacked
 from terminal import Terminal
 
 OTHER_SERVER = (
@@ -303,25 +304,34 @@ def _lisp(value: Any) -> str:
     return "nil" if value is None else str(value)
 
 
-def programs() -> dict[str, Path | None]:
-    """Each Emacs that the package is for, by the name that reports use; None where it is not installed."""
-    return {"Emacs 28": installed("emacs"), "Emacs 30": unpacked("emacs-30", "emacs")}
+VERSIONS = {"Emacs 28": "28", "Emacs 30": "30"}
+"""Each Emacs that the package is for, by the name that reports use."""
 
 
-def _missing(name: str) -> str | None:
+def _places() -> tuple[Path | None, ...]:
+    return installed("emacs"), unpacked("emacs-30", "emacs")
+
+
+def missing(name: str) -> str | None:
+    """Why an Emacs cannot be driven; None if it can."""
     if installed("tmux") is None:
         return "no tmux"
-    return None if programs()[name] else "no such emacs"
+    return programs.missing("emacs", VERSIONS[name], *_places())
+
+
+def program(name: str) -> Path:
+    """An Emacs that is here."""
+    found = of_version(VERSIONS[name], *_places())
+    assert found is not None
+    return found
 
 
 def _launch(name: str, setting: str, launch: Launch) -> Editor:
-    program = programs()[name]
-    assert program is not None
-    return Emacs(name, program, setting, launch)
+    return Emacs(name, program(name), setting, launch)
 
 
 EDITORS = {
-    "Emacs 28": Known(partial(_missing, "Emacs 28"), partial(_launch, "Emacs 28", BY_EGLOT)),
-    "Emacs 30": Known(partial(_missing, "Emacs 30"), partial(_launch, "Emacs 30", BY_EGLOT)),
-    "Emacs 30 beside Eglot": Known(partial(_missing, "Emacs 30"), partial(_launch, "Emacs 30", BESIDE_EGLOT)),
+    "Emacs 28": Known(partial(missing, "Emacs 28"), partial(_launch, "Emacs 28", BY_EGLOT)),
+    "Emacs 30": Known(partial(missing, "Emacs 30"), partial(_launch, "Emacs 30", BY_EGLOT)),
+    "Emacs 30 beside Eglot": Known(partial(missing, "Emacs 30"), partial(_launch, "Emacs 30", BESIDE_EGLOT)),
 }

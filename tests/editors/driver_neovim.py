@@ -213,23 +213,23 @@ def _text(chunks: list[list[str]], groups: frozenset[str]) -> str:
     return "".join(chunk[0] for chunk in chunks if len(chunk) > 1 and chunk[1] in groups)
 
 
-def installed() -> Path | None:
-    """Neovim on the PATH."""
-    return programs.installed("nvim")
+def _places() -> tuple[Path | None, ...]:
+    return programs.installed("nvim"), programs.unpacked("neovim-0.12", "nvim")
 
 
-def unpacked() -> Path | None:
-    """Neovim 0.12 beside the system."""
-    return programs.unpacked("neovim-0.12", "nvim")
+def _program(version: str) -> Path | None:
+    return programs.of_version(version, *_places())
 
 
-PROGRAMS: dict[str, Callable[[], Path | None]] = {"Neovim 0.7": installed, "Neovim 0.12": unpacked}
+PROGRAMS: dict[str, Callable[[], Path | None]] = {
+    f"Neovim {version}": partial(_program, version) for version in ("0.7", "0.12")
+}
 """The oldest version that is served, as Debian 12 has it, and the one that has a client of its own."""
 
 
-def _missing(find: Callable[[], Path | None]) -> str | None:
-    if find() is None:
-        return "no nvim"
+def _missing(name: str) -> str | None:
+    if (reason := programs.missing("nvim", name.removeprefix("Neovim "), *_places())) is not None:
+        return reason
     return None if programs.installed("tmux") else "no tmux"
 
 
@@ -240,4 +240,4 @@ def start(name: str, launch: Launch, init: str = "") -> Neovim:
     return Neovim(name, program, launch, init)
 
 
-EDITORS = {name: Known(partial(_missing, find), partial(start, name)) for name, find in PROGRAMS.items()}
+EDITORS = {name: Known(partial(_missing, name), partial(start, name)) for name in PROGRAMS}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from driver import Editor, Known, Launch, until
-from programs import installed
+from programs import installed, missing
 from terminal import ROWS, Terminal
 
 PLUGIN = Path(__file__).parents[2] / "editors" / "vim"
@@ -198,7 +198,9 @@ def _vim(value: Any) -> str:
 
 
 def _missing() -> str | None:
-    return next((f"no {program}" for program in ("vim", "tmux") if installed(program) is None), None)
+    if installed("tmux") is None:
+        return "no tmux"
+    return missing("vim", Vim.name.removeprefix("Vim "), installed("vim"))
 
 
 def start(launch: Launch) -> Vim:

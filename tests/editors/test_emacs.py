@@ -10,20 +10,19 @@ from pathlib import Path
 
 import pytest
 from desk import SERVER
-from driver_emacs import PACKAGE, programs
+from driver_emacs import PACKAGE, VERSIONS, missing, program
 from programs import CACHE
 
 FILES = sorted(PACKAGE.glob("*.el"))
 TESTS = sorted((PACKAGE / "tests").glob("*.el"))
 
 
-@pytest.fixture(params=programs())
+@pytest.fixture(params=VERSIONS)
 def emacs(request: pytest.FixtureRequest) -> Path:
     """Each Emacs; the tests of one that is not here are skipped."""
-    program = programs()[request.param]
-    if program is None:
-        pytest.skip(f"{request.param} is not here: make editors")
-    return program
+    if (reason := missing(request.param)) is not None:
+        pytest.skip(f"{request.param} is not here ({reason}): make editors")
+    return program(request.param)
 
 
 def batch(program: Path, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
