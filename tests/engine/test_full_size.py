@@ -34,12 +34,12 @@ def test_one_command_reports_every_shape_block_and_kernel(tmp_path: Path) -> Non
     assert all(one["ms"] > 0 for one in (*ours["steps"], *ours["blocks"]))
     assert all(one["first_draft_ms"] > one["prefill_ms"] > 0 for one in ours["prefixes"])
     assert ours["weights_bytes"] < ours["memory_bytes"] <= ours["peak_bytes"]
-    assert {name: ours["infill"][name] for name in ("hole", "canvas", "steps")} == {
-        "hole": 32,
-        "canvas": 64,
-        "steps": 8,
-    }
-    assert ours["infill"]["ms"] > 0
+    infills = [(one["hole"], one["canvas"], one["steps"], one["lengths"]) for one in ours["infills"]]
+    assert infills == [(32, 64, 8, 1), (32, 64, 8, 8)]
+    assert all(one["ms"] > 0 for one in ours["infills"])
+    assert (
+        "an infill of 8 lengths up to 32 in a canvas of 64, 8 steps, behind an encoded prefix of 32: " in result.stdout
+    )
     assert "packed_expert_mlp, nvfp4" in {one["name"] for one in told["kernels"]}
 
 

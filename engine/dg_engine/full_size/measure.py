@@ -5,23 +5,28 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import pairwise
 
 import msgspec
 import torch
 from torch import Tensor
 
+from dg_engine.causal import Start
 from dg_engine.device_loop import DeviceLoop
 from dg_engine.full_size.floors import step_floor
 from dg_engine.full_size.shapes import Shape
 from dg_engine.full_size.weights import BITS
 from dg_engine.hardware import peak_bytes
 from dg_engine.infill import Hole
+from dg_engine.lengths import ByFiller, Gap
 from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising, NeverStop
 from dg_engine.prefix_cache import PrefixCache
 from dg_engine.prefix_store import prefill_chunk
+from dg_engine.probe import ByProbe
 from dg_engine.rows import Row
+from dg_engine.settings import RELEASED, LengthProbe
 from dg_kernels.bench import Rates
 
 _INFILL_HOLE, _INFILL_CANVAS, _INFILL_STEPS = 32, 64, 8
@@ -63,6 +68,8 @@ class InfillTime(msgspec.Struct, frozen=True, kw_only=True):
     hole: int
     canvas: int
     steps: int
+    lengths: int
+    """That are tried, and the likeliest answer chosen; 1 where the length is known."""
     ms: float
     """The median."""
 
@@ -73,11 +80,12 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     prefixes: list[PrefixTime]
     steps: list[StepTime]
     blocks: list[BlockTime]
-    infill: InfillTime
+    infills: list[InfillTime]
     weights_bytes: int
     memory_prefix: int
     memory_bytes: int
-    """The most that was held with weights, such a prefix and a step of the longest canvas."""
+    """The most that was held with weights, such a prefix, a step of the longest canvas and a block whose length is
+    tried."""
     peak_bytes: int
     """The most that was held at all."""
 
@@ -87,7 +95,7 @@ def measure(model: DiffusionGemma, shape: Shape, format_: str, rates: Rates) -> 
     """Measure a model; every shape is run once before it is timed."""
     prefixes, steps, blocks = list[PrefixTime](), list[StepTime](), list[BlockTime]()
     memory_bytes = _memory_bytes(model, shape)
-    infill = _infill_time(model, shape.infill_prefix)
+    infills = [_infill_time(model, shape.infill_prefix, tried=tried) for tried in (False, True)]
     for prefix in shape.prefixes:
         loop = DeviceLoop(model)
         tokens = _tokens(model, prefix)
@@ -103,7 +111,7 @@ def measure(model: DiffusionGemma, shape: Shape, format_: str, rates: Rates) -> 
         prefixes=prefixes,
         steps=steps,
         blocks=blocks,
-        infill=infill,
+        infills=infills,
         weights_bytes=model.weight_bytes,
         memory_prefix=shape.memory_prefix,
         memory_bytes=memory_bytes,
@@ -126,25 +134,48 @@ def _encoded(model: DiffusionGemma, tokens: Tensor) -> PrefixCache:
 
 
 def _memory_bytes(model: DiffusionGemma, shape: Shape) -> int:
-    cache = _encoded(model, _tokens(model, shape.memory_prefix))
-    for _ in DeviceLoop(model).fill([_row(model, cache, max(shape.canvases), 1)]):
-        pass
+    whole = _gap(model, shape.memory_prefix, max(shape.canvases), 0, 1)
+    block = _gap(model, shape.memory_prefix, RELEASED.block_hole, RELEASED.suffix_tokens, 2)
+    by_filler = ByFiller(model)
+    for filling, gap in ((by_filler, whole), (_by_probe(model, by_filler), block)):
+        for _ in filling.fill(replace(gap, start=whole.start)):
+            pass
     return peak_bytes(model.device)
 
 
-def _infill_time(model: DiffusionGemma, prefix: int) -> InfillTime:
-    """Half of the canvas is the hole, the other half what is behind it."""
-    loop, cache = DeviceLoop(model), _encoded(model, _tokens(model, prefix))
-    suffix = _tokens(model, _INFILL_CANVAS - _INFILL_HOLE)[0]
-    row = _row(model, cache, _INFILL_HOLE, _INFILL_STEPS, suffix)
-    taken = []
+def _by_probe(model: DiffusionGemma, by_filler: ByFiller) -> ByProbe:
+    banned = torch.zeros(model.config.vocab_size, dtype=torch.bool, device=model.device)
+    return ByProbe(model, LengthProbe(), banned, by_filler)
+
+
+def _gap(model: DiffusionGemma, prefix: int, hole: int, behind: int, steps: int) -> Gap:
+    encoded = model.encode(_tokens(model, 1), _encoded(model, _tokens(model, prefix - 1)))
+    row = _row(model, encoded.cache, hole, steps, _tokens(model, behind)[0])
+    start = Start(encoded.hidden[0, -1:], encoded.cache)
+    return Gap(start=start, suffix=row.suffix, hole=row.hole, plan=row.plan, seed=row.seed)
+
+
+def _infill_time(model: DiffusionGemma, prefix: int, *, tried: bool) -> InfillTime:
+    """Of a hole of known length, or of which lengths are tried, as of the released model.
+
+    Half of the canvas is the longest hole, the other half what is behind it.
+    """
+    gap = _gap(model, prefix, _INFILL_HOLE, _INFILL_CANVAS - _INFILL_HOLE, _INFILL_STEPS)
+    by_filler, taken = ByFiller(model), []
+    filling = _by_probe(model, by_filler) if tried else by_filler
     for _ in range(_INFILLS):
         started = _now(model)
-        for _ in loop.fill([row]):
+        for _ in filling.fill(gap):
             pass
         taken.append(_now(model) - started)
-    median = statistics.median(taken[1:])
-    return InfillTime(prefix=prefix, hole=_INFILL_HOLE, canvas=_INFILL_CANVAS, steps=_INFILL_STEPS, ms=median * 1e3)
+    return InfillTime(
+        prefix=prefix,
+        hole=_INFILL_HOLE,
+        canvas=_INFILL_CANVAS,
+        steps=_INFILL_STEPS,
+        lengths=len(LengthProbe().up_to(_INFILL_HOLE)) if tried else 1,
+        ms=statistics.median(taken[1:]) * 1e3,
+    )
 
 
 def _row(model: DiffusionGemma, cache: PrefixCache, hole: int, steps: int, suffix: Tensor | None = None) -> Row:

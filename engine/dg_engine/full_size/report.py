@@ -30,15 +30,16 @@ def markdown(report: Report) -> Iterator[str]:
     ours = report.ours
     yield f"{report.machine}; {report.shape} shape, experts in {report.format}"
     yield rates_text(report.rates)
-    infill = ours.infill
     yield (
         f"weights {bytes_text(ours.weights_bytes)}, most memory with a prefix of {ours.memory_prefix} "
         f"{bytes_text(ours.memory_bytes)}, in all {bytes_text(ours.peak_bytes)}"
     )
-    yield (
-        f"an infill of {infill.hole} tokens in a canvas of {infill.canvas}, {infill.steps} steps, behind an encoded "
-        f"prefix of {infill.prefix}: {infill.ms:.1f} ms"
-    )
+    for infill in ours.infills:
+        how = f"of {infill.hole} tokens" if infill.lengths == 1 else f"of {infill.lengths} lengths up to {infill.hole}"
+        yield (
+            f"an infill {how} in a canvas of {infill.canvas}, {infill.steps} steps, behind an encoded "
+            f"prefix of {infill.prefix}: {infill.ms:.1f} ms"
+        )
     yield f"the vocabulary head takes {1e3 * _beyond_product(report.kernels):.3f} ms beyond its product"
     yield from _table(
         ("canvas", "prefix", "ms per step", "floor ms", "share of the floor"),
