@@ -123,6 +123,10 @@ class RawClient:
             self.received.append(message)
             yield message
 
+    def rest(self) -> list[Message]:
+        """What came before the end of a server that has ended, and has not been looked at yet."""
+        return list(iter(self._arrivals.get_nowait, None))
+
     def _next(self) -> Message:
         try:
             message = self._arrivals.get(timeout=PATIENCE_S)

@@ -2,34 +2,15 @@
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import get_args
 
 import scenario_table
+from page import code, rows, section
 from pygls import exceptions
 from registry import EDITORS
 
-from dg_lsp import convert, schema, server
-from dg_lsp.status import State, Status
-
-PAGE = (Path(__file__).parents[2] / "editors" / "README.md").read_text(encoding="utf-8")
-
-
-def section(title: str) -> str:
-    """The text under a heading, up to the next one."""
-    (found,) = re.findall(rf"^#+ {re.escape(title)}\n(.*?)(?=^#|\Z)", PAGE, re.MULTILINE | re.DOTALL)
-    return str(found)
-
-
-def rows(title: str) -> list[list[str]]:
-    """The cells of the table in a section, without its head."""
-    lines = [line for line in section(title).split("\n") if line.startswith("|")]
-    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines[2:]]
-
-
-def code(cell: str) -> list[str]:
-    return re.findall(r"`([^`]+)`", cell)
+from dg_lsp import schema, server
+from dg_lsp.status import State
 
 
 def test_every_method_is_named_and_no_other() -> None:
@@ -41,12 +22,6 @@ def test_every_method_is_named_and_no_other() -> None:
 
 def test_every_command_is_named_and_no_other() -> None:
     assert {code(row[0])[0] for row in rows("Commands")} == set(server.COMMANDS)
-
-
-def test_the_notifications_and_their_parameters_are_named() -> None:
-    named = {code(row[0])[0]: code(row[2]) for row in rows("Notifications from the server")}
-    assert {name for name in named if name.startswith("dg/")} == {convert.STATUS, convert.DRAFT}
-    assert named[convert.STATUS] == [*Status._fields, "model"]
 
 
 def test_every_state_is_explained() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import programs
@@ -53,6 +54,11 @@ def test_another_version_is_said_to_be_another(tmp_path: Path) -> None:
     assert programs.missing("nvim", "0.7", None) == "no nvim"
 
 
+def said(reason: str | None) -> str | None:
+    """What `Known.missing` is to answer."""
+    return reason
+
+
 def check(path: str, cache: Path) -> subprocess.CompletedProcess[str]:
     """Run the check that ends `make editors`, for a user with this PATH and cache."""
     environment = {**os.environ, "PATH": path, "XDG_CACHE_HOME": str(cache)}
@@ -72,7 +78,7 @@ def test_without_an_editor_that_must_be_there_the_check_fails_and_names_it(tmp_p
 def test_with_those_that_must_be_there_the_check_passes(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, known in registry.EDITORS.items():
         reason = None if name in registry.ALWAYS else "not fetched"
-        monkeypatch.setitem(registry.EDITORS, name, known._replace(missing=lambda reason=reason: reason))
+        monkeypatch.setitem(registry.EDITORS, name, known._replace(missing=partial(said, reason)))
     assert registry.main() == 0
 
 
