@@ -32,7 +32,7 @@ OTHER_SERVER = (
 )
 PACKAGE = Path(__file__).parents[2] / "editors" / "emacs"
 
-INIT = """
+HARNESS = """
 (setq inhibit-startup-screen t
       initial-scratch-message nil
       ring-bell-function #'ignore
@@ -43,12 +43,6 @@ INIT = """
       native-comp-async-report-warnings-errors nil
       native-comp-deferred-compilation nil
       server-socket-dir {socket_directory})
-(add-to-list 'load-path {package})
-(require 'dg-lsp)
-(setq dg-lsp-command '{command}
-      dg-lsp-settings '{settings})
-{setting}
-(add-hook 'python-mode-hook #'eglot-ensure)
 
 (defvar test-target nil "Line and column for `test-go-to'.")
 (defun test-go-to ()
@@ -59,8 +53,18 @@ INIT = """
   (forward-char (cadr test-target)))
 (global-set-key (kbd "C-c g") #'test-go-to)
 
+{user}
 (require 'server)
 (server-start)
+"""
+
+USER = """
+(add-to-list 'load-path {package})
+(require 'dg-lsp)
+(setq dg-lsp-command '{command}
+      dg-lsp-settings '{settings})
+{setting}
+(add-hook 'python-mode-hook #'eglot-ensure)
 """
 
 BY_EGLOT = "(dg-lsp-setup 'python-mode)"
@@ -104,7 +108,8 @@ BAD_MESSAGE = re.compile(r"Error |error in process|.*[Ww]rong type|Lisp error")
 class Emacs(Editor):
     """One Emacs with one frame in a terminal."""
 
-    def __init__(self, name: str, program: Path, setting: str, launch: Launch) -> None:
+    def __init__(self, name: str, program: Path, launch: Launch, user: str) -> None:
+        """Start it; `user` is the user's own part of the init file."""
         self.name = name
         self.workspace = launch.workspace
         self._client = program.with_name("emacsclient")
@@ -113,13 +118,7 @@ class Emacs(Editor):
         (launch.home / "s").mkdir(mode=0o700)
         (launch.home / ".emacs.d").mkdir()
         (launch.home / ".emacs.d" / "init.el").write_text(
-            INIT.format(
-                socket_directory=_lisp(str(self._socket.parent)),
-                package=_lisp(str(PACKAGE)),
-                command=f"({' '.join(_lisp(part) for part in launch.server)})",
-                settings=_lisp(launch.settings),
-                setting=setting.replace('"dg-other-server"', " ".join(map(_lisp, OTHER_SERVER))),
-            )
+            HARNESS.format(socket_directory=_lisp(str(self._socket.parent)), user=user)
         )
         self._terminal = Terminal(
             [str(program), "-nw"],
@@ -326,8 +325,18 @@ def program(name: str) -> Path:
     return found
 
 
+def _user(setting: str, launch: Launch) -> str:
+    """What a user has in the init file who has followed the documentation."""
+    return USER.format(
+        package=_lisp(str(PACKAGE)),
+        command=f"({' '.join(_lisp(part) for part in launch.server)})",
+        settings=_lisp(launch.settings),
+        setting=setting.replace('"dg-other-server"', " ".join(map(_lisp, OTHER_SERVER))),
+    )
+
+
 def _launch(name: str, setting: str, launch: Launch) -> Editor:
-    return Emacs(name, program(name), setting, launch)
+    return Emacs(name, program(name), launch, _user(setting, launch))
 
 
 EDITORS = {

@@ -17,15 +17,26 @@ from terminal import ROWS, Terminal
 PLUGIN = Path(__file__).parents[2] / "editors" / "vim"
 PATIENCE_S = 60.0
 
-VIMRC = """
+HARNESS = """
 set nocompatible nobackup noswapfile hidden
 filetype plugin indent on
+{user}
+let g:channel = ch_open('127.0.0.1:{port}', {{'waittime': 10000}})
+"""
+
+USER = """
 set runtimepath^={plugin}
 let g:dg_lsp_command = {command}
 let g:dg_lsp_settings = {settings}
 set laststatus=2 statusline=%f\\ %=%{{dg_lsp#Status()}}
-let g:channel = ch_open('127.0.0.1:{port}', {{'waittime': 10000}})
 """
+
+
+def setup(launch: Launch) -> str:
+    """What a user has in .vimrc who has followed the documentation."""
+    return USER.format(
+        plugin=str(PLUGIN), command=json.dumps(list(launch.server)), settings=_vim(dict(launch.settings))
+    )
 
 
 class Vim(Editor):
@@ -33,18 +44,12 @@ class Vim(Editor):
 
     name = "Vim 9"
 
-    def __init__(self, program: Path, launch: Launch) -> None:
+    def __init__(self, program: Path, launch: Launch, user: str = "") -> None:
+        """Start it; `user` is the user's own .vimrc."""
         self.workspace = launch.workspace
         with socket.create_server(("127.0.0.1", 0)) as listener:
             vimrc = launch.home / ".vimrc"
-            vimrc.write_text(
-                VIMRC.format(
-                    plugin=str(PLUGIN),
-                    command=json.dumps(list(launch.server)),
-                    settings=_vim(dict(launch.settings)),
-                    port=listener.getsockname()[1],
-                )
-            )
+            vimrc.write_text(HARNESS.format(user=user or setup(launch), port=listener.getsockname()[1]))
             self._terminal = Terminal(
                 [str(program), "-u", str(vimrc)],
                 directory=launch.workspace,
@@ -203,11 +208,11 @@ def _missing() -> str | None:
     return missing("vim", Vim.name.removeprefix("Vim "), installed("vim"))
 
 
-def start(launch: Launch) -> Vim:
-    """Start the Vim that is on the PATH."""
+def start(launch: Launch, user: str = "") -> Vim:
+    """Start the Vim that is on the PATH, with a .vimrc of its own if one is given."""
     program = installed("vim")
     assert program is not None
-    return Vim(program, launch)
+    return Vim(program, launch, user)
 
 
 EDITORS = {Vim.name: Known(_missing, start)}

@@ -19,11 +19,15 @@ class VSCode(Editor):
 
     name = "VS Code"
 
-    def __init__(self, launch: Launch, host: vscode.Host | None = None) -> None:
+    def __init__(
+        self, launch: Launch, host: vscode.Host | None = None, settings: Mapping[str, Any] | None = None
+    ) -> None:
+        """Open it; `settings` are those of the folder, by default whatever starts the server of the tests."""
         self.workspace = launch.workspace
         directory = launch.workspace / ".vscode"
         directory.mkdir(exist_ok=True)
-        (directory / "settings.json").write_text(json.dumps({**_server(launch), **_flat("dg", launch.settings)}))
+        chosen = {**_server(launch), **_flat("dg", launch.settings)} if settings is None else settings
+        (directory / "settings.json").write_text(json.dumps(chosen))
         self._window = (host or vscode.host()).open_window(launch.workspace)
         self._wait_for_server()
         self._wait_for_ghost_text(launch.home / "first.py")
