@@ -133,6 +133,22 @@ class VSCode(Editor):
         self._window.fill(f"{QUICK_INPUT} input", text)
         self._window.press("Enter")
 
+    def choose_folder(self, folder: Path) -> None:
+        """Choose a folder in the dialog that is open."""
+        shown = f"{QUICK_INPUT} input"
+        until(lambda: self._window.has(f"{QUICK_INPUT} .quick-input-header"), "no dialog is open")
+        self._window.fill(shown, f"{folder}/")
+        self.press_button("Use This Model")
+
+    def press_button(self, label: str) -> None:
+        """Click the button with this label, in a notification or a dialog."""
+        self._window.do(lambda page: page.click(f'.monaco-button:visible:text-is("{label}")'))
+
+    def forget_popups(self) -> None:
+        """Close all notifications, and count none of them any more."""
+        self._window.execute("notifications.clearAll")
+        self._window.evaluate("window.dgPopups.clear()")
+
     def click_status(self) -> None:
         """Click the item of the status bar."""
         self._window.do(lambda page: page.click(STATUS))

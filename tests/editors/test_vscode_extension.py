@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -153,6 +154,44 @@ def test_choosing_the_model(desk: Desk, window: VSCode) -> None:
     window.wait_for_ghost(RESULT)
 
 
+def test_choosing_a_model_by_its_folder(desk: Desk, window: VSCode, base: Path) -> None:
+    checkpoint = base / "other-checkpoint"
+    checkpoint.mkdir()
+    window.palette("Choose the Model")
+    window.pick("Browse for a folder")
+    window.choose_folder(checkpoint)
+    until(lambda: window.setting("dg.engine.model") == str(checkpoint), "the folder was not taken")
+    window.configure(engine={"model": None})
+
+
+def test_completing_by_hand(desk: Desk, window: VSCode) -> None:
+    desk.open(HEAD + "return |\n", name="by_hand.py")
+    desk.stays_quiet()
+    window.palette("Complete Here")
+    window.wait_for_ghost(RESULT)
+
+
+def test_restarting_the_engine_says_what_came_of_it(desk: Desk, window: VSCode) -> None:
+    pid = window.server_pid()
+    window.palette("Restart the Engine")
+    until(lambda: "The engine runs." in window.visible_text(), "nothing is said")
+    assert window.server_pid() == pid
+    window.wait_for_status("ready")
+    window.execute("notifications.clearAll")
+
+
+def test_the_settings_are_those_of_the_extension(desk: Desk, window: VSCode) -> None:
+    window.palette("Open Settings")
+    until(lambda: window.has(".settings-editor"), "no settings are shown")
+    until(lambda: "Milliseconds to wait before an automatic request" in window.visible_text(), "not those of dg-lsp")
+
+
+def test_the_menu_by_the_palette(desk: Desk, window: VSCode) -> None:
+    window.palette("Show the Menu")
+    window.pick("Run the doctor")
+    until(lambda: "doctor" in window.text(), "no report is shown")
+
+
 def test_why_nothing_was_offered(desk: Desk, window: VSCode) -> None:
     window.type("return ")
     window.wait_for_ghost(RESULT)
@@ -215,6 +254,18 @@ def test_a_server_that_keeps_crashing_stays_down_and_says_why(window: VSCode) ->
     window.restart_server()
 
 
+def test_a_command_that_finds_no_server_offers_help(window: VSCode) -> None:
+    good = window.setting("dg.server.path")
+    window.configure(server={"path": "/nowhere/dg-lsp"})
+    window.wait_for_status("has stopped")
+    window.palette("Restart the Engine")
+    until(lambda: "The dg-lsp server is not running." in window.popups(), "no warning is shown")
+    window.configure(server={"path": good})
+    window.press_button("Restart")
+    window.restart_server()
+    window.forget_popups()
+
+
 def test_an_installation_that_fails_says_what_to_do(window: VSCode, base: Path) -> None:
     window.configure(server={"package": str(base / "no-such-checkout")})
     before = window.status()
@@ -224,3 +275,10 @@ def test_an_installation_that_fails_says_what_to_do(window: VSCode, base: Path) 
     assert "could not be installed" in shown
     assert "dg.server.package" in shown
     window.wait_for_status(before)
+
+
+def test_every_command_of_the_palette_is_tried() -> None:
+    manifest = json.loads((vscode.EXTENSION / "package.json").read_text(encoding="utf-8"))
+    tried = re.findall(r'\.palette\("([^"]+)"\)', Path(__file__).read_text(encoding="utf-8"))
+    for command in manifest["contributes"]["commands"]:
+        assert any(command["title"].startswith(title) for title in tried), command["title"]
