@@ -22,6 +22,7 @@ from dg_kernels import (
     norm_rotary,
     packed_expert_mlp,
     packed_linear,
+    packed_linears,
     rms_norm,
 )
 
@@ -60,7 +61,16 @@ class GatedMLP(nn.Module):
 
 
 def _gated(x: Tensor, gate: nn.Module, up: nn.Module, down: nn.Module) -> Tensor:
-    return down(functional.gelu(gate(x), approximate="tanh") * up(x))  # type: ignore[no-any-return]
+    gated, scaled = _products(x, gate, up)
+    return down(functional.gelu(gated, approximate="tanh") * scaled)  # type: ignore[no-any-return]
+
+
+def _products(x: Tensor, *modules: nn.Module) -> list[Tensor]:
+    """[..., H] through several matrices; packed ones that round rows meet the same rounded rows."""
+    packed = [module.weights[0] for module in modules if isinstance(module, PackedLinear)]
+    if len(packed) == len(modules):
+        return packed_linears(x, *packed)
+    return [module(x) for module in modules]
 
 
 class Attention(nn.Module):
@@ -78,23 +88,31 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(self.width, config.rms_norm_eps)
         self.k_norm = RMSNorm(self.width, config.rms_norm_eps)
 
-    def keys_and_values(self, x: Tensor, angles: Angles) -> tuple[Tensor, Tensor]:
-        """[B, C, H] to two [B, key heads, C, width]; the value is not rotated."""
-        raw = self.k_proj(x).unflatten(-1, (self.key_heads, self.width))
-        value = raw if self.v_proj is None else self.v_proj(x).unflatten(-1, (self.key_heads, self.width))
-        key = norm_rotary(raw, self.k_norm.weight, *angles, self.eps)
+    def projected(self, x: Tensor, read: Rows | None) -> tuple[Tensor, Tensor, Tensor]:
+        """[B, C, H] to raw queries, of the positions in `read` alone, keys and values, all [B, C, heads, width]."""
+        others = [self.k_proj] if self.v_proj is None else [self.k_proj, self.v_proj]
+        if read is None:
+            query, *raw = _products(x, self.q_proj, *others)
+        else:
+            query, raw = self.q_proj(x[:, read]), _products(x, *others)
+        query, key, value = (one.view(*one.shape[:-1], -1, self.width) for one in (query, raw[0], raw[-1]))
+        return query, key, value
+
+    def keys_and_values(self, key: Tensor, value: Tensor, angles: Angles) -> tuple[Tensor, Tensor]:
+        """Projected [B, C, key heads, width] to two [B, key heads, C, width]; the value is not rotated."""
+        key = norm_rotary(key, self.k_norm.weight, *angles, self.eps)
         return key.transpose(1, 2), rms_norm(value, None, self.eps).transpose(1, 2)
 
     def forward(
         self,
-        x: Tensor,
+        query: Tensor,
         angles: Angles,
         keys: Tensor,
         values: Tensor,
         mask: Mask | None,
     ) -> Tensor:
-        """Attend from [B, C, H] to keys and values [B, key heads, K, width]; returns [B, C, H]."""
-        query = norm_rotary(self.q_proj(x).unflatten(-1, (-1, self.width)), self.q_norm.weight, *angles, self.eps)
+        """Attend from projected [B, C, heads, width] to keys and values [B, key heads, K, width]; returns [B, C, H]."""
+        query = norm_rotary(query, self.q_norm.weight, *angles, self.eps)
         return self.o_proj(canvas_attention(query.transpose(1, 2), keys, values, mask))  # type: ignore[no-any-return]
 
 
@@ -190,11 +208,11 @@ class Layer(nn.Module):
 
         With `read`, only those of the C positions attend and are returned; the keys are of all.
         """
-        normed = self.input_layernorm(x)
-        key, value = self.self_attn.keys_and_values(normed, angles)
+        query, key, value = self.self_attn.projected(self.input_layernorm(x), read)
+        key, value = self.self_attn.keys_and_values(key, value, angles)
         if read is not None:
-            x, normed, angles, mask = rows_of(read, x, normed, angles, mask)
-        attended = self.self_attn(normed, angles, *seen.joined(key, value), mask)
+            x, angles, mask = rows_of(read, x, angles, mask)
+        attended = self.self_attn(query, angles, *seen.joined(key, value), mask)
         return self._feed_forward(x.flatten(0, 1), attended.flatten(0, 1), scalar).view_as(x), key, value
 
     def _feed_forward(self, x: Tensor, attended: Tensor, scalar: Tensor) -> Tensor:
@@ -234,10 +252,8 @@ class SelfConditioning(nn.Module):
         return rms_norm(embedded, None, self.eps)
 
 
-def rows_of(
-    read: Rows, x: Tensor, normed: Tensor, angles: Angles, mask: Mask | None
-) -> tuple[Tensor, Tensor, Angles, Mask | None]:
+def rows_of(read: Rows, x: Tensor, angles: Angles, mask: Mask | None) -> tuple[Tensor, Angles, Mask | None]:
     """What a layer is given, at some of its positions."""
     cosines, sines = angles
     seen = mask[:, read] if isinstance(mask, Tensor) else mask
-    return x[:, read], normed[:, read], (cosines[..., read, :], sines[..., read, :]), seen
+    return x[:, read], (cosines[..., read, :], sines[..., read, :]), seen

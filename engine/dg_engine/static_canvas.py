@@ -224,7 +224,8 @@ def _decoded(model: DiffusionGemma, shape: Shape, seen: Sequence[Seen], rules: R
     own = state.hole + rules.suffix
     places = (_places(model, shape.prefix, sliding=sliding) for sliding in (False, True))
     masks = Masks(*(VisibleRuns(rules.prefix, own, each, shape.apart) for each in places))
-    return model.decode_over(state.tokens, seen, state.signal, positions, masks, slice(shape.hole))
+    read = slice(shape.hole) if shape.hole < shape.canvas else None
+    return model.decode_over(state.tokens, seen, state.signal, positions, masks, read)
 
 
 def _sampled(

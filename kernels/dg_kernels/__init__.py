@@ -10,7 +10,7 @@ from dg_kernels.choose_experts import choose_experts
 from dg_kernels.expert_mlp import expert_mlp
 from dg_kernels.expert_mlp.packed import packed_expert_mlp
 from dg_kernels.norm_rotary import norm_rotary
-from dg_kernels.packed_linear import packed_linear
+from dg_kernels.packed_linear import packed_linear, packed_linears
 from dg_kernels.quantised import (
     dequantise_e2m1,
     dequantise_e4m3,
@@ -48,6 +48,7 @@ __all__ = [
     "norm_rotary",
     "packed_expert_mlp",
     "packed_linear",
+    "packed_linears",
     "quantise_e2m1",
     "quantise_e4m3",
     "quantise_int4",

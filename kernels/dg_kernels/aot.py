@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -198,6 +199,14 @@ def main(arguments: list[str] | None = None) -> int:
         wrong += [f"{name} is in the table but no longer compiled" for name in sorted(table.kernels.keys() - seen)]
     sys.stderr.writelines(f"{line}\n" for line in wrong)
     return int(bool(wrong))
+
+
+def specialisation(launch: Launch) -> tuple[object, ...]:
+    """What triton compiles a kernel anew for; how many programs share some keys is a number like any other."""
+    shared = {"splits": 2} if int(launch.constants.get("splits", 1)) > 1 else {}
+    source = _source(replace(launch, constants={**launch.constants, **shared}))
+    parts = (source.signature, source.constants, source.attrs)
+    return (source.fn.__name__, launch.warps, launch.stages, *(tuple(sorted(map(str, one.items()))) for one in parts))
 
 
 def _source(launch: Launch) -> ASTSource:

@@ -29,10 +29,12 @@ from dg_kernels.vocabulary_head.plan import plan as plan_vocabulary_head
 __all__ = ["PLANS"]
 
 _CANVAS, _HIDDEN, _VOCABULARY = 256, 2816, 262_144
-_EXPERTS, _CHOSEN, _INNER = 128, 8, 704
+_EXPERTS, _CHOSEN, _INNER, _DENSE = 128, 8, 704, 2112
 _HEADS, _PREFIX, _WINDOW = 16, 8192, 1023
 _CHUNK = 512
 """Of a prefix, encoded at a time."""
+_SHORT, _ROWS = 64, 8
+"""The canvas of a line, and how many stand behind one prefix where lengths are tried."""
 
 
 def _numbers(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
@@ -52,13 +54,14 @@ def _soft_embedding(device: str) -> list[Launch]:
     return plan_soft_embedding(probabilities, weight, 2.0**-9, tile=tile_for("soft_embedding", device))[0]
 
 
-def _canvas_attention(device: str, *, width: int, key_heads: int, prefix: int, shown: str = "all") -> list[Launch]:
-    queries = _CHUNK if shown == "causal" else _CANVAS
-    query = _numbers(1, queries, _HEADS, width).transpose(1, 2)
-    keys = _numbers(1, key_heads, prefix + queries, width)
-    length = _numbers(1, dtype=torch.int64)
+def _canvas_attention(
+    device: str, *, width: int, key_heads: int, prefix: int, shown: str = "all", queries: int = _CANVAS, rows: int = 1
+) -> list[Launch]:
+    query = _numbers(rows, queries, _HEADS, width).transpose(1, 2)
+    keys = _numbers(1, key_heads, prefix + rows * queries, width).expand(rows, -1, -1, -1)
+    length = _numbers(rows, dtype=torch.int64)
     rules: dict[str, VisibleRuns | Causal] = {
-        "runs": VisibleRuns(length, length, prefix),
+        "runs": VisibleRuns(length, length, prefix, apart=queries if rows > 1 else 0),
         "causal": Causal(_WINDOW + 1),
     }
     tile = tile_for(f"canvas_attention/{width}", device)
@@ -103,8 +106,8 @@ def _choose_experts(device: str) -> list[Launch]:
     return plan_choose_experts(_numbers(_CANVAS, _EXPERTS), _numbers(_EXPERTS), _CHOSEN)[0]
 
 
-def _quantise_rows(device: str) -> list[Launch]:
-    return [rounded(_numbers(_CANVAS, _HIDDEN)).launch]
+def _quantise_rows(device: str, *, length: int) -> list[Launch]:
+    return [rounded(_numbers(_CANVAS, length)).launch]
 
 
 def _native(plan: Callable[[str], list[Launch]], device: str) -> list[Launch]:
@@ -121,9 +124,9 @@ def _native_expert_mlp(device: str) -> list[Launch]:
     return [launches[3], launches[5]]
 
 
-def _native_linear(device: str) -> list[Launch]:
+def _native_linear(device: str, *, width: int, length: int) -> list[Launch]:
     tile = tile_for("packed_linear/native", device)
-    return plan_packed_linear(_numbers(_CANVAS, _HIDDEN), _fp8(_HEADS * 256, _HIDDEN), native=True, tile=tile)[0][1:]
+    return plan_packed_linear(_numbers(_CANVAS, length), _fp8(width, length), native=True, tile=tile)[0][1:]
 
 
 def _fp8(*shape: int) -> PackedWeight:
@@ -157,25 +160,36 @@ PLANS: Mapping[str, Callable[[str], list[Launch]]] = {
     "canvas_attention, full layers, runs": partial(
         _canvas_attention, width=512, key_heads=2, prefix=_PREFIX, shown="runs"
     ),
+    "canvas_attention, sliding layers, rows behind one prefix": partial(
+        _canvas_attention, width=256, key_heads=8, prefix=_WINDOW, shown="runs", queries=_SHORT, rows=_ROWS
+    ),
+    "canvas_attention, full layers, a short canvas": partial(
+        _canvas_attention, width=512, key_heads=2, prefix=_PREFIX, shown="runs", queries=_SHORT
+    ),
     "canvas_attention, sliding layers, causal": partial(
-        _canvas_attention, width=256, key_heads=8, prefix=_WINDOW, shown="causal"
+        _canvas_attention, width=256, key_heads=8, prefix=_WINDOW, shown="causal", queries=_CHUNK
     ),
     "canvas_attention, full layers, causal": partial(
-        _canvas_attention, width=512, key_heads=2, prefix=_PREFIX, shown="causal"
+        _canvas_attention, width=512, key_heads=2, prefix=_PREFIX, shown="causal", queries=_CHUNK
     ),
     "choose_experts": _choose_experts,
     "expert_mlp": _expert_mlp,
     "norm_rotary, sliding layers": partial(_norm_rotary, heads=_HEADS, width=256),
     "norm_rotary, full layers": partial(_norm_rotary, heads=_HEADS, width=512),
+    "norm_rotary, keys of sliding layers": partial(_norm_rotary, heads=8, width=256),
+    "norm_rotary, keys of full layers": partial(_norm_rotary, heads=2, width=512),
     "packed_expert_mlp, FP8": partial(_packed_expert_mlp, pack=_fp8),
     "packed_expert_mlp, NVFP4": partial(_packed_expert_mlp, pack=_nvfp4),
     "packed_expert_mlp, INT4": partial(_packed_expert_mlp, pack=_int4),
     "packed_expert_mlp, FP8, native": partial(_native, _native_expert_mlp),
-    "packed_linear, FP8, native": partial(_native, _native_linear),
+    "packed_linear, FP8, native": partial(_native, partial(_native_linear, width=_HEADS * 256, length=_HIDDEN)),
+    "packed_linear, FP8, native, down": partial(_native, partial(_native_linear, width=_HIDDEN, length=_DENSE)),
     "packed_linear, FP8": partial(_packed_linear, pack=_fp8),
     "packed_linear, NVFP4": partial(_packed_linear, pack=_nvfp4),
     "packed_linear, INT4": partial(_packed_linear, pack=_int4),
-    "quantise_rows": _quantise_rows,
+    "quantise_rows": partial(_quantise_rows, length=_HIDDEN),
+    "quantise_rows, between the experts' products": partial(_quantise_rows, length=_INNER),
+    "quantise_rows, heads of full layers": partial(_quantise_rows, length=_HEADS * 512),
     "residual_norms": _residual_norms,
     "soft_embedding": _soft_embedding,
     "vocabulary_head": _vocabulary_head,

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dg_kernels import PackedWeight, packed_linear, quantise_int4
+from dg_kernels import PackedWeight, packed_linear, packed_linears, quantise_int4
 from dg_kernels.packed_linear.reference import packed_linear_reference
 from dg_kernels.quantised.rows import quantise_rows
 from dg_kernels.testing import assert_agrees, packed, random
@@ -50,6 +50,15 @@ def test_a_device_that_does_not_multiply_e4m3_leaves_rows_as_they_are() -> None:
 def test_only_e4m3_is_multiplied_in_its_own_type(kind: str) -> None:
     with pytest.raises(ValueError, match="quantises_rows: only e4m3"):
         replace(packed(kind, random(7, 64)), quantises_rows=True)
+
+
+def test_several_weights_of_any_kinds_each_have_their_product() -> None:
+    kinds = ("e2m1", "e4m3", "e4m3", "int4")
+    x, weights = random(3, 64), [packed(kind, random(7 + width, 64, seed=1)) for width, kind in enumerate(kinds)]
+    weights[1] = replace(weights[1], quantises_rows=True)
+    for some in (weights, weights[2:3], weights[:1] * 2):
+        for product, weight in zip(packed_linears(x, *some), some, strict=True):
+            assert_agrees(product, packed_linear_reference(x, weight), terms=64)
 
 
 def test_a_weight_of_another_width_and_stacked_ones_are_refused() -> None:

@@ -41,7 +41,7 @@ def random_model(config: ModelConfig, format_: str, device: torch.device) -> Dif
         model = DiffusionGemma(config)
     generator = torch.Generator(device).manual_seed(0)
     if format_ in WEIGHT_BITS:
-        _pack_layers(model, format_, generator)
+        pack_layers(model, format_, generator)
     state = {}
     for name, tensor in model.state_dict().items():
         blank = torch.empty(tensor.shape, dtype=torch.bfloat16, device=device)
@@ -50,7 +50,8 @@ def random_model(config: ModelConfig, format_: str, device: torch.device) -> Dif
     return model.eval().requires_grad_(requires_grad=False)
 
 
-def _pack_layers(model: DiffusionGemma, format_: str, generator: torch.Generator) -> None:
+def pack_layers(model: DiffusionGemma, format_: str, generator: torch.Generator) -> None:
+    """Put random weights of a packed format in place of the experts, and of FP8 in place of the projections."""
     config = model.config
     experts, hidden, inner = config.num_experts, config.hidden_size, config.moe_intermediate_size
     for layer in model.decoder.layers:

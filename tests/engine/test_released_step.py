@@ -1,0 +1,255 @@
+"""A step and a prefill of the released model's shape, routed as on a GPU: which kernel is launched for what, how often.
+
+The tensors have shapes and types but no memory, so all of it runs anywhere in seconds, with the plans that run there.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from dg_engine.full_size import weights as weights_module
+from dg_engine.full_size.shapes import RELEASED
+from dg_engine.full_size.weights import BITS, pack_layers
+from dg_engine.infill import Hole
+from dg_engine.model import DiffusionGemma, Masks
+from dg_engine.policies import Denoising
+from dg_engine.prefix_cache import PrefixCache
+from dg_engine.prefix_store import GPU_PREFILL_CHUNK
+from dg_engine.rows import Row, first_state, rules_of, shape_of
+from dg_engine.static_canvas import State, blank_places, static_step
+from dg_kernels import Causal, PackedWeight
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is for Linux")
+
+DEVICE = "NVIDIA H200"
+OPERATIONS = (
+    "canvas_attention",
+    "choose_experts",
+    "expert_mlp",
+    "expert_mlp.packed",
+    "norm_rotary",
+    "packed_linear",
+    "residual_norms",
+    "soft_embedding",
+    "vocabulary_head",
+)
+PREFIX = 2048
+SLIDING, FULL = RELEASED.layer_types.count("sliding_attention"), RELEASED.layer_types.count("full_attention")
+LAYERS = SLIDING + FULL
+PRODUCTS = {"linear", "matmul", "mm", "addmm", "bmm", "baddbmm"}
+
+
+class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the matrix products and attentions that PyTorch does by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.made: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        name = str(func).split(".")[1]
+        if name in PRODUCTS or "attention" in name:
+            self.made["attention" if "attention" in name else "product"] += 1
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Every launch, in order, of operations that take tensors without memory for those of a GPU."""
+    found: list[Any] = []
+    for name in OPERATIONS:
+        module = importlib.import_module(f"dg_kernels.{name}")
+        planning = importlib.import_module(f"dg_kernels.{name.split('.')[0]}.plan")
+        monkeypatch.setattr(module, "served", lambda *given: all(on_gpu(one) for one in given))
+        monkeypatch.setattr(module, "run", found.extend)
+        if hasattr(module, "multiplies_e4m3"):
+            monkeypatch.setattr(module, "multiplies_e4m3", lambda x: True)
+        if hasattr(planning, "device_name"):
+            monkeypatch.setattr(planning, "device_name", lambda tensor: DEVICE)
+    return found
+
+
+def on_gpu(tensor: Tensor) -> bool:
+    """As `served` with a GPU and triton, without a gradient."""
+    return tensor.is_meta and tensor.dtype is torch.bfloat16 and not tensor.requires_grad
+
+
+def empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device="meta")
+
+
+def without_memory(format_: str, shape: tuple[int, ...], *_: Any) -> PackedWeight:
+    """In place of `random_weight`."""
+    *rows, columns = shape
+    factor = empty(*rows, dtype=torch.float32)
+    if format_ == "fp8":
+        return PackedWeight("e4m3", empty(*shape, dtype=torch.float8_e4m3fn), None, factor)
+    if format_ == "nvfp4":
+        scale = empty(*rows, columns // 16, dtype=torch.float8_e4m3fn)
+        return PackedWeight("e2m1", empty(*rows, columns // 2, dtype=torch.uint8), scale, factor)
+    values = empty(*rows, columns // 8, dtype=torch.int32)
+    return PackedWeight("int4", values, empty(*rows, columns // 32), factor)
+
+
+@pytest.fixture
+def model(format_: str, monkeypatch: pytest.MonkeyPatch) -> DiffusionGemma:
+    with torch.device("meta"):
+        model = DiffusionGemma(RELEASED).bfloat16().requires_grad_(requires_grad=False)
+    if format_ != "bf16":
+        monkeypatch.setattr(weights_module, "random_weight", without_memory)
+        pack_layers(model, format_, torch.Generator())
+    return model.eval()
+
+
+class Asked(NamedTuple):
+    """What is filled at once."""
+
+    rows: int
+    hole: int
+    suffix: int
+    shape: tuple[int, int, int, int, int]
+
+
+ASKED = {
+    "a line": Asked(1, 32, 32, (1, 64, 32, 4096, 1)),
+    "the lengths of a line": Asked(8, 32, 32, (8, 64, 32, 4096, 1)),
+    "those that go on": Asked(4, 32, 32, (4, 64, 32, 4096, 1)),
+    "the lengths of a block": Asked(4, 128, 32, (4, 256, 128, 4096, 1)),
+    "a longer line": Asked(1, 96, 32, (1, 128, 128, 4096, 1)),
+    "a whole canvas": Asked(1, 256, 0, (1, 256, 256, 4096, 1)),
+}
+
+
+CASES = [
+    *((format_, "the lengths of a line") for format_ in BITS if format_ != "fp8"),
+    *(("fp8", asked) for asked in ASKED),
+]
+"""What is launched for a weight does not depend on the canvas."""
+
+
+def stepped(model: DiffusionGemma, asked: Asked) -> State:
+    heads = [RELEASED.head_shape(layer) for layer in range(LAYERS)]
+    keys = tuple(empty(1, count, PREFIX, width) for count, width in heads)
+    mask = empty(RELEASED.vocab_size, dtype=torch.bool)
+    row = Row(
+        cache=PrefixCache(keys, keys),
+        suffix=empty(asked.suffix, dtype=torch.long),
+        hole=Hole(initial=asked.hole, longest=asked.hole, ends=mask, filler=1, banned=mask, pinned_signal=False),
+        plan=Denoising(),
+        seed=3,
+    )
+    rows = [row] * asked.rows
+    shape = shape_of(rows)
+    assert shape == asked.shape
+    seen = blank_places(model, shape.prefix, shape.prefixes, shape.behind)
+    return static_step(model, shape, seen, rules_of(model, shape, rows), first_state(model, shape, rows))
+
+
+EXPERTS = {"bf16": "plain", "fp8": "native", "nvfp4": "e2m1", "int4": "int4"}
+
+
+def expected_launches(format_: str, *, some_read: bool) -> Counter[str]:
+    """Of one pass through all layers, with what a product takes its weight for; of the last some slots may be read."""
+    kind = EXPERTS[format_]
+    found = Counter(
+        {
+            "norm_and_turn": 2 * LAYERS,
+            "attend, 256": SLIDING,
+            "attend, 512": FULL,
+            "attention_row": LAYERS,
+            "feed_forward_row": LAYERS,
+            "choose": LAYERS,
+            "sort_pairs": LAYERS,
+            "place_blocks": LAYERS,
+            f"gate_up_product, {kind}": LAYERS,
+            f"down_product, {kind}": LAYERS,
+            "sum_pairs": LAYERS,
+        }
+    )
+    if format_ != "bf16":
+        # Queries, keys, values and outputs of sliding layers, whose keys full layers take for values; gate, up, down.
+        found["linear_product, native"] = (4 + 3) * SLIDING + (3 + 3) * FULL
+        # What the first three of them read, outputs, what gate and up read, and what down reads.
+        found["round_rows"] = 4 * LAYERS + some_read
+    if kind == "native":
+        found["round_rows"] += 2 * LAYERS
+    return found
+
+
+HEAD = Counter({"tile_statistics": 1, "merge_tiles": 1, "scale_tiles": 1})
+
+
+def names(launched: Sequence[Any]) -> Counter[str]:
+    """How often each kernel; attention by the width of its heads, products by the kind of their weight."""
+    told = (one.constants.get("kind") or (one.constants.get("shown") and one.constants["width"]) for one in launched)
+    return Counter(
+        one.kernel.fn.__name__ + (f", {more}" if more else "") for one, more in zip(launched, told, strict=True)
+    )
+
+
+@pytest.mark.parametrize(("format_", "asked"), CASES)
+@torch.inference_mode()
+def test_every_operation_of_a_step_goes_to_the_kernel_that_was_made_for_it(
+    format_: str, asked: str, model: DiffusionGemma, launched: list[Any]
+) -> None:
+    with Products() as products:
+        after = stepped(model, ASKED[asked])
+    found = names(launched)
+    merged = found.pop("merge_splits", 0)
+    rows, canvas, hole = ASKED[asked].shape[:3]
+    assert found == expected_launches(format_, some_read=hole < canvas) + HEAD
+    assert merged == sum(one.constants.get("splits", 1) > 1 for one in launched if "shown" in one.constants)
+    # The router, self-conditioning's three matrices and the mean embedding; in bf16 the projections too.
+    projections = (4 + 3) * SLIDING + (3 + 3) * FULL if format_ == "bf16" else 0
+    assert products.made == {"product": LAYERS + 3 + 1 + projections}
+    assert {part.device.type for part in after} == {"meta"}
+    assert after.signal.shape == (rows, canvas, RELEASED.hidden_size)
+    assert (after.tokens.dtype, after.signal.dtype) == (torch.int64, torch.bfloat16)
+
+
+@pytest.mark.parametrize("format_", BITS)
+@torch.inference_mode()
+def test_every_operation_of_a_prefill_goes_to_the_kernel_that_was_made_for_it(
+    format_: str, model: DiffusionGemma, launched: list[Any]
+) -> None:
+    rules = Masks(Causal(None), Causal(RELEASED.window))
+    model._encoder_masks = lambda *_: rules  # type: ignore[method-assign]
+    cache = model.encode(empty(1, GPU_PREFILL_CHUNK, dtype=torch.long), None, slice(-1, None)).cache
+    with Products() as products:
+        launched.clear()
+        hidden, cache = model.encode(empty(1, GPU_PREFILL_CHUNK, dtype=torch.long), cache, slice(-1, None))
+    assert (hidden.shape, cache.length) == ((1, 1, RELEASED.hidden_size), 2 * GPU_PREFILL_CHUNK)
+    found = names(launched)
+    found.pop("merge_splits", 0)
+    # Of the last layer the last token alone is read, by a mask that no kernel takes.
+    expected = expected_launches(format_, some_read=True)
+    expected["attend, 512"] -= 1
+    assert found == expected
+    projections = (4 + 3) * SLIDING + (3 + 3) * FULL if format_ == "bf16" else 0
+    assert products.made == {"product": LAYERS + projections, "attention": 1}
+
+
+@pytest.mark.parametrize("format_", BITS)
+@torch.inference_mode()
+def test_what_a_step_launches_is_compiled_ahead_of_time(
+    format_: str, model: DiffusionGemma, launched: list[Any]
+) -> None:
+    from dg_kernels.aot import specialisation
+    from dg_kernels.compilations import PLANS
+
+    for own, asked in CASES:
+        if own == format_:
+            stepped(model, ASKED[asked])
+    compiled = {specialisation(launch) for plan in PLANS.values() for launch in plan(DEVICE)}
+    missing = {specialisation(launch): launch for launch in launched if specialisation(launch) not in compiled}
+    assert not [(one.kernel.fn.__name__, *one.constants.items()) for one in missing.values()]
