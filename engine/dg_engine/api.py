@@ -68,7 +68,7 @@ class InfillRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     and does not see the suffix: the baseline. `causal_fit` writes like it and then ends where the suffix follows best.
     `causal_infill` writes with the suffix before its eyes, where the checkpoint learnt that."""
     copied: Copy | None = None
-    """What `causal_fit` may take over, if the checkpoint says how far to trust it."""
+    """What `causal_fit` may take over, and diffusion start from, if the checkpoint says how far to trust it."""
     seed: int = 0
     drafts: bool = False
 

@@ -98,7 +98,9 @@ _CHECKPOINTS_ALONE = ("model", "dtype", "holes", "steps")
 @click.command()
 @click.option("--model", default="", help="Checkpoint directory; default: the model that comes with the package.")
 @click.option("--device", help="cpu, cuda; default: a GPU if there is one.")
-@click.option("--dtype", type=click.Choice(["bfloat16", "float32"]), help="Default: what multiplies fastest here.")
+@click.option(
+    "--dtype", type=click.Choice(["bfloat16", "float32", "int8"]), help="Default: what multiplies fastest here."
+)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; default: 1.")
 @click.option("--holes", type=click.IntRange(2), default=40, show_default=True, help="Holes of each kind.")
 @click.option("--steps", type=click.IntRange(1), help="max_denoising_steps; default: the model's own.")

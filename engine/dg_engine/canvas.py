@@ -103,8 +103,16 @@ class Belief(NamedTuple):
     """[F] boolean."""
 
 
-def new_canvas(model: DiffusionGemma, hole: int, suffix: Tensor, draws: Draws, *, pinned_signal: bool) -> Canvas:
-    """A hole of noise followed by pinned tokens.
+def new_canvas(
+    model: DiffusionGemma,
+    hole: int,
+    suffix: Tensor,
+    draws: Draws,
+    *,
+    pinned_signal: bool,
+    draft: Sequence[int] = (),
+) -> Canvas:
+    """A hole of noise, or of a draft and noise, followed by pinned tokens.
 
     Args:
         model: gives the pinned tokens' embeddings.
@@ -113,13 +121,15 @@ def new_canvas(model: DiffusionGemma, hole: int, suffix: Tensor, draws: Draws, *
         draws: the noise.
         pinned_signal: tell the model which slots are known, by self-conditioning them on their own embedding from the
             first step on. Right only for a checkpoint that was trained so.
+        draft: [D] token ids for the first D free slots, which are conditioned on them as if a step had found them.
     """
-    noise = draws.noise(hole).to(suffix.device)
-    signal = None
-    if pinned_signal and len(suffix):
-        known = model.embed(suffix)
-        signal = torch.cat((known.new_zeros(hole, known.shape[1]), known))
-    return Canvas(tokens=torch.cat((noise, suffix)), free=torch.arange(hole, device=suffix.device), signal=signal)
+    tokens = torch.cat((draws.noise(hole).to(suffix.device), suffix))
+    tokens[: len(draft)] = torch.tensor(draft, dtype=torch.long, device=suffix.device)
+    told = torch.zeros(len(tokens), dtype=torch.bool, device=suffix.device)
+    told[: len(draft)] = True
+    told[hole:] = pinned_signal
+    signal = model.embed(tokens) * told[:, None] if bool(told.any()) else None
+    return Canvas(tokens=tokens, free=torch.arange(hole, device=suffix.device), signal=signal)
 
 
 def denoise_step(

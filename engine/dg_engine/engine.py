@@ -28,13 +28,16 @@ from dg_engine.api import (
     ScoreRequest,
     StopReason,
 )
+from dg_engine.beginnings import end_of_copy
 from dg_engine.causal import Passage, gains_behind
+from dg_engine.copying import evidence
 from dg_engine.drafts import pieces, sound, without
+from dg_engine.eight_bits import is_faster
 from dg_engine.errors import CheckpointError
 from dg_engine.fused import FusedModel, can_fuse
 from dg_engine.generation import Generator
 from dg_engine.hardware import best_device, fastest_dtype, multiplies_packed
-from dg_engine.infill import Hole
+from dg_engine.infill import SPARE, Hole
 from dg_engine.lengths import ByFiller, Gap
 from dg_engine.model import DiffusionGemma
 from dg_engine.prefix_store import Prefix, PrefixEncoder
@@ -45,6 +48,8 @@ from dg_engine.settings import read_denoising, read_ends, read_infill_config
 from dg_engine.tokenizer import Healed, Tokenizer
 from dg_engine.writing import Chosen, Wanted, Writer
 
+LIKELY_COPIED = 0.5
+"""The probability of being right from which diffusion starts with what may be copied, in place of noise."""
 SHOWN_SHARE = 4
 """Of the prefix's tokens, one in so many may be text behind the cursor that a chat shows."""
 
@@ -114,7 +119,8 @@ class Engine:
             directory: Hugging Face layout.
             adapter: directory of an adapter for it, which is merged into the weights.
             device: None takes a GPU if there is one.
-            dtype: None takes what this machine multiplies fastest.
+            dtype: of what the weights are multiplied in; None takes what this machine multiplies fastest. int8 is for
+                models of one expert on a CPU, whose other arithmetic is in fp32 then.
             report: told what is being loaded, and the fraction of the loading that is done.
 
         Raises:
@@ -125,7 +131,7 @@ class Engine:
         tokenizer = Tokenizer.load(directory)
         # An adapter adds to numbers, not to what they are packed in.
         keep_packed = adapter is None and multiplies_packed(where)
-        precision = dtype or fastest_dtype(where)
+        precision = fastest_dtype(where) if dtype in {None, torch.int8} else dtype
         model = checkpoint.load(
             directory,
             dtype=precision,
@@ -141,7 +147,9 @@ class Engine:
             report("merging the adapter", 0.8)
             adapters.merge(model, adapters.load(adapter, model, directory))
         if where == "cpu" and can_fuse(model):
-            model = FusedModel(model)
+            model = FusedModel(model, eight_bits=dtype == torch.int8 or (dtype is None and is_faster(precision)))
+        elif dtype == torch.int8:
+            raise CheckpointError(f"{directory}: int8 is for models of one expert on a CPU")
         return cls(model, tokenizer, directory, adapter)
 
     @property
@@ -159,7 +167,7 @@ class Engine:
             parameters=parameters,
             active_parameters=parameters - idle,
             device=str(weight.device),
-            dtype=str(weight.dtype).removeprefix("torch."),
+            dtype=str(self.model.product_dtype).removeprefix("torch."),
             vocab_size=config.vocab_size,
             canvas_length=config.canvas_length,
             max_prefix_tokens=self.config.max_prefix_tokens,
@@ -266,8 +274,11 @@ class Engine:
     def _hole(self, asked: _Asked) -> Hole:
         line = asked.request.extent == "line"
         longest = min(asked.request.max_new_tokens, self.model.config.canvas_length)
+        draft = self._draft(asked)
+        initial = min(max(self.config.line_hole if line else self.config.block_hole, len(draft)), longest)
         return Hole(
-            initial=min(self.config.line_hole if line else self.config.block_hole, longest),
+            initial=initial,
+            draft=tuple(draft[:initial]),
             longest=longest,
             ends=self._ends(asked.request),
             filler=self.model.config.eos_token_id,
@@ -276,6 +287,17 @@ class Engine:
             pinned_signal=self.config.pinned_signal,
             typed=tuple(self.tokenizer.encode(asked.healed.cut)),
         )
+
+    def _draft(self, asked: _Asked) -> list[int]:
+        """What is copied of the answer and what ends it, where a copy is likelier right than not."""
+        request, trust = asked.request, self.config.copy_trust
+        if request.copied is None or trust is None:
+            return []
+        if trust.probability(evidence(request.copied, request.suffix)) < LIKELY_COPIED:
+            return []
+        end = end_of_copy(request.copied.text, request.suffix, request.extent)
+        tokens = self.tokenizer.encode(asked.healed.cut + request.copied.text[:end])
+        return tokens if end is None else [*tokens, *[self.model.config.eos_token_id] * SPARE]
 
     def _ends(self, request: InfillRequest) -> Tensor:
         ends = self._line_ends if request.extent == "line" else self._answer_ends

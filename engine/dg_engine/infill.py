@@ -44,6 +44,8 @@ class Hole:
     """Nats added to the filler's logit: what the training loss, by weighing filler less, took from it."""
     pinned_signal: bool = True
     """Whether the checkpoint was trained to be told which slots are pinned."""
+    draft: tuple[int, ...] = ()
+    """Tokens with which its first slots begin, no more than it has; the others begin as noise."""
     typed: tuple[int, ...] = ()
     """Tokens of what the user typed of the answer: all of it where nothing is to be inserted."""
 
@@ -112,7 +114,7 @@ def fill(
         draws: the randomness.
         deadline: `time.perf_counter()` seconds after which to stop with what is certain; at least one step is run.
     """
-    canvas = new_canvas(model, hole.initial, suffix, draws, pinned_signal=hole.pinned_signal)
+    canvas = new_canvas(model, hole.initial, suffix, draws, pinned_signal=hole.pinned_signal, draft=hole.draft)
     settling = Settling()
     for step in range(plan.max_denoising_steps):
         canvas, belief = denoise_step(
@@ -173,7 +175,7 @@ def fill_chosen(
         deadline: as of `fill`.
     """
     canvases = [
-        new_canvas(model, hole.initial, suffix, own, pinned_signal=hole.pinned_signal)
+        new_canvas(model, hole.initial, suffix, own, pinned_signal=hole.pinned_signal, draft=hole.draft)
         for hole, own in zip(holes, draws, strict=True)
     ]
     settlings, states = [Settling() for _ in holes], dict[int, Filling]()

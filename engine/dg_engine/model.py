@@ -117,6 +117,16 @@ class DiffusionGemma(nn.Module):
             if isinstance(module, Packed):
                 yield from module.weights
 
+    @property
+    def product_dtype(self) -> torch.dtype:
+        """In which the layers multiply."""
+        return self.decoder.embed_tokens.weight.dtype
+
+    @property
+    def table(self) -> Tensor:
+        """[V, H], by which the vocabulary is multiplied: the embeddings."""
+        return self.decoder.embed_tokens.weight
+
     def embed(self, tokens: Tensor) -> Tensor:
         """Token ids [...] to scaled embeddings [..., H]."""
         return self.decoder.embed_tokens(tokens) * self._embedding_scale()  # type: ignore[no-any-return]
@@ -126,15 +136,14 @@ class DiffusionGemma(nn.Module):
 
         It is within `dropped_mass` times the length of the longest embedding.
         """
-        weight = self.decoder.embed_tokens.weight
-        vocabulary, width = weight.shape
-        rows = probabilities.to(weight.dtype).reshape(-1, vocabulary)
-        mean = soft_embedding(rows, weight, dropped=self.dropped_mass)
+        vocabulary, width = self.table.shape
+        rows = probabilities.to(self.table.dtype).reshape(-1, vocabulary)
+        mean = soft_embedding(rows, self.table, dropped=self.dropped_mass).to(self.decoder.embed_tokens.weight.dtype)
         return mean.view(*probabilities.shape[:-1], width) * self._embedding_scale()
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Hidden states [..., H] to soft-capped fp32 logits [..., V]."""
-        raw = functional.linear(hidden, self.decoder.embed_tokens.weight)
+        raw = functional.linear(hidden.to(self.table.dtype), self.table)
         return soft_cap(raw, self.config.final_logit_softcapping)
 
     def sampled(
@@ -150,8 +159,8 @@ class DiffusionGemma(nn.Module):
         The arguments, [R] each, are those of `vocabulary_head`.
         """
         return vocabulary_head(
-            hidden,
-            self.decoder.embed_tokens.weight,
+            hidden.to(self.table.dtype),
+            self.table,
             cap=self.config.final_logit_softcapping,
             temperature=temperature,
             uniform=uniform,

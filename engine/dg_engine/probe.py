@@ -72,7 +72,7 @@ class ByProbe:
         """The candidates that go on after the first step, the surest first, by the loop that suits the device."""
         asked = replace(gap.hole, banned=self._banned, filler_bias=0.0)
         lengths = self._probe.up_to(gap.hole.initial)
-        holes = [replace(asked, initial=length, longest=length) for length in lengths]
+        holes = [replace(asked, initial=length, longest=length, draft=asked.draft[:length]) for length in lengths]
         loop = self._by_filler.device_loop
         rows = [
             Row(cache=gap.start.cache, suffix=gap.suffix, hole=hole, plan=gap.plan, seed=gap.seed) for hole in holes

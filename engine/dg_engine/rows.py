@@ -148,7 +148,7 @@ def _next_lengths(longest: int, canvas: int) -> tuple[int, ...]:
 
 
 def first_state(model: DiffusionGemma, shape: Shape, rows: Sequence[Row]) -> State:
-    """The rows' canvases before their first step: noise, pinned tokens and padding."""
+    """The rows' canvases before their first step: a draft, noise, pinned tokens and padding."""
     seeds = torch.tensor([signed(row.seed) for row in rows], device=model.device)
     _, tokens = random_numbers(seeds, torch.full_like(seeds, -1), shape.canvas, model.config.vocab_size)
     signal = torch.zeros_like(model.embed(tokens))
@@ -158,6 +158,10 @@ def first_state(model: DiffusionGemma, shape: Shape, rows: Sequence[Row]) -> Sta
         tokens[number, pinned.stop :] = 0
         if row.hole.pinned_signal:
             signal[number, pinned] = model.embed(row.suffix)
+        if row.hole.draft:
+            drafted = slice(0, len(row.hole.draft))
+            tokens[number, drafted] = torch.tensor(row.hole.draft, device=model.device)
+            signal[number, drafted] = model.embed(tokens[number, drafted])
     count = torch.zeros_like(seeds)
     return State(
         tokens=tokens,

@@ -7,7 +7,9 @@ import inspect
 import math
 import random
 from collections import Counter
+from collections.abc import Iterator
 from statistics import mean
+from types import SimpleNamespace
 
 import msgspec
 import pytest
@@ -21,6 +23,8 @@ from dg_engine.copying import LONGEST_COPY, LONGEST_MATCH, LONGEST_MEETING, Evid
 from dg_engine.engine import Engine
 from dg_engine.errors import EngineError
 from dg_engine.evaluation.copy_trust import Run, fit, runs
+from dg_engine.infill import SPARE, Filling
+from dg_engine.lengths import ByFiller, Gap
 from dg_engine.paths import shipped_model
 from dg_engine.settings import CopyTrust
 from dg_engine.training.sources import Document
@@ -222,6 +226,28 @@ def test_a_copy_ends_where_it_goes_over_into_what_is_behind_the_cursor() -> None
     assert end_of_copy("width\nheight", "", "line") == len("width")
     assert end_of_copy("a\nb\n    c = 1", "    c = 1\n", "block") == len("a\nb\n")
     assert end_of_copy("a\nb", "x", "block") is None
+
+
+def test_diffusion_starts_with_a_copy_that_is_likelier_right_than_not(engine: Engine) -> None:
+    begun = list[tuple[int, ...]]()
+
+    def noted(gap: Gap) -> Iterator[Filling]:
+        begun.append(gap.hole.draft)
+        assert len(gap.hole.draft) <= gap.hole.initial <= gap.hole.longest
+        return ByFiller(engine.model).fill(gap)
+
+    spied = Engine(engine.model, engine.tokenizer, engine.directory)
+    spied._lengths = SimpleNamespace(fill=noted)  # type: ignore[assignment]
+    before = SOURCE[: SOURCE.index("self.description") + len("self")]
+    request = InfillRequest(prefix=before, suffix="\n", extent="line", decoding="diffusion")
+    for text, matched, longest in ((".description\n", 200, 64), (".description\n", 1, 64), ("a" * 200, 200, 5)):
+        copy = Copy(text=text, matched=matched)
+        last(spied, msgspec.structs.replace(request, copied=copy, max_new_tokens=longest))
+    likely, unlikely, long = begun
+    healed = engine.heal(before, "diffusion").cut
+    assert list(likely) == engine.tokenizer.encode(f"{healed}.description") + [engine.model.config.eos_token_id] * SPARE
+    assert unlikely == ()
+    assert list(long) == engine.tokenizer.encode(healed + "a" * 200)[:5]
 
 
 def last(engine: Engine, request: InfillRequest) -> Infill:

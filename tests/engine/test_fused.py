@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from dg_engine.config import ModelConfig
+from dg_engine.eight_bits import EightBits, in_eight_bits
 from dg_engine.fused import FusedModel
 from dg_engine.layers import Rows
 from dg_engine.model import DiffusionGemma, Encoded, Masks
@@ -63,6 +64,61 @@ def test_in_bf16_the_two_differ_by_its_rounding_alone() -> None:
     truth = exact.encode(prefix).hidden
     error = (rounded.encode(prefix).hidden.float() - truth).norm()
     assert (fused.encode(prefix).hidden.float() - truth).norm() < 1.5 * error
+
+
+@torch.inference_mode()
+def test_in_eight_bits_products_are_those_of_the_rounded_numbers() -> None:
+    generator = torch.Generator().manual_seed(0)
+    for rows, inner, outer in ((0, 16, 4), (1, 37, 5), (3, 384, 7), (65, 256, 130)):
+        x, matrix = (torch.randn(count, inner, generator=generator) for count in (rows, outer))
+        (a, a_scale), (b, b_scale) = in_eight_bits(x), in_eight_bits(matrix)
+        assert not rows or int(a.abs().max()) == 127
+        assert bool(((a * a_scale - x).abs() <= 0.5001 * a_scale).all()), "rounded to the nearest"
+        exact = (a.double() * a_scale) @ (b.double() * b_scale).T
+        torch.testing.assert_close(EightBits(matrix)(x).double(), exact, rtol=1e-5, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_in_eight_bits_a_row_does_not_depend_on_those_beside_it() -> None:
+    x = torch.randn(4, 64, generator=torch.Generator().manual_seed(1))
+    x[1] *= 1000
+    x[2] = 0
+    product = EightBits(torch.randn(96, 64, generator=torch.Generator().manual_seed(2)))
+    together = product(x[None])[0]
+    assert torch.equal(together, torch.stack([product(row) for row in x]))
+    assert not together[2].any()
+
+
+@torch.inference_mode()
+def test_the_network_in_eight_bits_differs_from_the_readable_one_by_their_rounding_alone() -> None:
+    with torch.inference_mode(mode=False):
+        model = with_uneven_norms(ONE_EXPERT["a single expert"])
+        fused = FusedModel(model, eight_bits=True)
+    prefix, canvas = tokens(model.config, 2, PREFIX), tokens(model.config, 2, CANVAS, seed=1)
+    expected, found = model.encode(prefix), fused.encode(prefix)
+    signal = model.embed(tokens(model.config, 2, CANVAS, seed=2))
+    pairs = [
+        (found.hidden, expected.hidden),
+        (fused.decode(canvas, found.cache, signal), model.decode(canvas, expected.cache, signal)),
+    ]
+    for one, other in pairs:
+        # Numbers of eight bits are within 0.4 % of the largest of their row; it adds up over both sides and the layers.
+        assert 0 < (one - other).norm() < 0.1 * other.norm()
+    assert fused.product_dtype == torch.int8
+
+
+@torch.inference_mode()
+def test_in_eight_bits_the_vocabulary_is_multiplied_in_the_type_of_the_model() -> None:
+    with torch.inference_mode(mode=False):
+        model = with_uneven_norms(ONE_EXPERT["a single expert"]).bfloat16()
+        fused = FusedModel(model, eight_bits=True)
+    hidden = fused.encode(tokens(model.config, 1, PREFIX)).hidden
+    assert hidden.dtype == torch.float32
+    assert torch.equal(fused.logits(hidden), model.logits(hidden.bfloat16()))
+    shares = fused.logits(hidden).softmax(dim=-1)
+    assert fused.soft_embedding(shares).dtype == torch.float32
+    # The scale of the embeddings, a root, is rounded to the type of what it is for.
+    torch.testing.assert_close(fused.soft_embedding(shares).bfloat16(), model.soft_embedding(shares), rtol=0.01, atol=0)
 
 
 @pytest.mark.parametrize("read", SOME, ids=["slice", "last", "indices"])

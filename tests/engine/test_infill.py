@@ -49,6 +49,27 @@ def test_the_answer_ends_before_the_first_token_that_ends_it() -> None:
     assert answer_end(torch.tensor([5, 6]), ends(FILLER)) == 2
 
 
+@pytest.mark.parametrize("pinned_signal", [True, False])
+def test_a_draft_is_told_as_if_a_step_had_found_it_and_what_is_behind_it_is_noise(*, pinned_signal: bool) -> None:
+    model, suffix = tiny_model(), torch.tensor([20, 21, 22])
+    plain = new_canvas(model, 8, suffix, SeededDraws(TINY.vocab_size, 0), pinned_signal=pinned_signal)
+    found = new_canvas(
+        model, 8, suffix, SeededDraws(TINY.vocab_size, 0), pinned_signal=pinned_signal, draft=(30, 31, FILLER)
+    )
+    assert found.tokens[:3].tolist() == [30, 31, FILLER]
+    assert torch.equal(found.tokens[3:], plain.tokens[3:])
+    assert torch.equal(found.free, plain.free), "all of the hole may change, the draft too"
+    assert found.signal is not None
+    torch.testing.assert_close(found.signal[:3], model.embed(found.tokens[:3]))
+    assert not found.signal[3:8].any()
+    expected = model.embed(suffix) if pinned_signal else torch.zeros_like(found.signal[8:])
+    torch.testing.assert_close(found.signal[8:], expected)
+
+
+def test_a_hole_that_begins_with_a_draft_is_filled_otherwise() -> None:
+    assert run(HOLE, PLAN)[0].tokens != run(replace(HOLE, draft=(30, 31, 32, 33)), PLAN)[0].tokens
+
+
 def test_lengths_grow_by_bucket_and_never_past_the_longest() -> None:
     assert [next_length(length, 100) for length in (8, 20, 64, 96, 100)] == [16, 24, 96, 100, 100]
 

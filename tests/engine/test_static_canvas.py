@@ -103,6 +103,8 @@ CASES = {
     "one step": (HOLE, replace(PLAN, max_denoising_steps=1)),
     "may not grow": (replace(HOLE, ends=ends(), longest=12), replace(PLAN, acceptance=EntropyBound(entropy_bound=0.0))),
     "a healed beginning": (replace(HOLE, first_allowed=ends(17, 18)), PLAN),
+    "begins with a draft": (replace(HOLE, draft=(5, 9, 31, FILLER)), PLAN),
+    "is all draft": (replace(HOLE, draft=tuple(range(30, 42)), pinned_signal=False), PLAN),
     "banned tokens": (replace(HOLE, banned=ends(*range(0, 60, 3))), PLAN),
     "banned tokens in a healed hole": (
         replace(HOLE, banned=ends(*range(0, 60, 3)), first_allowed=ends(*range(9))),

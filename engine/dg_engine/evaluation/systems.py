@@ -97,6 +97,11 @@ class System:
 
 SYSTEMS = (
     System(name="diffusion", about="with the checkpoint's own steps and entropy bound"),
+    System(
+        name="diffusion-copied",
+        about="diffusion that starts from what is likely copied from the same file, where there is something",
+        copies="file",
+    ),
     System(name="diffusion-given", about="diffusion that is told the number of tokens", length="given"),
     System(name="diffusion-1", about="one step of diffusion", max_denoising_steps=1),
     System(name="causal", about="the same weights from left to right, which do not see the suffix", decoding="causal"),
