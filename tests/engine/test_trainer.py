@@ -202,7 +202,9 @@ def test_a_plan_gathers_batches_and_averages_weights_by_the_speed_that_is_found(
     assert found.average_decay == pytest.approx(1 - 7 * 4 / batches)
     assert paced(plan, faster, accumulate=1).average_decay == pytest.approx(1 - 7 / batches)
     assert paced(replace(plan, seconds=1.0), faster).accumulate == 1, "a short run makes what updates it can"
-    assert "room for 2,000 updates of 4 batches" in faster.forecast(found, corpus_tokens=10_000)
+    forecast = faster.forecast(found, lambda count: count / 100)
+    assert "room for 2,000 updates of 4 batches" in forecast
+    assert "reads the corpus 80.00 times" in forecast
 
 
 def test_a_slice_ends_early_and_the_next_one_goes_on(tmp_path: Path, split: EncodedSplit, tokenizer: Tokenizer) -> None:

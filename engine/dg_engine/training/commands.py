@@ -103,7 +103,8 @@ def train(
     if start is not None:
         keep_recipe(start, run_)
     vocabulary = Vocabulary.of(prepared.tokenizer)
-    with Ahead(Batcher(prepared.train, vocabulary, config, seed), workers) as ahead:
+    batcher = Batcher(prepared.train, vocabulary, config, seed)
+    with Ahead(batcher, workers) as ahead:
         where = device or best_device()
         model = trainer.new_model(config, seed, fastest_dtype(where), start).to(where)
         seconds = time.perf_counter if clock == "wall" else time.process_time
@@ -115,7 +116,7 @@ def train(
         pace = _warm_up(training, run_, compiled=mode == "compiled")
         training.plan = with_settings(_decided(training, pace, accumulate), settings)
         keep_plan(training.plan, run_)
-        click.echo(pace.forecast(training.plan, int(prepared.train.lengths.sum())))
+        click.echo(pace.forecast(training.plan, partial(batcher.epochs, layout=batches.causal)))
         export = partial(_export, training, chosen, corpus_, run_)
         until = min(plan.seconds, training.elapsed + slice_ * 60) if slice_ else plan.seconds
         watched(lambda report: training.run(report, export, until), plan.seconds, training.elapsed, rate)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -106,16 +106,15 @@ class Pace(NamedTuple):
         alone = plan.seconds * plan.schedule.causal_until
         return alone / self.causal, (plan.seconds - alone) / self.joint
 
-    def forecast(self, plan: Plan, corpus_tokens: int) -> str:
-        """What a run will come to, as a line for people."""
+    def forecast(self, plan: Plan, passes: Callable[[int], float]) -> str:
+        """What a run will come to, as a line for people; `passes` says how often so many batches read the corpus."""
         causal, joint = self.batches(plan)
         tokens = causal * self.causal_tokens + joint * self.joint_tokens
-        read = (causal + joint) * self.causal_tokens
         return (
             f"{self.causal_tokens / self.causal:,.0f} tokens/s from left to right, "
             f"{self.joint_tokens / self.joint:,.0f} with holes: the whole plan has room for "
             f"{(causal + joint) / plan.accumulate:,.0f} updates of {plan.accumulate} batches, {tokens / 1e6:,.1f} M "
-            f"tokens, and reads the corpus {read / corpus_tokens:,.2f} times"
+            f"tokens, and reads the corpus {passes(round(causal + joint)):,.2f} times"
         )
 
 
