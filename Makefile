@@ -17,7 +17,7 @@ demo: .venv/engine  ## Watch completions crystallise in a real file, over LSP, f
 	$(BIN)/dg-lsp demo
 
 test: .venv/dev  ## Run the whole test suite.
-	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadgroup
+	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4
 
 lint: .venv/dev  ## Check format, style and types.
 	$(BIN)/ruff format --check .

@@ -7,8 +7,12 @@ OpenMP's barriers wait for whichever thread was put aside: beside another progra
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
+from groups import group_of
+from xdist.remote import Producer  # type: ignore[import-untyped]
+from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
 
 # Before torch is imported, and for the processes that tests start.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -20,3 +24,16 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
         for name, value in report.user_properties:
             if name == "measured":
                 terminalreporter.write_line(str(value))
+
+
+class ByGroup(LoadScopeScheduling):  # type: ignore[misc]
+    """Sends a group of tests to one process, the largest groups first."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return group_of(nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> Any:
+    """Keep tests that share an editor in one process."""
+    return ByGroup(config, log)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 from desk import FAILED, launch
 from driver import Editor
-from driver_vscode import VSCode
 from engines import ENGINES, Engine, running
 from registry import EDITORS
 
@@ -39,27 +38,14 @@ def shared_editor(editor_name: str, engine: Engine) -> Iterator[Editor]:
         editor.close()
 
 
-@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Try a test of a real editor again: on a loaded machine one in a thousand loses a key or draws late.
 
-    A fault of ours fails every time. What was tried again is in pytest's summary. All tests of one editor run in one
-    process, which starts it once; pytest-xdist reads that in a hook of its own, so this one must come first.
+    A fault of ours fails every time. What was tried again is in pytest's summary.
     """
     for item in items:
         if item.path.is_relative_to(Path(__file__).parent):
             item.add_marker(pytest.mark.flaky(reruns=2))
-            if (editor := _editor_of(item)) is not None:
-                item.add_marker(pytest.mark.xdist_group(editor))
-
-
-def _editor_of(item: pytest.Item) -> str | None:
-    if item.path.name == "test_newcomer.py":
-        return item.path.stem  # one newcomer runs `make demo` once, and starts each editor anew anyhow
-    parameters = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    if "editor_name" in parameters:
-        return str(parameters["editor_name"])
-    return VSCode.name if item.path.name.startswith("test_vscode") else None
 
 
 @pytest.hookimpl(wrapper=True)

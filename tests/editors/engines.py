@@ -29,8 +29,8 @@ from dg_engine.testing import health_of
 UNSURE = -1000.0
 """A `minScore` with which everything is shown."""
 
-RUN_S, REST_S = 0.008, 0.12
-"""How long a slowed engine runs and is held in turn: a step of 25 ms takes about 0.4 s."""
+RUN_S, REST_S = 0.03, 0.09
+"""How long a slowed engine runs and is held in turn. Shorter, it would not get to run at all on a loaded machine."""
 
 
 class Engine(ABC):
@@ -180,14 +180,14 @@ def running(name: str) -> Iterator[Engine]:
 
 
 @contextmanager
-def slowed(pid: int) -> Iterator[None]:
-    """Within this, a process runs a fraction of the time."""
+def slowed(pid: int, run_s: float = RUN_S, rest_s: float = REST_S) -> Iterator[None]:
+    """Within this, a process runs for `run_s` and is held for `rest_s` in turn."""
     ends = threading.Event()
 
     def hold() -> None:
-        while not ends.wait(RUN_S):
+        while not ends.wait(run_s):
             os.kill(pid, signal.SIGSTOP)
-            ends.wait(REST_S)
+            ends.wait(rest_s)
             os.kill(pid, signal.SIGCONT)
 
     thread = threading.Thread(target=hold)

@@ -69,6 +69,9 @@ class JobQueue:
         |
 '''
 TYPED = "return "
+RUN_S, REST_S = 0.008, 0.12
+"""How long the engine runs and is held in turn: a step of 25 ms takes about 0.4 s."""
+
 TYPING_MS, STEP_MS, LAST_MS = 140, 450, 3000
 GIF_TOP, GIF_SIZE = 300, (760, 400)
 
@@ -113,7 +116,7 @@ def animation(editor: VSCode, path: Path) -> None:
     """A completion from its first draft to the ghost text, cut out of the window."""
     editor.configure(drafts=True, decoding="diffusion")
     frames = [(image, TYPING_MS) for image in prepare(editor)]
-    with slowed(health_of("").pid):
+    with slowed(health_of("").pid, RUN_S, REST_S):
         editor.type(TYPED[-1])
         drafts = [photograph(editor)]
         deadline = time.monotonic() + 60
