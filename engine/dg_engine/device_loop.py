@@ -44,7 +44,7 @@ class DeviceLoop:
 
     def __init__(self, model: DiffusionGemma) -> None:
         self._model = model
-        self._idle: list[_Places] = []
+        self._idle: list[Places] = []
         self._graphs = Graphs() if can_capture(model) else None
 
     def fill(self, rows: Sequence[Row], *, deadline: float | None = None) -> Iterator[tuple[Filling, ...]]:
@@ -96,24 +96,32 @@ class DeviceLoop:
             yield from _followed(canvases, _in_time(chosen, deadline), deadline)
 
     @contextmanager
-    def _lent(self, shape: Shape, rows: Sequence[Row]) -> Iterator[_Places]:
-        """Places with the rows' prefixes in them that no other loop uses: two requests may take turns step by step."""
+    def _lent(self, shape: Shape, rows: Sequence[Row]) -> Iterator[Places]:
+        places = self.take(shape, rows)
+        try:
+            yield places
+        finally:
+            self.give_back(places)
+
+    def take(self, shape: Shape, rows: Sequence[Row]) -> Places:
+        """Places with the rows' prefixes in them that nobody else uses: two requests may take turns step by step."""
         wanted = shape.prefix, shape.prefixes
         places = next((one for one in reversed(self._idle) if one.sizes == wanted), None)
         if places is None:
-            places = _Places(self._model, *wanted, self._graphs)
+            places = Places(self._model, *wanted, self._graphs)
         else:
             self._idle.remove(places)
-        try:
-            for number, row in enumerate(rows[: shape.prefixes]):
-                places.hold(number, row.cache)
-            yield places
-        finally:
-            kept = 1 if is_nearly_full(self._model.device) else KEPT
-            self._idle = [*self._idle, places][-kept:]
+        for number, row in enumerate(rows[: shape.prefixes]):
+            places.hold(number, row.cache)
+        return places
+
+    def give_back(self, places: Places) -> None:
+        """They are kept for the next, while there is room."""
+        kept = 1 if is_nearly_full(self._model.device) else KEPT
+        self._idle = [*self._idle, places][-kept:]
 
 
-class _Places:
+class Places:
     """Places for the keys of prefixes and of the canvases behind them, and what was made to use them.
 
     A graph knows addresses, not tensors. So the model's weights, these places, and the rules and the state of canvases
@@ -127,7 +135,7 @@ class _Places:
         self._model, self._graphs = model, graphs
         self._behind = MOST_SLOTS if prefixes == 1 else CANVAS_BUCKETS[-1]
         self._seen = blank_places(model, prefix, prefixes, self._behind)
-        self._made: dict[Shape, _Canvases] = {}
+        self._made: dict[Shape, Canvases] = {}
 
     def hold(self, number: int, cache: PrefixCache) -> None:
         """Copy a prefix, or the last of it that there are places for."""
@@ -138,7 +146,7 @@ class _Places:
             seen.keys[number, :, :kept] = cache.keys[layer][0, :, last]
             seen.values[number, :, :kept] = cache.values[layer][0, :, last]
 
-    def canvases(self, shape: Shape, rows: Sequence[Row]) -> _Canvases:
+    def canvases(self, shape: Shape, rows: Sequence[Row]) -> Canvases:
         """Those of a shape behind these prefixes; `rows` are of its kind, to make them with."""
         if shape not in self._made:
             unused = self._behind - shape.behind
@@ -146,11 +154,11 @@ class _Places:
             for keys, values, _ in self._seen:
                 used = slice(0, keys.shape[2] - unused)
                 seen.append(Seen(keys[:, :, used], values[:, :, used], room=True))
-            self._made[shape] = _Canvases(self._model, shape, seen, rows, self._graphs)
+            self._made[shape] = Canvases(self._model, shape, seen, rows, self._graphs)
         return self._made[shape]
 
 
-class _Canvases:
+class Canvases:
     """The buffers of one shape and the step over them."""
 
     def __init__(
@@ -179,15 +187,16 @@ class _Canvases:
         """What the step launched last made of each row; to be asked before the next launch."""
         return [filling_of(row) for row in self._report.wait()]
 
-    def copied(self) -> State:
-        """The state after the step launched last, as it stays when the next begins."""
-        return State(*(part.clone() for part in self._state))
+    def copied(self, row: int | None = None) -> State:
+        """The state after the step launched last, of all rows or of one, as it stays when the next begins."""
+        chosen = slice(None) if row is None else slice(row, row + 1)
+        return State(*(part[chosen].clone() for part in self._state))
 
     def _advance(self) -> None:
         _write(self._state, static_step(self._model, self._shape, self._seen, self._rules, self._state))
 
 
-def _followed(canvases: _Canvases, states: list[Filling], deadline: float | None) -> Iterator[tuple[Filling, ...]]:
+def _followed(canvases: Canvases, states: list[Filling], deadline: float | None) -> Iterator[tuple[Filling, ...]]:
     """Yield the states of all rows, and those after each further step, until all have a stop reason."""
     while True:
         running = [state.stop_reason is None for state in states]

@@ -17,6 +17,7 @@ from dg_engine.infill import Filling, Hole, fill
 from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising
 from dg_engine.rows import Row, canvas_bucket
+from dg_engine.sharing import SharedLoop
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -41,13 +42,14 @@ class ByFiller:
         self._model = model
         self.device_loop = DeviceLoop(model) if can_capture(model) else None
         """What fills holes where steps can be captured; None elsewhere."""
+        self._shared = None if self.device_loop is None else SharedLoop(model, self.device_loop)
 
     def fill(self, gap: Gap) -> Iterator[Filling]:
         """Yield the state after each step, by the loop that suits the device; the last carries a stop reason."""
         model, cache = self._model, gap.start.cache
-        if self.device_loop is not None:
+        if self._shared is not None:
             row = Row(cache=cache, suffix=gap.suffix, hole=gap.hole, plan=gap.plan, seed=gap.seed)
             if canvas_bucket(row) is not None:
-                return (state for (state,) in self.device_loop.fill([row], deadline=gap.deadline))
+                return self._shared.fill(row, deadline=gap.deadline)
         draws = SeededDraws(model.config.vocab_size, gap.seed, model.device)
         return fill(model, cache, gap.suffix, gap.hole, gap.plan, draws, deadline=gap.deadline)

@@ -21,6 +21,7 @@ from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising, EntropyBound, NeverStop, StableAndConfident
 from dg_engine.prefix_cache import Seen
 from dg_engine.rows import Row, canvas_bucket
+from dg_engine.sharing import SharedLoop
 from dg_engine.static_canvas import Shape, blank_places, static_step
 from dg_engine.testing import TINY, tiny_checkpoint, tiny_model
 
@@ -149,16 +150,16 @@ def test_the_engine_takes_the_loop_where_a_step_can_be_captured(
     plain = list(Engine.load(directory, device="cpu").infill(request))
     taken = []
 
-    class NotedLoop(DeviceLoop):
-        def fill(self, rows: Any, *, deadline: float | None = None) -> Iterator[tuple[Filling, ...]]:
-            taken.append(len(rows))
-            return super().fill(rows, deadline=deadline)
+    class NotedLoop(SharedLoop):
+        def fill(self, row: Row, *, deadline: float | None = None) -> Iterator[Filling]:
+            taken.append(row)
+            return super().fill(row, deadline=deadline)
 
     monkeypatch.setattr(lengths_module, "can_capture", lambda model: True)
-    monkeypatch.setattr(lengths_module, "DeviceLoop", NotedLoop)
+    monkeypatch.setattr(lengths_module, "SharedLoop", NotedLoop)
     engine = Engine.load(directory, device="cpu")
     *drafts, answer = engine.infill(request)
-    assert taken == [1]
+    assert len(taken) == 1
     assert [type(event) for event in (*drafts, answer)] == [type(event) for event in plain]
     assert all(isinstance(draft, Draft) for draft in drafts)
     assert isinstance(answer, Infill)
