@@ -219,7 +219,7 @@ def drawn(vocab_size: int, seed: int, device: torch.device | None = None) -> Num
     return NumberedDraws(seed, vocab_size, device)
 
 
-@pytest.mark.parametrize("hole", [HOLE, replace(HOLE, first_allowed=every(2))])
+@pytest.mark.parametrize("hole", [HOLE, replace(HOLE, first_allowed=every(2)), replace(HOLE, draft=(5, 6, 7))])
 @pytest.mark.parametrize("stopping", [NeverStop(), AT_ONCE, LATER])
 @pytest.mark.parametrize("late", [False, True])
 def test_what_is_tried_with_a_captured_step_is_what_is_tried_without(

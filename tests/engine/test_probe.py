@@ -155,6 +155,14 @@ def test_all_lengths_are_probed_at_once_and_the_surest_few_go_on_where_they_are(
     assert [state.stop_reason for state in states] == [None] * 5 + ["max_denoising_steps"]
 
 
+def test_each_length_begins_with_what_it_holds_of_a_draft(watched: Watched) -> None:
+    filled(gap(replace(HOLE, draft=(30, 31, 32))))
+    for canvas in watched.before[0]:
+        slots = len(canvas.free)
+        assert canvas.tokens[: min(slots, 3)].tolist() == [30, 31, 32][:slots]
+        assert canvas.tokens[slots:].tolist() == SUFFIX.tolist()
+
+
 def test_pinned_tokens_never_change_and_banned_ones_are_never_drafted_nor_accepted(watched: Watched) -> None:
     filled(gap())
     for canvas, belief in (refined for step in watched.after for refined in step):

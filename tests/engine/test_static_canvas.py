@@ -19,7 +19,7 @@ from dg_engine.infill import Filling, Hole, fill
 from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising, EntropyBound, LinearTemperature, NeverStop, StableAndConfident
 from dg_engine.reference import NumberedDraws
-from dg_engine.rows import Row
+from dg_engine.rows import Row, shape_of
 from dg_engine.static_canvas import random_numbers, static_step
 from dg_engine.testing import SHAPES, TINY, tiny_model
 from dg_kernels import SamplingStatistics, sampled_from
@@ -126,6 +126,31 @@ def test_every_state_equals_the_readable_loop(
     asked = row(model, *CASES[case], prefix=prefix, suffix=suffix)
     (found,) = static(model, asked)
     assert_equal(found, readable(model, asked))
+
+
+@pytest.mark.parametrize(
+    ("initial", "longest", "suffix", "shape"),
+    [
+        (50, 64, 40, (128, 64)),
+        (60, 100, 28, (128, 128)),
+        (100, 128, 100, (256, 128)),
+        (150, 240, 16, (256, 256)),
+        (192, 256, 0, (256, 256)),
+    ],
+)
+@pytest.mark.parametrize("case", ["grows step by step", "shrinks to the spare slots", "banned tokens in a healed hole"])
+def test_every_state_on_a_longer_canvas_equals_the_readable_loop(
+    case: str, initial: int, longest: int, suffix: int, shape: tuple[int, int], model: DiffusionGemma
+) -> None:
+    hole, plan = CASES[case]
+    hole = replace(hole, initial=initial, longest=longest)
+    pinned = tuple(token % TINY.vocab_size for token in range(suffix))
+    asked = row(model, hole, replace(plan, max_denoising_steps=5), prefix=23, suffix=pinned)
+    assert shape_of([asked])[1:3] == shape
+    (found,) = static(model, asked)
+    assert_equal(found, readable(model, asked))
+    lengths = {len(state.belief.argmax) for state in found}
+    assert max(lengths) > initial or min(lengths) < initial or not case.startswith(("grows", "shrinks"))
 
 
 def test_both_leave_the_same_out_of_self_conditioning(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
