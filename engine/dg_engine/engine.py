@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 from statistics import fmean
 from typing import NamedTuple
 
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 
 from dg_engine import adapters, checkpoint
@@ -43,6 +45,7 @@ from dg_engine.model import DiffusionGemma
 from dg_engine.prefix_store import Prefix, PrefixEncoder
 from dg_engine.probe import ByProbe
 from dg_engine.prompt import encode_behind, encode_header, encode_suffix
+from dg_engine.rows import SHORTEST_PREFIX
 from dg_engine.scaffold import FENCE, can_chat, encode_file_chat
 from dg_engine.settings import read_denoising, read_ends, read_infill_config
 from dg_engine.tokenizer import Healed, Tokenizer
@@ -96,6 +99,7 @@ class Engine:
         self._fence = tokenizer.containing(FENCE) if chats else None
         """[V] booleans: what closes the file in a chat; None where the model is not asked in one."""
         by_filler = ByFiller(model)
+        self._captures = by_filler.device_loop is not None
         probe = self.config.length_probe
         self._lengths = by_filler if probe is None else ByProbe(model, probe, tokenizer.special, by_filler)
         self._answer_ends = tokenizer.special.clone()
@@ -176,13 +180,17 @@ class Engine:
         )
 
     def warm_up(self) -> None:
-        """Run a small infill of each extent, so that the first user does not pay for lazy initialisation."""
+        """Run a small infill of each extent, so that the first user does not pay for lazy initialisation.
+
+        Where steps are captured, those of usual requests are, behind short prefixes and behind longer ones.
+        """
         extents: tuple[Extent, ...] = ("line", "block")
-        for extent in extents:
-            request = InfillRequest(
-                prefix="def f(a):\n    return ", suffix="\n", extent=extent, max_denoising_steps=2, max_new_tokens=8
-            )
-            for _ in self.infill(request):
+        usual = InfillRequest(prefix="def f(a):\n    return ", suffix="\n", max_denoising_steps=2)
+        asked = [replace(usual, max_new_tokens=8)]
+        if self._captures:
+            asked = [usual, replace(usual, prefix=usual.prefix * SHORTEST_PREFIX)]
+        for request, extent in product(asked, extents):
+            for _ in self.infill(replace(request, extent=extent)):
                 pass
 
     @torch.inference_mode()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,8 +13,10 @@ import pytest
 import torch
 
 from dg_engine import device_loop
+from dg_engine import engine as engine_module
 from dg_engine import lengths as lengths_module
-from dg_engine.api import Draft, Infill, InfillRequest
+from dg_engine import rows as rows_module
+from dg_engine.api import Draft, Extent, Infill, InfillRequest
 from dg_engine.device_loop import DeviceLoop, can_capture
 from dg_engine.engine import Engine
 from dg_engine.infill import Filling, Hole, confident
@@ -164,6 +167,34 @@ def test_the_engine_takes_the_loop_where_a_step_can_be_captured(
     assert all(isinstance(draft, Draft) for draft in drafts)
     assert isinstance(answer, Infill)
     assert answer.steps == len([draft for draft in drafts if isinstance(draft, Draft) and draft.step])
+
+
+@pytest.mark.parametrize("infill", ['{"suffix_tokens": 32}', '{"suffix_tokens": 32, "length_probe": {}}'])
+def test_usual_requests_find_their_steps_captured_behind_short_and_behind_long_prefixes(
+    infill: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shapes: list[Shape] = []
+
+    class Noted(device_loop.Canvases):
+        def __init__(self, model: DiffusionGemma, shape: Shape, *given: Any) -> None:
+            shapes.append(shape)
+            super().__init__(model, shape, *given)
+
+    monkeypatch.setattr(device_loop, "Canvases", Noted)
+    monkeypatch.setattr(rows_module, "SHORTEST_PREFIX", 16)
+    monkeypatch.setattr(engine_module, "SHORTEST_PREFIX", 16)
+    monkeypatch.setattr(lengths_module, "can_capture", lambda model: True)
+    directory = tiny_checkpoint(tmp_path, replace(TINY, num_hidden_layers=1, layer_types=("full_attention",)))
+    directory.joinpath("infill_config.json").write_text(infill)
+    engine = Engine.load(directory, device="cpu")
+    engine.warm_up()
+    made = len(shapes)
+    assert made >= 2
+    extents: tuple[Extent, ...] = ("line", "block")
+    for prefix, extent in itertools.product(("x = ", "def f(a):\n    return a + " * 12), extents):
+        request = InfillRequest(prefix=prefix, suffix="\nprint(f(1))\n" * 3, extent=extent, max_denoising_steps=1)
+        list(engine.infill(request))
+    assert shapes[made:] == []
 
 
 class OnCuda(DiffusionGemma):

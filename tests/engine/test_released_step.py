@@ -9,6 +9,7 @@ import importlib
 import importlib.util
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import pytest
@@ -115,6 +116,7 @@ class Asked(NamedTuple):
     """What is filled at once."""
 
     rows: int
+    """Behind one prefix, or each behind its own, as the shape says."""
     hole: int
     suffix: int
     shape: tuple[int, int, int, int, int]
@@ -124,7 +126,9 @@ ASKED = {
     "a line": Asked(1, 32, 32, (1, 64, 32, 4096, 1)),
     "the lengths of a line": Asked(8, 32, 32, (8, 64, 32, 4096, 1)),
     "those that go on": Asked(4, 32, 32, (4, 64, 32, 4096, 1)),
-    "the lengths of a block": Asked(4, 128, 32, (4, 256, 128, 4096, 1)),
+    "the lengths of a block": Asked(8, 64, 32, (8, 128, 64, 4096, 1)),
+    "the lengths of a long block": Asked(4, 128, 32, (4, 256, 128, 4096, 1)),
+    "two users": Asked(2, 64, 32, (2, 128, 64, 4096, 2)),
     "a longer line": Asked(1, 96, 32, (1, 128, 128, 4096, 1)),
     "a whole canvas": Asked(1, 256, 0, (1, 256, 256, 4096, 1)),
 }
@@ -141,14 +145,15 @@ def stepped(model: DiffusionGemma, asked: Asked) -> State:
     heads = [RELEASED.head_shape(layer) for layer in range(LAYERS)]
     keys = tuple(empty(1, count, PREFIX, width) for count, width in heads)
     mask = empty(RELEASED.vocab_size, dtype=torch.bool)
+    caches = [PrefixCache(keys, keys) for _ in range(asked.shape[-1])]
     row = Row(
-        cache=PrefixCache(keys, keys),
+        cache=caches[0],
         suffix=empty(asked.suffix, dtype=torch.long),
         hole=Hole(initial=asked.hole, longest=asked.hole, ends=mask, filler=1, banned=mask, pinned_signal=False),
         plan=Denoising(),
         seed=3,
     )
-    rows = [row] * asked.rows
+    rows = [replace(row, cache=caches[number % len(caches)]) for number in range(asked.rows)]
     shape = shape_of(rows)
     assert shape == asked.shape
     seen = blank_places(model, shape.prefix, shape.prefixes, shape.behind)
