@@ -122,7 +122,10 @@ class FusedModel(DiffusionGemma):
         with torch.device("meta"):
             super().__init__(model.config)
         state = model.state_dict()
-        self.load_state_dict({name: one.float() for name, one in state.items()} if eight_bits else state, assign=True)
+        if eight_bits:
+            # Layers are read from their fused copies.
+            state = {name: one if ".layers." in name else one.float() for name, one in state.items()}
+        self.load_state_dict(state, assign=True)
         self.eval().requires_grad_(requires_grad=False)
         self._table, self._in_eight_bits = model.table.detach(), eight_bits
         product = EightBits if eight_bits else _multiplied

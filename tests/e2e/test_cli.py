@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -137,13 +138,11 @@ def test_the_log_goes_to_the_file_that_is_asked_for(tmp_path: Path) -> None:
     assert log.exists()
 
 
-def test_doctor_names_every_part_and_finds_this_installation_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    tmp_path.chmod(0o700)
-    done = run("doctor")
+def test_doctor_names_every_part_and_finds_this_installation_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(prefix="dg") as home:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", home)
+        monkeypatch.setenv("XDG_STATE_HOME", home)
+        done = run("doctor")
     assert done.returncode == 0, done.stdout
     for part in ("Python", "pygls", "grammars", "torch", "device", "model", "engine", "not running"):
         assert part in done.stdout

@@ -150,7 +150,8 @@ class Helix(Editor):
         self.keys("u", "i")
 
     def save(self) -> None:
-        self.command("write")
+        # Two savings at once look to Helix as if somebody else had written the file.
+        self.command("write!")
 
     def text(self) -> str:
         # Helix tells nobody what a buffer holds.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -128,7 +129,9 @@ def test_weights_take_what_was_foretold(tmp_path: Path, experts: int) -> None:
     model = Engine.load(tmp_path, device="cpu", dtype=torch.float32).model
     tensors = [*model.parameters(), *model.buffers()]
     if isinstance(model, FusedModel):
-        tensors += [one for layer in model.layers for one in vars(layer).values() if isinstance(one, Tensor)]
+        parts = [part for layer in model.layers for part in vars(layer).values()]
+        tensors += [part for part in parts if isinstance(part, Tensor)]
+        tensors += [part.keywords["weight"] for part in parts if isinstance(part, partial)]
     taken = sum({one.data_ptr(): one.untyped_storage().nbytes() for one in tensors}.values())
     assert isinstance(model, FusedModel) == (experts == 1)
     assert memory_of_run(read_plan(tmp_path), 1, 1, 4, "cpu").weights == pytest.approx(taken, rel=0.01)
