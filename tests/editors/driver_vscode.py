@@ -135,9 +135,17 @@ class VSCode(Editor):
 
     def choose_folder(self, folder: Path) -> None:
         """Choose a folder in the dialog that is open."""
-        shown = f"{QUICK_INPUT} input"
-        until(lambda: self._window.has(f"{QUICK_INPUT} .quick-input-header"), "no dialog is open")
-        self._window.fill(shown, f"{folder}/")
+        where, wanted = f"{QUICK_INPUT} .quick-input-box input", f"{folder}/"
+        until(lambda: self.has('.monaco-button:text-is("Use This Model")'), "no dialog is open")
+
+        def named() -> bool:
+            # The dialog writes its own folder there when it has read it.
+            if self._window.do(lambda page: page.input_value(where)) == wanted:
+                return True
+            self._window.fill(where, wanted)
+            return False
+
+        until(named, "the folder cannot be named")
         self.press_button("Use This Model")
 
     def press_button(self, label: str) -> None:

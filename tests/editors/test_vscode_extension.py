@@ -156,7 +156,7 @@ def test_choosing_the_model(desk: Desk, window: VSCode) -> None:
 
 def test_choosing_a_model_by_its_folder(desk: Desk, window: VSCode, base: Path) -> None:
     checkpoint = base / "other-checkpoint"
-    checkpoint.mkdir()
+    checkpoint.mkdir(exist_ok=True)
     window.palette("Choose the Model")
     window.pick("Browse for a folder")
     window.choose_folder(checkpoint)
