@@ -111,6 +111,8 @@ class Helix(Editor):
         self._file = path
         self.command(f"open {path}")
         until(lambda: path.name in self._status_line(), lambda: f"{path.name} does not open:\n{self.screen()}")
+        # A file that was open before is shown as it was then.
+        self.command("reload")
 
     def go_to(self, line: int, column: int) -> None:
         self.command(f"goto {line + 1}")
