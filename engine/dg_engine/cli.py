@@ -139,3 +139,21 @@ def load_engine(
         dtype=precision,
         report=report,
     )
+
+
+def load_engine_watched(
+    model: str, adapter: str = "", *, device: str | None = None, threads: int | None = None, dtype: str | None = None
+) -> Engine:
+    """As `load_engine`, with a bar of its progress on a terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("loading", total=1.0)
+
+        def report(message: str, progress: float) -> None:
+            bar.update(task, description=message, completed=progress)
+
+        return load_engine(model, adapter, device=device, threads=threads, dtype=dtype, report=report)

@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from dg_engine.cli import main
+from dg_engine.cli import load_engine_watched, main
 
 
 def test_every_listed_command_exists() -> None:
@@ -43,3 +43,13 @@ def test_a_wrong_argument_gets_one_clear_line(arguments: list[str], expected: st
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code in (1, 2)
     assert expected in result.output
+
+
+def test_on_a_terminal_loading_shows_how_far_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load_engine_watched("")
+    assert capsys.readouterr().err == "", "elsewhere it is quiet"
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    load_engine_watched("")
+    assert "reading the weights" in capsys.readouterr().err

@@ -43,6 +43,15 @@ def test_one_command_reports_every_shape_block_and_kernel(tmp_path: Path) -> Non
     assert "packed_expert_mlp, nvfp4" in {one["name"] for one in told["kernels"]}
 
 
+def test_transformers_is_measured_beside_it_by_the_same_command(tmp_path: Path) -> None:
+    command = ["bench", "--full-size", "--shape", "tiny", "--format", "bf16", "--device", "cpu", "--against", "eager"]
+    result = CliRunner().invoke(main, [*command, "--out", str(tmp_path)], catch_exceptions=False)
+    assert result.exit_code == 0
+    told = json.loads((tmp_path / "tiny-bf16.json").read_text())
+    assert [(one["mode"], one["prefix"]) for one in told["theirs"]] == [("eager", 8), ("eager", 96)]
+    assert "transformers" in (tmp_path / "tiny-bf16.md").read_text()
+
+
 @pytest.mark.parametrize("format_", BITS)
 def test_random_weights_take_what_their_format_takes_and_give_numbers(format_: str) -> None:
     model = random_model(TINY, format_, torch.device("cpu"))
