@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from dg_engine import eight_bits
 from dg_engine.config import ModelConfig
 from dg_engine.eight_bits import EightBits, in_eight_bits
 from dg_engine.fused import FusedModel
@@ -87,6 +88,20 @@ def test_in_eight_bits_a_row_does_not_depend_on_those_beside_it() -> None:
     together = product(x[None])[0]
     assert torch.equal(together, torch.stack([product(row) for row in x]))
     assert not together[2].any()
+
+
+def test_a_cpu_that_adds_products_of_eight_bits_up_in_sixteen_is_not_taken_for_fast(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def overflowing(rows: torch.Tensor, matrix: torch.Tensor) -> torch.Tensor:
+        pairs = (rows.int()[:, :, None] + 128) * matrix.int()[None]
+        sums = (pairs[:, ::2] + pairs[:, 1::2]).clamp(-(2**15), 2**15 - 1).sum(1)
+        return (sums - 128 * matrix.int().sum(0)).int()
+
+    monkeypatch.setattr(eight_bits, "_seconds", lambda work: 1.0 if "packed" in work.__code__.co_freevars else 2.0)
+    assert eight_bits.is_faster(torch.float32)
+    monkeypatch.setattr(torch, "_int_mm", overflowing)
+    assert not eight_bits.is_faster(torch.float32)
 
 
 @torch.inference_mode()
