@@ -152,7 +152,7 @@ def bench(
     With --full-size: steps, prefill, whole blocks, memory and kernels of the released model's shape, from random
     weights.
     """
-    from dg_engine.cli import DEFAULT_THREADS, load_engine_watched
+    from dg_engine.cli import DEFAULT_THREADS, load_engine
 
     _refuse_strangers(context, full_size=full_size)
     if full_size:
@@ -162,7 +162,7 @@ def bench(
         run(shape, format_, device or best_device(), against, out, as_json=as_json)
         return
     started = time.perf_counter()
-    engine = load_engine_watched(model, device=device, threads=threads, dtype=dtype)
+    engine = load_engine(model, device=device, threads=threads, dtype=dtype)
     load_seconds = time.perf_counter() - started
     engine.warm_up()
     rows = list(measure(engine, holes, steps, quiet=as_json))

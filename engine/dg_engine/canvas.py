@@ -128,7 +128,8 @@ def new_canvas(
     told = torch.zeros(len(tokens), dtype=torch.bool, device=suffix.device)
     told[: len(draft)] = True
     told[hole:] = pinned_signal
-    signal = model.embed(tokens) * told[:, None] if bool(told.any()) else None
+    known = bool(draft) or (pinned_signal and len(suffix) > 0)
+    signal = model.embed(tokens) * told[:, None] if known else None
     return Canvas(tokens=tokens, free=torch.arange(hole, device=suffix.device), signal=signal)
 
 

@@ -6,7 +6,8 @@ import importlib
 import logging
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -117,11 +118,11 @@ def load_engine(
     device: str | None = None,
     threads: int | None = None,
     dtype: str | None = None,
-    report: Callable[[str, float], None] = lambda message, progress: None,
+    report: Callable[[str, float], None] | None = None,
 ) -> Engine:
     """The engine for a checkpoint directory or a model in the hub's cache, with or without an adapter.
 
-    An empty name is the shipped model.
+    An empty name is the shipped model. Without a `report` a bar on the terminal, if there is one, shows the progress.
     """
     # oneDNN keeps a compiled primitive for each shape it has met, 1,024 of them by default: after 240 infills the
     # process held 765 MB, with 64 of them 665, at the same speed. Read when torch first multiplies.
@@ -132,19 +133,18 @@ def load_engine(
 
     torch.set_num_threads(threads or DEFAULT_THREADS)
     precision = None if dtype is None else getattr(torch, dtype)
-    return Engine.load(
-        hub.resolve(model),
-        adapter=Path(adapter) if adapter else None,
-        device=device,
-        dtype=precision,
-        report=report,
-    )
+    with _bar() if report is None else nullcontext(report) as told:
+        return Engine.load(
+            hub.resolve(model),
+            adapter=Path(adapter) if adapter else None,
+            device=device,
+            dtype=precision,
+            report=told,
+        )
 
 
-def load_engine_watched(
-    model: str, adapter: str = "", *, device: str | None = None, threads: int | None = None, dtype: str | None = None
-) -> Engine:
-    """As `load_engine`, with a bar of its progress on a terminal."""
+@contextmanager
+def _bar() -> Iterator[Callable[[str, float], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 
@@ -152,8 +152,4 @@ def load_engine_watched(
     columns = TextColumn("{task.description}"), BarColumn(), TaskProgressColumn()
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("loading", total=1.0)
-
-        def report(message: str, progress: float) -> None:
-            bar.update(task, description=message, completed=progress)
-
-        return load_engine(model, adapter, device=device, threads=threads, dtype=dtype, report=report)
+        yield lambda message, progress: bar.update(task, description=message, completed=progress)

@@ -7,12 +7,11 @@ So what becomes of a row does not depend on which rows stand beside it.
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from dg_engine.hardware import quickest
 
 MOST = 127
 """Of a signed number of eight bits, as far down as up."""
@@ -53,13 +52,4 @@ def is_faster(dtype: torch.dtype) -> bool:
     packed, typed, typed_canvas = EightBits(matrix), matrix.to(dtype), canvas.to(dtype)
     if not torch.allclose(packed(canvas), canvas @ matrix.T):
         return False
-    return _seconds(lambda: packed(canvas)) < _seconds(lambda: functional.linear(typed_canvas, typed))
-
-
-def _seconds(work: Callable[[], object]) -> float:
-    best = float("inf")
-    for _ in range(6):
-        started = time.perf_counter()
-        work()
-        best = min(best, time.perf_counter() - started)
-    return best
+    return quickest(lambda: packed(canvas)) < quickest(lambda: functional.linear(typed_canvas, typed))

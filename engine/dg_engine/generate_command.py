@@ -7,7 +7,7 @@ from typing import TextIO
 import click
 
 from dg_engine.api import Block, GenerateRequest
-from dg_engine.cli import load_engine_watched
+from dg_engine.cli import load_engine
 
 
 @click.command()
@@ -49,7 +49,7 @@ def generate(
         time_budget_ms=None if time_budget is None else 1000 * time_budget,
         seed=seed,
     )
-    engine = load_engine_watched(model, adapter, device=device, threads=threads)
+    engine = load_engine(model, adapter, device=device, threads=threads)
     blocks = list[Block]()
     for item in engine.generate(request):
         if isinstance(item, Block):

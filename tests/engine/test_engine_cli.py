@@ -9,7 +9,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from dg_engine.cli import load_engine_watched, main
+from dg_engine.cli import load_engine, main
 
 
 def test_every_listed_command_exists() -> None:
@@ -48,8 +48,8 @@ def test_a_wrong_argument_gets_one_clear_line(arguments: list[str], expected: st
 def test_on_a_terminal_loading_shows_how_far_it_is(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    load_engine_watched("")
+    load_engine("")
     assert capsys.readouterr().err == "", "elsewhere it is quiet"
     monkeypatch.setenv("FORCE_COLOR", "1")
-    load_engine_watched("")
+    load_engine("")
     assert "reading the weights" in capsys.readouterr().err

@@ -151,7 +151,7 @@ WRONG = {
 def test_what_is_missing_is_said_before_a_model_is_loaded(
     tmp_path: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(commands, "load_engine_watched", None)
+    monkeypatch.setattr(commands, "load_engine", None)
     done = evaluate(tmp_path, *arguments)
     assert done.exit_code in {1, 2}
     assert message in done.output

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from dg_engine.bench import machine
-from dg_engine.cli import load_engine_watched
+from dg_engine.cli import load_engine
 from dg_engine.engine import Engine
 from dg_engine.errors import EngineError
 from dg_engine.evaluation import gate as gates
@@ -97,10 +97,10 @@ def evaluate(
     if update and (model or adapter):
         raise click.UsageError("the gate is of the model that ships: --update takes no other")
     if gate:
-        _gate(load_engine_watched(model, adapter, device=device, threads=threads), update=update)
+        _gate(load_engine(model, adapter, device=device, threads=threads), update=update)
         return
     if copy_trust:
-        engine = load_engine_watched(model, adapter, device=device, threads=threads)
+        engine = load_engine(model, adapter, device=device, threads=threads)
         trust = fit_trust(runs(engine, _documents(corpus_, split)))
         click.echo(f'"copy_trust": {msgspec.json.encode(trust).decode()}')
         return
@@ -110,7 +110,7 @@ def evaluate(
     wanted += [case for file in humaneval for case in read_tasks(file, humaneval_cases)]
     if not wanted:
         raise click.UsageError("there is nothing to measure: --cases is 0 and there is no --humaneval")
-    engine = load_engine_watched(model, adapter, device=device, threads=threads)
+    engine = load_engine(model, adapter, device=device, threads=threads)
     try:
         with Ledger(ledger, run_name(engine)) as kept:
             measured = run(engine, wanted, selected, seeds=seeds, known=kept.known)

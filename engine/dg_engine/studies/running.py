@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from typing import IO
 
 from dg_engine.errors import EngineError
 from dg_engine.studies.variants import Variant
+from dg_engine.training.plan import read_plan
 from dg_engine.training.run_state import read_metrics
 
 SYSTEMS = ("diffusion", "diffusion-given", "causal-fit-alone")
@@ -72,8 +72,8 @@ class Study:
 
     def _is_trained(self, variant: Variant) -> bool:
         run, wanted = self.directory / variant.name, self.minutes * variant.share * 60
-        plan = run / "plan.json"
-        if plan.exists() and abs(json.loads(plan.read_bytes())["seconds"] - wanted) > 0.01:
+        plan = read_plan(run)
+        if plan is not None and abs(plan.seconds - wanted) > 0.01:
             raise EngineError(f"{run}: was begun with another number of minutes; name another --directory")
         lines = read_metrics(run)
         return bool(lines) and "validation" in lines[-1] and lines[-1]["elapsed"] >= wanted

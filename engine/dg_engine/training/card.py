@@ -12,6 +12,7 @@ from typing import Any
 from dg_engine.config import read_config
 from dg_engine.settings import read_infill_config
 from dg_engine.training.corpus import Manifest, ProjectRecord, read_manifest
+from dg_engine.training.plan import PLAN_FILE
 from dg_engine.training.run_state import read_metrics
 
 REPORT_FILE = "evaluation.md"
@@ -144,7 +145,7 @@ Benchmark files whose solutions were searched for in the training split (windows
 
 
 def _recipe(run: Path, lines: list[dict[str, Any]]) -> str:
-    plan = json.loads((run / "plan.json").read_text(encoding="utf-8"))
+    plan = json.loads((run / PLAN_FILE).read_text(encoding="utf-8"))
     steps = [line for line in lines if "loss" in line]
     minutes = steps[-1]["elapsed"] / 60 if steps else 0.0
     earlier = run / _EARLIER_FILE
