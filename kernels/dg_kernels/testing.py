@@ -8,6 +8,19 @@ from torch import Tensor
 from dg_kernels.quantised import quantise_e2m1, quantise_e4m3, quantise_int4
 from dg_kernels.quantised.packed import PackedWeight
 
+OPERATIONS = (
+    "canvas_attention",
+    "choose_experts",
+    "expert_mlp",
+    "expert_mlp.packed",
+    "norm_rotary",
+    "packed_linear",
+    "residual_norms",
+    "soft_embedding",
+    "vocabulary_head",
+)
+"""Modules that choose between PyTorch and their kernels by `served`, and launch these by `run`."""
+
 
 def assert_agrees(actual: Tensor, expected: Tensor, *, terms: int = 1) -> None:
     """Compare by largest and by root-mean-square error, relative to the expected values' root mean square.

@@ -1,15 +1,31 @@
-"""What several tests of training read."""
+"""What several tests of the engine use."""
 
 from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 from click.testing import CliRunner
 
+from dg_engine.model import DiffusionGemma
+from dg_engine.testing import tiny_model
 from dg_engine.training.corpus_command import corpus
+
+
+@pytest.fixture
+def without_gradients() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
+@pytest.fixture(scope="module")
+def model() -> DiffusionGemma:
+    """In fp64: in fp32 two loops round differently, and after some steps that may be another token."""
+    return tiny_model().double()
 
 
 @pytest.fixture(scope="session")

@@ -62,10 +62,7 @@ PLANS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def without_gradients() -> Iterator[None]:
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
 def settling_model() -> DiffusionGemma:

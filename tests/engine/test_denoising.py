@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +22,7 @@ from dg_engine.testing import SHAPES, TINY, KeptDrafts, RecordedDraws, record_dr
 transformers = pytest.importorskip("transformers", minversion="5.23.0")
 
 
-@pytest.fixture(autouse=True)
-def without_gradients() -> Iterator[None]:
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
 def prefix(length: int, seed: int = 5) -> Tensor:

@@ -33,10 +33,7 @@ ENDLESS = Hole(initial=12, longest=40, ends=torch.zeros(TINY.vocab_size, dtype=t
 PLAN = Denoising(max_denoising_steps=6, acceptance=EntropyBound(entropy_bound=3.0), stopping=NeverStop())
 
 
-@pytest.fixture(autouse=True)
-def without_gradients() -> Iterator[None]:
-    with torch.no_grad():
-        yield
+pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
 @pytest.fixture(scope="module")

@@ -28,19 +28,9 @@ from dg_engine.reference import NumberedDraws
 from dg_engine.rows import Row, can_choose
 from dg_engine.settings import LengthProbe
 from dg_engine.static_canvas import Shape, static_step
-from dg_engine.testing import TINY, tiny_checkpoint, tiny_model
+from dg_engine.testing import TINY, tiny_checkpoint
 
-
-@pytest.fixture(autouse=True)
-def without_gradients() -> Iterator[None]:
-    with torch.no_grad():
-        yield
-
-
-@pytest.fixture(scope="module")
-def model() -> DiffusionGemma:
-    """In fp64: in fp32 the two loops round differently, and after some steps that may be another token."""
-    return tiny_model().double()
+pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
 def every(step: int, first: int = 0) -> torch.Tensor:

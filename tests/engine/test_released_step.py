@@ -28,21 +28,11 @@ from dg_engine.prefix_store import GPU_PREFILL_CHUNK
 from dg_engine.rows import Row, first_state, rules_of, shape_of
 from dg_engine.static_canvas import State, blank_places, static_step
 from dg_kernels import Causal, PackedWeight
+from dg_kernels.testing import OPERATIONS
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is for Linux")
 
 DEVICE = "NVIDIA H200"
-OPERATIONS = (
-    "canvas_attention",
-    "choose_experts",
-    "expert_mlp",
-    "expert_mlp.packed",
-    "norm_rotary",
-    "packed_linear",
-    "residual_norms",
-    "soft_embedding",
-    "vocabulary_head",
-)
 PREFIX = 2048
 SLIDING, FULL = RELEASED.layer_types.count("sliding_attention"), RELEASED.layer_types.count("full_attention")
 LAYERS = SLIDING + FULL

@@ -28,16 +28,7 @@ FILLER = 1
 EVERY_EXPERT = replace(TINY, top_k_experts=TINY.num_experts)
 
 
-@pytest.fixture(autouse=True)
-def without_gradients() -> Iterator[None]:
-    with torch.no_grad():
-        yield
-
-
-@pytest.fixture(scope="module")
-def model() -> DiffusionGemma:
-    """In fp64: in fp32 the two loops round differently, and after some steps that may be another token."""
-    return tiny_model().double()
+pytestmark = pytest.mark.usefixtures("without_gradients")
 
 
 def ends(*tokens: int) -> Tensor:

@@ -27,6 +27,7 @@ from dg_engine.testing import TINY
 from dg_kernels import AllowedTokens, Causal, LogitBias, SamplingStatistics, VisibleRuns, launching
 from dg_kernels.launching import Launch
 from dg_kernels.quantised.rows import quantise_rows
+from dg_kernels.testing import OPERATIONS
 
 CONFIG = replace(
     TINY,
@@ -39,17 +40,6 @@ CONFIG = replace(
     moe_intermediate_size=64,
 )
 PREFIX, CANVAS, PLACES = 21, 6, 40
-OPERATIONS = (
-    "canvas_attention",
-    "choose_experts",
-    "expert_mlp",
-    "expert_mlp.packed",
-    "norm_rotary",
-    "packed_linear",
-    "residual_norms",
-    "soft_embedding",
-    "vocabulary_head",
-)
 
 
 @contextmanager
