@@ -5,7 +5,7 @@ ground truth to which any faster implementation is held by a test, and `__init__
 shapes and chooses the implementation.
 """
 
-from dg_kernels.canvas_attention import Causal, Mask, VisibleRuns, canvas_attention
+from dg_kernels.canvas_attention import Causal, CausalRuns, Mask, VisibleRuns, canvas_attention
 from dg_kernels.choose_experts import choose_experts
 from dg_kernels.expert_mlp import expert_mlp
 from dg_kernels.expert_mlp.packed import packed_expert_mlp
@@ -31,6 +31,7 @@ __all__ = [
     "BANNED",
     "AllowedTokens",
     "Causal",
+    "CausalRuns",
     "FeedForwardInputs",
     "LogitBias",
     "Mask",

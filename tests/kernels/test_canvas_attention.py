@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dg_kernels import Causal, VisibleRuns, canvas_attention
+from dg_kernels import Causal, CausalRuns, VisibleRuns, canvas_attention
 from dg_kernels.canvas_attention.reference import canvas_attention_reference
 from dg_kernels.testing import assert_agrees, random
 
@@ -130,3 +130,26 @@ def test_causal_is_the_mask_that_shows_the_same(window: int | None) -> None:
     shown = Causal(window).mask(5, 14, given[0].device)
     assert shown[0].sum(dim=1).tolist() == [min(count, window or 14) for count in range(10, 15)]
     assert_agrees(canvas_attention(*given, shown), expected, terms=14)
+
+
+@pytest.mark.parametrize("window", [None, 1, 4])
+def test_causal_behind_places_is_causal_behind_what_is_in_them(window: int | None) -> None:
+    query, keys, values = tensors(3, 4, 2, 9, 5, 16)
+    runs = CausalRuns(torch.tensor([0, 7, 31]), torch.tensor([5, 1, 3]), places=9, window=window)
+    expected = canvas_attention_reference(query, keys, values, runs)
+    for row, known in enumerate((0, 7, 9)):
+        seen = [torch.cat((one[row, None, :, :known], one[row, None, :, 9:]), dim=2) for one in (keys, values)]
+        alone = canvas_attention_reference(query[row, None], *seen, Causal(window))
+        torch.testing.assert_close(expected[row, None], alone, rtol=0, atol=0)
+    assert_agrees(canvas_attention(query, keys, values, runs), expected, terms=14)
+    assert_agrees(canvas_attention(query, keys, values, runs.mask(5, 14)), expected, terms=14)
+
+
+def test_the_last_query_of_a_run_sees_all_before_it() -> None:
+    query, keys, values = tensors(2, 4, 2, 9, 5, 16)
+    runs = CausalRuns(torch.tensor([3, 9]), torch.tensor([5, 2]), places=9, window=None)
+    found = canvas_attention_reference(query, keys, values, runs)
+    last = runs.own - 1
+    own = query[torch.arange(2), :, last][:, :, None]
+    alone = canvas_attention_reference(own, keys, values, runs.of_last)
+    torch.testing.assert_close(alone[:, 0], found[torch.arange(2), last], rtol=0, atol=1e-6)

@@ -15,7 +15,7 @@ from torch.nn import functional
 from dg_kernels.canvas_attention.trained import trained_attention
 from dg_kernels.launching import run, served
 
-__all__ = ["Causal", "Mask", "VisibleRuns", "canvas_attention"]
+__all__ = ["Causal", "CausalRuns", "Mask", "VisibleRuns", "canvas_attention"]
 
 _KERNEL_WIDTHS = (64, 128, 256, 512)
 """Of the heads that the kernel has tiles for."""
@@ -58,7 +58,37 @@ class Causal(NamedTuple):
         return ((ago >= 0) & (ago < (self.window or keys)))[None]
 
 
-Mask = Tensor | VisibleRuns | Causal
+class CausalRuns(NamedTuple):
+    """`Causal` where the keys lie in the two runs of `VisibleRuns`: a prefix, and behind its places the C queries' own.
+
+    Of fewer queries than C the first are meant; what the others see is of no use to anybody.
+    """
+
+    prefix: Tensor
+    """[B] int64; of a prefix longer than the places, these are its last."""
+    own: Tensor
+    """[B] int64: of how many queries there are, at least one."""
+    places: int
+    """P: the own keys begin at the key P."""
+    window: int | None
+    """As in `Causal`."""
+
+    def mask(self, queries: int, keys: int) -> Tensor:
+        """[B, C, K] booleans that show the same."""
+        place = torch.arange(keys, device=self.prefix.device)
+        known = self.prefix[:, None].clamp_max(self.places)
+        behind = place - torch.where(place < self.places, known, self.places)
+        there = (place < known) | (place >= self.places)
+        ago = torch.arange(queries, device=place.device)[:, None] - behind[:, None]
+        return there[:, None] & (ago >= 0) & (ago < (self.window or keys))
+
+    @property
+    def of_last(self) -> VisibleRuns:
+        """What the last query there is sees without a window."""
+        return VisibleRuns(self.prefix, self.own, self.places)
+
+
+Mask = Tensor | VisibleRuns | Causal | CausalRuns
 """[B or 1, C, K] booleans, true where a key is visible, or a rule."""
 
 
@@ -90,6 +120,8 @@ def canvas_attention(query: Tensor, keys: Tensor, values: Tensor, mask: Mask | N
         mask = mask.mask(keys.shape[2]).expand(-1, length, -1)
     elif isinstance(mask, Causal):
         mask = mask.mask(length, keys.shape[2], query.device)
+    elif isinstance(mask, CausalRuns):
+        mask = mask.mask(length, keys.shape[2])
     if mask is not None and mask.shape[-1] != keys.shape[2]:
         raise ValueError(f"mask must be {keys.shape[2]} wide, not {mask.shape[-1]}")
     if query.requires_grad and torch.is_grad_enabled() and query.device.type == "cpu":

@@ -46,7 +46,8 @@ def attend(
 
     Of "all" keys, of "runs": the first `prefix` of so many places and `canvas_slots` of the row's own, which begin so
     many `apart` from those of the row before, behind the places; or "causal": a
-    query sees its own key, of which the canvas's are the last, and those before it within the window.
+    query sees its own key, of which the canvas's are the last, and those before it within the window; "causal runs"
+    are both.
 
     With several `splits` a program sees one run of all these, and writes to `mixed` [splits, ...] what is to be divided
     by a sum; the sums [splits, 2, rows of the result] are the largest score and the sum of e to the others' distances.
@@ -71,9 +72,12 @@ def attend(
         own = key_count - canvas + position
         begin = tl.maximum(tl.min(tl.where(there, own, key_count)) - window + 1, 0) // columns * columns
         span = tl.max(tl.where(there, own, 0)) + 1
-    if shown == "runs":
+    if shown == "runs" or shown == "causal runs":
         known = tl.minimum(tl.load(prefix + batch), places).to(tl.int32)
-        slots = tl.load(canvas_slots + batch).to(tl.int32)
+        if shown == "runs":
+            slots = tl.load(canvas_slots + batch).to(tl.int32)
+        else:
+            slots = tl.max(tl.where(there, position, 0)) + 1
         own_place = places + tl.program_id(2) * apart
         # The second run begins with a tile of its own.
         padded = tl.cdiv(known, columns) * columns
@@ -81,7 +85,7 @@ def attend(
     begin, stop = _share(begin, span, columns, splits)
     for start in range(begin, stop, columns):
         at, end = start, span
-        if shown == "runs":
+        if shown == "runs" or shown == "causal runs":
             behind = start >= padded
             at = tl.where(behind, start - padded + own_place, start)
             end = tl.where(behind, own_place + slots, known)
@@ -94,11 +98,14 @@ def attend(
                 q = tl.load(q_place[:, None] + chunk + along[None, :], mask=there[:, None], other=0.0)
             k = tl.load(k_row[None, :] + chunk + along[:, None], mask=visible[None, :], other=0.0)
             scores = tl.dot(q, k, scores)
+        seen = visible[None, :]
         if shown == "causal":
             ago = own[:, None] - key[None, :]
-            scores = tl.where((ago >= 0) & (ago < window), scores, -float("inf"))
-        else:
-            scores = tl.where(visible[None, :], scores, -float("inf"))
+            seen = (ago >= 0) & (ago < window)
+        if shown == "causal runs":
+            ago = position[:, None] - (key - tl.where(behind, own_place, known))[None, :]
+            seen = visible[None, :] & (ago >= 0) & (ago < window)
+        scores = tl.where(seen, scores, -float("inf"))
         # Finite, also where a row has seen no key yet: e to minus infinity less minus infinity is no number.
         new = tl.maximum(tl.maximum(largest, tl.max(scores, 1)), -3.0e38)
         weight = tl.exp(scores - new[:, None])

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from dg_kernels.canvas_attention import Causal, VisibleRuns
+from dg_kernels.canvas_attention import Causal, CausalRuns, VisibleRuns
 from dg_kernels.canvas_attention.kernel import attend, merge_splits
 from dg_kernels.configurations import Tile, tile_for
 from dg_kernels.launching import Argument, Launch, blocks, device_name, launch, processors
@@ -18,11 +18,15 @@ _LEAST_TILES, _MOST_SPLITS = 4, 8
 _MERGE_WARPS = 4
 
 
+Rule = VisibleRuns | Causal | CausalRuns
+_NAMES = {VisibleRuns: "runs", Causal: "causal", CausalRuns: "causal runs"}
+
+
 def plan(
     query: Tensor,
     keys: Tensor,
     values: Tensor,
-    shown: VisibleRuns | Causal | None = None,
+    shown: Rule | None = None,
     *,
     tile: Tile | None = None,
     part: int = _PART,
@@ -53,16 +57,11 @@ def plan(
         "values": values,
         "mixed": parts,
         "sums": sums,
-        # Without runs something that is there and will not be read.
-        "prefix": shown.prefix.contiguous() if isinstance(shown, VisibleRuns) else query,
-        "canvas_slots": shown.canvas.contiguous() if isinstance(shown, VisibleRuns) else query,
         "key_heads": key_heads,
         "group": heads // key_heads,
         "canvas": canvas,
         "key_count": key_count,
-        "places": shown.places if isinstance(shown, VisibleRuns) else key_count,
-        "apart": shown.apart if isinstance(shown, VisibleRuns) else 0,
-        "window": (shown.window if isinstance(shown, Causal) else None) or key_count,
+        **_lengths(query, key_count, shown),
     }
     for name, one in (("query", query), ("key", keys), ("value", values)):
         strides = zip(("batch", "head", "row"), one.stride()[:3], strict=True)
@@ -78,7 +77,7 @@ def plan(
             depth=min(tile.depth, width),
             width=width,
             part=part,
-            shown={VisibleRuns: "runs", Causal: "causal"}.get(type(shown), "all"),
+            shown="all" if shown is None else _NAMES[type(shown)],
             splits=splits,
         )
     ]
@@ -87,6 +86,17 @@ def plan(
         sizes: dict[str, int | str] = {"splits": splits, "width": width}
         launches.append(Launch(merge_splits, (lines,), merge, sizes, warps=_MERGE_WARPS, stages=1))
     return launches, mixed
+
+
+def _lengths(query: Tensor, key_count: int, shown: Rule | None) -> dict[str, Argument]:
+    """What a rule says; where it says nothing, something that is there and will not be read."""
+    found: dict[str, Argument] = {"prefix": query, "canvas_slots": query, "places": key_count, "apart": 0}
+    if isinstance(shown, VisibleRuns | CausalRuns):
+        found |= {"prefix": shown.prefix.contiguous(), "places": shown.places}
+    if isinstance(shown, VisibleRuns):
+        found |= {"canvas_slots": shown.canvas.contiguous(), "apart": shown.apart}
+    window = shown.window if isinstance(shown, Causal | CausalRuns) else None
+    return {**found, "window": window or key_count}
 
 
 def _splits(programs: tuple[int, int, int], tiles: int, processors: int) -> int:

@@ -3,13 +3,15 @@
 import torch
 from torch import Tensor
 
-from dg_kernels.canvas_attention import Causal, Mask, VisibleRuns
+from dg_kernels.canvas_attention import Causal, CausalRuns, Mask, VisibleRuns
 
 
 def canvas_attention_reference(query: Tensor, keys: Tensor, values: Tensor, mask: Mask | None = None) -> Tensor:
     """Same shapes as `canvas_attention`."""
     if isinstance(mask, VisibleRuns):
         return _of_runs(query, keys, values, mask)
+    if isinstance(mask, CausalRuns):
+        return _of_causal_runs(query, keys, values, mask)
     if isinstance(mask, Causal):
         return _one_by_one(query, keys, values, mask)
     batch, heads, length, width = query.shape
@@ -33,6 +35,16 @@ def _of_runs(query: Tensor, keys: Tensor, values: Tensor, runs: VisibleRuns) -> 
         own = slice(first, first + int(runs.canvas[row]))
         seen = [torch.cat((one[row, :, :known], one[row, :, own]), dim=1)[None] for one in (keys, values)]
         rows.append(canvas_attention_reference(query[row, None], *seen))
+    return torch.cat(rows)
+
+
+def _of_causal_runs(query: Tensor, keys: Tensor, values: Tensor, runs: CausalRuns) -> Tensor:
+    """Row by row, with the places nobody is in cut away."""
+    rows = []
+    for row in range(len(query)):
+        known, end = min(int(runs.prefix[row]), runs.places), runs.places + query.shape[2]
+        seen = [torch.cat((one[row, :, :known], one[row, :, runs.places : end]), dim=1)[None] for one in (keys, values)]
+        rows.append(_one_by_one(query[row, None], *seen, Causal(runs.window)))
     return torch.cat(rows)
 
 

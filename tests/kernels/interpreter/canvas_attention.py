@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dg_kernels.canvas_attention import Causal, VisibleRuns
-from dg_kernels.canvas_attention.plan import plan
+from dg_kernels.canvas_attention import Causal, CausalRuns, VisibleRuns
+from dg_kernels.canvas_attention.plan import Rule, plan
 from dg_kernels.canvas_attention.reference import canvas_attention_reference
 from dg_kernels.configurations import Tile
 from dg_kernels.launching import run
@@ -119,20 +119,46 @@ def test_a_query_sees_its_own_key_and_those_before_it_within_the_window(
     assert_agrees(found.cpu(), expected, terms=64)
 
 
-RULES = (None, VisibleRuns(torch.tensor([17, 90]), torch.tensor([11, 3]), 70), Causal(9), Causal(None))
+@pytest.mark.parametrize("window", [None, 1, 9, 40])
+@pytest.mark.parametrize(("places", "queries"), [(16, 37), (50, 5), (33, 21)])
+def test_a_query_behind_places_sees_what_is_in_them_and_its_own_within_the_window(
+    window: int | None, places: int, queries: int, device: torch.device, dtype: torch.dtype
+) -> None:
+    prefix = torch.tensor([13, 0, 90])
+    query = (0.3 * random(3, 4, queries, 64)).to(device, dtype)
+    keys, values = (random(3, 2, places + queries, 64, seed=seed, dtype=dtype).to(device) for seed in (1, 2))
+    for one in (keys, values):
+        one[0, :, 13:places] = float("nan")
+        one[1, :, :places] = float("nan")
+    own = torch.full((3,), queries)
+    launches, found = plan(query, keys, values, CausalRuns(prefix.to(device), own.to(device), places, window), tile=TILE)
+    run(launches)
+    causal = CausalRuns(prefix, own, places, window)
+    assert_agrees(found.cpu(), canvas_attention_reference(query.cpu(), keys.cpu(), values.cpu(), causal), terms=64)
+
+
+PREFIXES, CANVASES = torch.tensor([17, 90]), torch.tensor([11, 3])
+RULES = (
+    None,
+    VisibleRuns(PREFIXES, CANVASES, 70),
+    Causal(9),
+    Causal(None),
+    CausalRuns(PREFIXES, CANVASES, 70, 9),
+    CausalRuns(PREFIXES, CANVASES, 70, None),
+)
 
 
 @pytest.mark.parametrize("splits", [2, 8])
 @pytest.mark.parametrize("shown", RULES)
 def test_programs_that_share_the_keys_find_the_same(
-    splits: int, shown: VisibleRuns | Causal | None, device: torch.device, dtype: torch.dtype
+    splits: int, shown: Rule | None, device: torch.device, dtype: torch.dtype
 ) -> None:
     """Of three tiles of keys and a rest; some programs have none, and rows see none of what theirs has."""
     query = (0.3 * random(2, 4, 11, 128)).to(device, dtype)
     keys, values = (random(2, 2, 81, 128, seed=seed, dtype=dtype).to(device) for seed in (1, 2))
     given = shown
-    if isinstance(shown, VisibleRuns):
-        given = VisibleRuns(shown.prefix.to(device), shown.canvas.to(device), shown.places)
+    if isinstance(shown, VisibleRuns | CausalRuns):
+        given = type(shown)(*(one.to(device) if isinstance(one, torch.Tensor) else one for one in shown))
     launches, found = plan(query, keys, values, given, tile=TILE, part=64, splits=splits)
     assert len(launches) == 2
     run(launches)
