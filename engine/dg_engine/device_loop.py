@@ -9,34 +9,33 @@ Without CUDA the same loop runs the step as it is. `infill.fill` is its readable
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import chain
 
 import torch
 from torch import Tensor
 
+from dg_engine.captures import Graphs, HostCopy, can_capture, write
+from dg_engine.chunks import Chunk, chunk_bucket
 from dg_engine.hardware import is_nearly_full
 from dg_engine.infill import Choose, Filling, is_past, out_of_time
-from dg_engine.model import DiffusionGemma
+from dg_engine.model import DiffusionGemma, Encoded
 from dg_engine.prefix_cache import PrefixCache, Seen
-from dg_engine.rows import CANVAS_BUCKETS, MOST_SLOTS, Row, filling_of, first_state, rules_of, shape_of
+from dg_engine.rows import (
+    CANVAS_BUCKETS,
+    MOST_SLOTS,
+    Row,
+    filling_of,
+    first_state,
+    prefix_places,
+    prefixes_of,
+    rules_of,
+    shape_of,
+)
 from dg_engine.static_canvas import Shape, State, blank_places, static_step
-from dg_kernels.launching import served
 
 KEPT = 4
 """Sets of places that are kept, while there is room, with their graphs, for later requests behind such prefixes."""
-
-
-def can_capture(model: DiffusionGemma) -> bool:
-    """Whether a step of this model can be a CUDA graph.
-
-    Where rows choose among experts, only a kernel leaves it on the device how many rows each of them got.
-    """
-    chosen = model.config.top_k_experts < model.config.num_experts
-    weights = [layer.experts.parameters() for layer in model.decoder.layers]  # type: ignore[union-attr]
-    embedding = model.decoder.embed_tokens.weight
-    return model.device.type == "cuda" and (not chosen or served(embedding, *chain.from_iterable(weights)))
 
 
 class DeviceLoop:
@@ -59,7 +58,7 @@ class DeviceLoop:
             ValueError: there is no row, or one that no canvas holds.
         """
         shape = shape_of(rows)
-        with self._lent(shape, rows) as places:
+        with self._lent(shape.prefix, prefixes_of(shape, rows)) as places:
             canvases = places.canvases(shape, rows)
             canvases.admit(rows)
             canvases.launch()
@@ -78,7 +77,7 @@ class DeviceLoop:
         """
         whole = shape_of(rows)._replace(prefixes=1)
         at_once = MOST_SLOTS // whole.canvas
-        with self._lent(whole, rows) as places:
+        with self._lent(whole.prefix, prefixes_of(whole, rows)) as places:
             states, after = list[Filling](), list[State]()
             for first in range(0, len(rows), at_once):
                 some = rows[first : first + at_once]
@@ -95,24 +94,37 @@ class DeviceLoop:
             canvases.resume(going, _rows_of(after, numbers))
             yield from _followed(canvases, _in_time(chosen, deadline), deadline)
 
+    def encode(self, tokens: Tensor, cache: PrefixCache) -> Encoded:
+        """As `DiffusionGemma.encode`, its readable twin, of one row [1, S] of which the last token alone is read.
+
+        Raises:
+            ValueError: there are no tokens, or more than the longest of CHUNK_BUCKETS.
+        """
+        with self._lent(prefix_places(cache.length), [cache]) as places:
+            hidden = places.chunk(chunk_bucket(tokens.shape[1])).encode(tokens, cache.length)
+            return Encoded(hidden, places.added_to(cache, tokens.shape[1]))
+
     @contextmanager
-    def _lent(self, shape: Shape, rows: Sequence[Row]) -> Iterator[Places]:
-        places = self.take(shape, rows)
+    def _lent(self, prefix: int, caches: Sequence[PrefixCache]) -> Iterator[Places]:
+        places = self.take(prefix, caches)
         try:
             yield places
         finally:
             self.give_back(places)
 
-    def take(self, shape: Shape, rows: Sequence[Row]) -> Places:
-        """Places with the rows' prefixes in them that nobody else uses: two requests may take turns step by step."""
-        wanted = shape.prefix, shape.prefixes
+    def take(self, prefix: int, caches: Sequence[PrefixCache]) -> Places:
+        """So many places for each of these prefixes, with them in it, that nobody else uses.
+
+        Two requests may take turns step by step.
+        """
+        wanted = prefix, len(caches)
         places = next((one for one in reversed(self._idle) if one.sizes == wanted), None)
         if places is None:
             places = Places(self._model, *wanted, self._graphs)
         else:
             self._idle.remove(places)
-        for number, row in enumerate(rows[: shape.prefixes]):
-            places.hold(number, row.cache)
+        for number, cache in enumerate(caches):
+            places.hold(number, cache)
         return places
 
     def give_back(self, places: Places) -> None:
@@ -136,6 +148,7 @@ class Places:
         self._behind = MOST_SLOTS if prefixes == 1 else CANVAS_BUCKETS[-1]
         self._seen = blank_places(model, prefix, prefixes, self._behind)
         self._made: dict[Shape, Canvases] = {}
+        self._chunks: dict[int, Chunk] = {}
 
     def hold(self, number: int, cache: PrefixCache) -> None:
         """Copy a prefix, or the last of it that there are places for."""
@@ -149,13 +162,33 @@ class Places:
     def canvases(self, shape: Shape, rows: Sequence[Row]) -> Canvases:
         """Those of a shape behind these prefixes; `rows` are of its kind, to make them with."""
         if shape not in self._made:
-            unused = self._behind - shape.behind
-            seen = []
-            for keys, values, _ in self._seen:
-                used = slice(0, keys.shape[2] - unused)
-                seen.append(Seen(keys[:, :, used], values[:, :, used], room=True))
+            seen = self._with_room(shape.behind)
             self._made[shape] = Canvases(self._model, shape, seen, rows, self._graphs)
         return self._made[shape]
+
+    def chunk(self, slots: int) -> Chunk:
+        """For tokens that are encoded behind the one prefix."""
+        if slots not in self._chunks:
+            self._chunks[slots] = Chunk(self._model, slots, self._with_room(slots), self._graphs)
+        return self._chunks[slots]
+
+    def added_to(self, cache: PrefixCache, count: int) -> PrefixCache:
+        """The cache that is held, with the first tokens behind it."""
+        cache = cache.with_room(count, self._model.reach)
+        for layer, seen in enumerate(self._seen):
+            own = seen.keys.shape[2] - self._behind
+            added, behind = cache.seen(layer, count, cache.length), slice(own, own + count)
+            added.keys.copy_(seen.keys[:, :, behind])
+            added.values.copy_(seen.values[:, :, behind])
+        return cache.grown(count)
+
+    def _with_room(self, behind: int) -> list[Seen]:
+        """What each layer sees, with so many places behind the prefixes."""
+        seen = []
+        for keys, values, _ in self._seen:
+            used = slice(0, keys.shape[2] - self._behind + behind)
+            seen.append(Seen(keys[:, :, used], values[:, :, used], room=True))
+        return seen
 
 
 class Canvases:
@@ -166,7 +199,7 @@ class Canvases:
     ) -> None:
         self._model, self._shape, self._seen = model, shape, seen
         self._rules, self._state = rules_of(model, shape, rows), first_state(model, shape, rows)
-        self._report = _HostCopy(self._state.report)
+        self._report = HostCopy(self._state.report)
         self._step = self._advance if graphs is None else graphs.captured(self._advance)
 
     def admit(self, rows: Sequence[Row]) -> None:
@@ -175,8 +208,8 @@ class Canvases:
 
     def resume(self, rows: Sequence[Row], state: State) -> None:
         """As `admit`, with what steps have made of the rows already."""
-        _write(self._rules, rules_of(self._model, self._shape, rows))
-        _write(self._state, state)
+        write(self._rules, rules_of(self._model, self._shape, rows))
+        write(self._state, state)
 
     def launch(self) -> None:
         """Begin a step of all rows, and the copy of its report."""
@@ -193,7 +226,7 @@ class Canvases:
         return State(*(part[chosen].clone() for part in self._state))
 
     def _advance(self) -> None:
-        _write(self._state, static_step(self._model, self._shape, self._seen, self._rules, self._state))
+        write(self._state, static_step(self._model, self._shape, self._seen, self._rules, self._state))
 
 
 def _followed(canvases: Canvases, states: list[Filling], deadline: float | None) -> Iterator[tuple[Filling, ...]]:
@@ -217,56 +250,3 @@ def _rows_of(states: Sequence[State], numbers: Sequence[int]) -> State:
 
 def _in_time(states: list[Filling], deadline: float | None) -> list[Filling]:
     return [out_of_time(state) for state in states] if is_past(deadline) else states
-
-
-class Graphs:
-    """Captures work on the current CUDA device.
-
-    All graphs compute in the same memory: they run one after the other, and what is to outlast one lies in buffers.
-    """
-
-    def __init__(self) -> None:
-        self._memory = torch.cuda.graph_pool_handle()
-
-    def captured(self, work: Callable[[], None]) -> Callable[[], None]:
-        """What repeats the work as one graph, at the addresses that it uses now.
-
-        Args:
-            work: never looks at what it computes; it is run a few times.
-        """
-        # Libraries allocate their workspaces and choose their kernels in the first runs; a capture must not.
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            for _ in range(2):
-                work()
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._memory):
-            work()
-        return graph.replay
-
-
-class _HostCopy:
-    """A copy on the host of a tensor on the device, made behind the work launched before."""
-
-    def __init__(self, source: Tensor) -> None:
-        self._source = source
-        on_cuda = source.is_cuda
-        self._copy = torch.empty(source.shape, dtype=source.dtype, pin_memory=on_cuda)
-        self._made = torch.cuda.Event() if on_cuda else None  # type: ignore[no-untyped-call]
-
-    def begin(self) -> None:
-        self._copy.copy_(self._source, non_blocking=True)
-        if self._made is not None:
-            self._made.record()
-
-    def wait(self) -> Tensor:
-        if self._made is not None:
-            self._made.synchronize()
-        return self._copy
-
-
-def _write(buffers: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-    for buffer, value in zip(buffers, values, strict=True):
-        buffer.copy_(value)

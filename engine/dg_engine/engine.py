@@ -93,12 +93,12 @@ class Engine:
         self.config = read_infill_config(directory)
         model.dropped_mass = self.config.dropped_mass
         self.denoising = read_denoising(directory)
-        self._prefixes = PrefixEncoder(model)
         self._writer = Writer(model, tokenizer)
         chats = self.config.chat and can_chat(tokenizer)
         self._fence = tokenizer.containing(FENCE) if chats else None
         """[V] booleans: what closes the file in a chat; None where the model is not asked in one."""
         by_filler = ByFiller(model)
+        self._prefixes = PrefixEncoder(model, by_filler.device_loop)
         self._captures = by_filler.device_loop is not None
         probe = self.config.length_probe
         self._lengths = by_filler if probe is None else ByProbe(model, probe, tokenizer.special, by_filler)
@@ -182,7 +182,8 @@ class Engine:
     def warm_up(self) -> None:
         """Run a small infill of each extent, so that the first user does not pay for lazy initialisation.
 
-        Where steps are captured, those of usual requests are, behind short prefixes and behind longer ones.
+        Where steps are captured, those of usual requests are, behind short prefixes and behind longer ones; likewise
+        chunks of a prefix.
         """
         extents: tuple[Extent, ...] = ("line", "block")
         usual = InfillRequest(prefix="def f(a):\n    return ", suffix="\n", max_denoising_steps=2)
@@ -192,6 +193,7 @@ class Engine:
         for request, extent in product(asked, extents):
             for _ in self.infill(replace(request, extent=extent)):
                 pass
+        self._prefixes.warm_up()
 
     @torch.inference_mode()
     def infill(self, request: InfillRequest, length: int | None = None) -> Iterator[Draft | Infill]:

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dg_engine.canvas import SeededDraws
+from dg_engine.captures import can_capture
 from dg_engine.causal import Start
-from dg_engine.device_loop import DeviceLoop, can_capture
+from dg_engine.device_loop import DeviceLoop
 from dg_engine.infill import Filling, Hole, fill
 from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising

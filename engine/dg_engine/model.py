@@ -24,6 +24,7 @@ from dg_engine.prefix_cache import PrefixCache, Seen
 from dg_kernels import (
     AllowedTokens,
     Causal,
+    CausalRuns,
     LogitBias,
     Mask,
     PackedWeight,
@@ -186,7 +187,7 @@ class DiffusionGemma(nn.Module):
         # One more token sees all that is before it, in sliding layers all that is in the window: that needs no mask.
         one = count == 1 and self.config.use_bidirectional_attention != "all"
         masks = Masks(None, None) if one else self._encoder_masks(cache.length, count, tokens.device)
-        cache = cache.with_room(count, self._reach)
+        cache = cache.with_room(count, self.reach)
         seen = self._seen(cache, count, windowed=one)
         hidden, _, _ = self._run(self.embed(tokens), positions, seen, masks, self._encoder_scalars, read)
         return Encoded(hidden, cache.grown(count))
@@ -198,7 +199,17 @@ class DiffusionGemma(nn.Module):
             Hidden states [B, S, H] after the final norm.
         """
         seen = [Seen(*pair) for pair in zip(cache.keys, cache.values, strict=True)]
-        return self._run(self.embed(tokens), positions, seen, masks, self._encoder_scalars)[0]
+        return self.encode_over(tokens, seen, positions, masks)
+
+    def encode_over(
+        self, tokens: Tensor, seen: Sequence[Seen], positions: Tensor, masks: Masks, read: Rows | None = None
+    ) -> Tensor:
+        """`encode_rows` over what each layer sees of the prefix, wherever that lies; the masks fit it.
+
+        Returns:
+            Hidden states of all tokens, or of those in `read`: where masks are `CausalRuns`, the last.
+        """
+        return self._run(self.embed(tokens), positions, seen, masks, self._encoder_scalars, read)[0]
 
     def decode(
         self,
@@ -230,7 +241,7 @@ class DiffusionGemma(nn.Module):
             shown = cache if masks is not None else self._windowed(cache)
             seen = [Seen(*pair) for pair in zip(shown.keys, shown.values, strict=True)]
         else:
-            seen = self._seen(cache.with_room(canvas.shape[1], self._reach), canvas.shape[1], windowed=True)
+            seen = self._seen(cache.with_room(canvas.shape[1], self.reach), canvas.shape[1], windowed=True)
         return self.decode_over(canvas, seen, signal, positions, masks or Masks(None, None), read)
 
     def decode_over(
@@ -279,6 +290,8 @@ class DiffusionGemma(nn.Module):
             wanted = read if index + 1 == len(scalars) else None
             mask = masks.of(kind)
             keys_seen = seen[index].count(x.shape[1])
+            if isinstance(mask, CausalRuns) and wanted is not None:
+                mask = mask.of_last
             if isinstance(mask, Causal) and wanted is not None:
                 mask = mask.mask(x.shape[1], keys_seen, x.device)
             if isinstance(mask, Tensor):
@@ -335,7 +348,7 @@ class DiffusionGemma(nn.Module):
         return PrefixCache(keys, values)
 
     @property
-    def _reach(self) -> list[int | None]:
+    def reach(self) -> list[int | None]:
         """An encoder that looks both ways reaches one token further back than others."""
         layers = range(self.config.num_hidden_layers)
         return [self.config.window if self.config.is_sliding(layer) else None for layer in layers]

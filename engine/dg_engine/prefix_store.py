@@ -8,15 +8,19 @@ from functools import partial
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from dg_engine.causal import Start
+from dg_engine.chunks import CHUNK_BUCKETS
+from dg_engine.device_loop import DeviceLoop
 from dg_engine.hardware import is_nearly_full
-from dg_engine.model import DiffusionGemma
+from dg_engine.model import DiffusionGemma, Encoded
 from dg_engine.prefix_cache import PrefixCache
+from dg_engine.rows import SHORTEST_PREFIX, prefix_places
 
 PREFILL_CHUNK = 128
 """Tokens encoded between two chances to cancel: on one core about 10 ms of a 5 M model."""
-GPU_PREFILL_CHUNK = 512
+GPU_PREFILL_CHUNK = CHUNK_BUCKETS[-1]
 """The same on a GPU, where each chunk reads all experts, however many tokens it has: on an H200, of the released model,
 3 to 11 ms by the bandwidth, and as much by the arithmetic of so many tokens."""
 DOCUMENTS = 8
@@ -34,10 +38,16 @@ class Prefix(NamedTuple):
 
 
 class PrefixEncoder:
-    """Encodes prefixes in units that can be cancelled. Not thread-safe: one worker owns it."""
+    """Encodes prefixes in units that can be cancelled. Not thread-safe: one worker owns it.
 
-    def __init__(self, model: DiffusionGemma) -> None:
+    Args:
+        model: the encoder.
+        loop: has chunks that are captured; None encodes each as it is.
+    """
+
+    def __init__(self, model: DiffusionGemma, loop: DeviceLoop | None = None) -> None:
         self._model = model
+        self._loop = loop if model.config.use_bidirectional_attention != "all" else None
         self._store = PrefixStore(DOCUMENTS, partial(is_nearly_full, model.device))
 
     def encode(self, document: str, tokens: list[int], known: Prefix | None = None) -> Iterator[Prefix | None]:
@@ -54,12 +64,30 @@ class PrefixEncoder:
             torch.tensor([tokens[cached:]], device=self._model.device), prefill_chunk(self._model.device), dim=1
         )
         for number, chunk in enumerate(chunks):
-            hidden, cache = self._model.encode(chunk, cache, slice(-1, None))
+            hidden, cache = self._encoded(chunk, cache)
             if number + 1 < len(chunks):
                 yield None
         assert cache is not None  # noqa: S101  (there is always at least one chunk)
         self._store.keep(document, tokens, cache)
         yield Prefix(Start(hidden[0, -1:], cache), len(tokens), cached)
+
+    @torch.inference_mode()
+    def warm_up(self) -> None:
+        """Where chunks are captured, those of every length are, behind short prefixes and behind longer ones."""
+        if self._loop is None:
+            return
+        chunk = torch.zeros(1, CHUNK_BUCKETS[-1], dtype=torch.long, device=self._model.device)
+        cache = self._model.empty_cache(1)
+        while prefix_places(cache.length) <= SHORTEST_PREFIX:
+            longer = [self._loop.encode(chunk[:, :slots], cache).cache for slots in CHUNK_BUCKETS]
+            cache = longer[-1]
+        for slots in CHUNK_BUCKETS:
+            self._loop.encode(chunk[:, :slots], cache)
+
+    def _encoded(self, chunk: Tensor, cache: PrefixCache | None) -> Encoded:
+        if self._loop is None:
+            return self._model.encode(chunk, cache, slice(-1, None))
+        return self._loop.encode(chunk, cache or self._model.empty_cache(1))
 
 
 def prefill_chunk(device: torch.device) -> int:

@@ -88,6 +88,11 @@ def shape_of(rows: Sequence[Row]) -> Shape:
     return Shape(len(rows), canvas, hole, prefix, 1 if shared else len(rows))
 
 
+def prefixes_of(shape: Shape, rows: Sequence[Row]) -> list[PrefixCache]:
+    """Those that such a step stands behind."""
+    return [row.cache for row in rows[: shape.prefixes]]
+
+
 def rules_of(model: DiffusionGemma, shape: Shape, rows: Sequence[Row]) -> Rules:
     """What the rows are told, on the model's device."""
 

@@ -18,7 +18,7 @@ from dg_engine.device_loop import Canvases, DeviceLoop, Places
 from dg_engine.hardware import is_nearly_full
 from dg_engine.infill import Filling, is_past, out_of_time
 from dg_engine.model import DiffusionGemma
-from dg_engine.rows import Row, first_state, shape_of
+from dg_engine.rows import Row, first_state, prefixes_of, shape_of
 from dg_engine.static_canvas import Shape, State
 
 MOST_TOGETHER = 4
@@ -165,7 +165,7 @@ class _Batch:
             rows, count = [member.row for member in members], len(members)
             shape = self.shape._replace(batch=count, prefixes=count)
             states = [member.left or first_state(self._model, self.shape, [member.row]) for member in members]
-            self._places = self._loop.take(shape, rows)
+            self._places = self._loop.take(shape.prefix, prefixes_of(shape, rows))
             canvases = self._places.canvases(shape, rows)
             canvases.resume(rows, State(*map(torch.cat, zip(*states, strict=True))))
             self._canvases = canvases

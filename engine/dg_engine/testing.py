@@ -15,6 +15,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from dg_engine import adapters, checkpoint, paths
 from dg_engine.api import Health, ModelInfo
@@ -83,6 +84,23 @@ SHAPES: dict[str, ModelConfig] = {
     ),
 }
 """Shapes that between them reach every branch of the architecture."""
+
+
+class NothingAsksTheHost(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Refuses what reads a tensor's values on the host, and what copies a number of the host's to the device."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        unknown = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags)
+        # Indexing counts as of unknown shape, because it is where an index is a mask.
+        if func is torch.ops.aten.index.Tensor:
+            unknown = {one for one in args[1] if one is not None and one.dtype == torch.bool}
+        if unknown or func is torch.ops.aten.lift_fresh.default:
+            raise AssertionError(f"{func} asks the host")
+        return func(*args, **(kwargs or {}))
 
 
 SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<|file|>", "<|suffix|>", "<|middle|>")

@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 import torch
 
-from dg_engine import device_loop
+from dg_engine import captures, device_loop
 from dg_engine import engine as engine_module
 from dg_engine import lengths as lengths_module
 from dg_engine import rows as rows_module
 from dg_engine.api import Draft, Extent, Infill, InfillRequest
-from dg_engine.device_loop import DeviceLoop, can_capture
+from dg_engine.captures import can_capture
+from dg_engine.device_loop import DeviceLoop
 from dg_engine.engine import Engine
 from dg_engine.infill import Filling, Hole, confident
 from dg_engine.model import DiffusionGemma
@@ -208,5 +209,5 @@ def test_what_can_be_captured_runs_on_cuda_and_asks_nobody_which_rows_chose_an_e
     assert not can_capture(DiffusionGemma(EVERY_EXPERT))
     assert can_capture(OnCuda(EVERY_EXPERT))
     assert not can_capture(OnCuda(TINY)), "no kernel takes weights on a CPU"
-    monkeypatch.setattr(device_loop, "served", lambda *tensors: True)
+    monkeypatch.setattr(captures, "served", lambda *tensors: True)
     assert can_capture(OnCuda(TINY))

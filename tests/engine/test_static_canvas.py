@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
 
 from dg_engine import device_loop, prefix_cache
-from dg_engine.device_loop import DeviceLoop, can_capture
+from dg_engine.captures import can_capture
+from dg_engine.device_loop import DeviceLoop
 from dg_engine.fused import FusedModel
 from dg_engine.infill import Filling, Hole, fill
 from dg_engine.model import DiffusionGemma
@@ -21,7 +21,7 @@ from dg_engine.policies import Denoising, EntropyBound, LinearTemperature, Never
 from dg_engine.reference import NumberedDraws
 from dg_engine.rows import Row, shape_of
 from dg_engine.static_canvas import random_numbers, static_step
-from dg_engine.testing import SHAPES, TINY, tiny_model
+from dg_engine.testing import SHAPES, TINY, NothingAsksTheHost, tiny_model
 from dg_kernels import SamplingStatistics, sampled_from
 
 FILLER = 1
@@ -324,20 +324,6 @@ def test_random_numbers_are_uniform_and_differ_by_seed_step_and_slot() -> None:
     assert abs(float(pairs.corrcoef()[0, 1])) < 4 / count**0.5
 
 
-class NothingAsksTheHost(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Refuses what reads a tensor's values on the host, and what copies a number of the host's to the device."""
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        del types
-        unknown = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape} & set(func.tags)
-        # Indexing counts as of unknown shape, because it is where an index is a mask.
-        if func is torch.ops.aten.index.Tensor:
-            unknown = {one for one in args[1] if one is not None and one.dtype == torch.bool}
-        if unknown or func is torch.ops.aten.lift_fresh.default:
-            raise AssertionError(f"{func} asks the host")
-        return func(*args, **(kwargs or {}))
-
-
 def arguments(model: DiffusionGemma, rows: list[Row], monkeypatch: pytest.MonkeyPatch) -> list[tuple[Any, ...]]:
     """What the static step is given at each step of a run."""
     given = []
@@ -364,7 +350,7 @@ def test_a_step_asks_the_host_for_nothing_whatever_happens_in_it(
     assert {one[1].prefixes for one in given} == {prefixes}
     shapes = set()
     for one in given:
-        with NothingAsksTheHost():  # type: ignore[no-untyped-call]
+        with NothingAsksTheHost():
             after = static_step(*one)
         shapes.add(tuple(part.shape for part in after))
     assert len(shapes) == 1
@@ -373,7 +359,7 @@ def test_a_step_asks_the_host_for_nothing_whatever_happens_in_it(
 def test_what_refuses_questions_to_the_host_notices_that_the_readable_loop_asks(model: DiffusionGemma) -> None:
     asked = row(model, HOLE, PLAN)
     loop = fill(model, asked.cache, asked.suffix, asked.hole, asked.plan, NumberedDraws(0, TINY.vocab_size))
-    with pytest.raises(AssertionError, match="asks the host"), NothingAsksTheHost():  # type: ignore[no-untyped-call]
+    with pytest.raises(AssertionError, match="asks the host"), NothingAsksTheHost():
         next(loop)
 
 
