@@ -32,7 +32,7 @@ from triton.compiler import ASTSource
 
 from dg_kernels.compilations import PLANS
 from dg_kernels.configurations import replace_file
-from dg_kernels.launching import Argument, Launch
+from dg_kernels.launching import Argument, Device, Launch, planned_for
 
 FILE = Path(__file__).with_name("resources.json")
 _CUOBJDUMP = Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump"
@@ -43,7 +43,7 @@ class Architecture(NamedTuple):
     """A compute capability, the device of it whose tiles are compiled, and its limits."""
 
     capability: int
-    device: str
+    device: Device
     shared: int
     """Bytes of shared memory that one block can have."""
     tensor_core: str
@@ -51,14 +51,16 @@ class Architecture(NamedTuple):
 
 
 ARCHITECTURES = (
-    Architecture(80, "NVIDIA A100", 166_912, "HMMA"),
-    Architecture(89, "NVIDIA GeForce RTX 4090", 101_376, "HMMA"),
-    Architecture(90, "NVIDIA H200", 232_448, "HGMMA"),
-    Architecture(100, "NVIDIA B200", 232_448, "UTCHMMA"),
-    Architecture(120, "NVIDIA GeForce RTX 5090", 101_376, "HMMA"),
+    Architecture(80, Device("NVIDIA A100", 108), 166_912, "HMMA"),
+    Architecture(89, Device("NVIDIA GeForce RTX 4090", 128), 101_376, "HMMA"),
+    Architecture(90, Device("NVIDIA H200", 132), 232_448, "HGMMA"),
+    Architecture(100, Device("NVIDIA B200", 148), 232_448, "UTCHMMA"),
+    Architecture(120, Device("NVIDIA GeForce RTX 5090", 170), 101_376, "HMMA"),
 )
 
 
+_FIRST_WITH_E4M3 = 89
+"""Capability whose matrix products take e4m3: an A100 has none."""
 _FP8_TENSOR_CORES = {"HMMA": "QMMA", "HGMMA": "QGMMA", "UTCHMMA": "UTCQMMA"}
 """By the instruction for bf16 that of the same device for e4m3."""
 
@@ -88,9 +90,12 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def launches(architecture: Architecture, pattern: str = "") -> Iterator[tuple[str, Launch]]:
     """The launches on an architecture whose names ("operation: kernel") match a regular expression."""
     for operation, plan in PLANS.items():
-        for launch in plan(architecture.device):
+        with planned_for(architecture.device):
+            planned = plan()
+        for launch in planned:
             name = f"{operation}: {launch.kernel.fn.__name__}"
-            if re.search(pattern, name):
+            exists = launch.constants.get("kind") != "native" or architecture.capability >= _FIRST_WITH_E4M3
+            if exists and re.search(pattern, name):
                 yield name, launch
 
 
@@ -218,11 +223,12 @@ def _source(launch: Launch) -> ASTSource:
             signature[name] = "constexpr"
             continue
         argument = launch.arguments[name]
-        if isinstance(argument, int) and argument == 1:
+        special = isinstance(argument, int) and not kernel.params[position].do_not_specialize
+        if special and argument == 1:
             signature[name], constants[name] = "constexpr", 1
             continue
         signature[name] = _type(argument)
-        if isinstance(argument, torch.Tensor) or (isinstance(argument, int) and argument % 16 == 0):
+        if isinstance(argument, torch.Tensor) or (special and argument % 16 == 0):
             attributes[(position,)] = [["tt.divisibility", 16]]
     return ASTSource(fn=kernel, signature=signature, constexprs=constants, attrs=attributes)
 

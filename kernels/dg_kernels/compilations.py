@@ -1,6 +1,7 @@
 """What is compiled ahead of time: the launches of every kernel at the shapes of DiffusionGemma-26B-A4B, per device.
 
-The tensors have shapes and types but no memory, so the plans are those that run, on any machine.
+The tensors have shapes and types but no memory, so the plans are those that run, on any machine: they are made for the
+device of `launching.planned_for`.
 """
 
 from __future__ import annotations
@@ -11,10 +12,9 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from dg_kernels.canvas_attention import Causal, VisibleRuns
+from dg_kernels.canvas_attention import Causal, CausalRuns, VisibleRuns
 from dg_kernels.canvas_attention.plan import plan as plan_canvas_attention
 from dg_kernels.choose_experts.plan import plan as plan_choose_experts
-from dg_kernels.configurations import tile_for
 from dg_kernels.expert_mlp.plan import plan as plan_expert_mlp
 from dg_kernels.launching import Launch
 from dg_kernels.norm_rotary.plan import plan as plan_norm_rotary
@@ -31,8 +31,8 @@ __all__ = ["PLANS"]
 _CANVAS, _HIDDEN, _VOCABULARY = 256, 2816, 262_144
 _EXPERTS, _CHOSEN, _INNER, _DENSE = 128, 8, 704, 2112
 _HEADS, _PREFIX, _WINDOW = 16, 8192, 1023
-_CHUNK = 512
-"""Of a prefix, encoded at a time."""
+_CHUNK, _FEW = 512, 16
+"""Of a prefix, encoded at a time: a part of a longer one, and what somebody typed."""
 _SHORT, _ROWS = 64, 8
 """The canvas of a line, and how many stand behind one prefix where lengths are tried."""
 
@@ -41,92 +41,74 @@ def _numbers(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
     return torch.empty(shape, dtype=dtype, device="meta")
 
 
-def _vocabulary_head(device: str) -> list[Launch]:
+def _vocabulary_head() -> list[Launch]:
     fp32 = _numbers(_CANVAS, dtype=torch.float32)
     hidden, weight = _numbers(_CANVAS, _HIDDEN), _numbers(_VOCABULARY, _HIDDEN)
-    tile, number = tile_for("vocabulary_head", device), _numbers(_CANVAS, dtype=torch.int64)
-    bias, masks = LogitBias(number, fp32), _numbers(1, _VOCABULARY, dtype=torch.bool)
-    return plan_vocabulary_head(hidden, weight, 30.0, fp32, fp32, bias, AllowedTokens(masks, number), tile=tile)[0]
+    number, masks = _numbers(_CANVAS, dtype=torch.int64), _numbers(1, _VOCABULARY, dtype=torch.bool)
+    rules = LogitBias(number, fp32), AllowedTokens(masks, number)
+    return plan_vocabulary_head(hidden, weight, 30.0, fp32, fp32, *rules)[0]
 
 
-def _soft_embedding(device: str) -> list[Launch]:
+def _soft_embedding() -> list[Launch]:
     probabilities, weight = _numbers(_CANVAS, _VOCABULARY), _numbers(_VOCABULARY, _HIDDEN)
-    return plan_soft_embedding(probabilities, weight, 2.0**-9, tile=tile_for("soft_embedding", device))[0]
+    return plan_soft_embedding(probabilities, weight, 2.0**-9)[0]
 
 
 def _canvas_attention(
-    device: str, *, width: int, key_heads: int, prefix: int, shown: str = "all", queries: int = _CANVAS, rows: int = 1
+    *, width: int, key_heads: int, prefix: int, shown: str = "all", queries: int = _CANVAS, rows: int = 1
 ) -> list[Launch]:
     query = _numbers(rows, queries, _HEADS, width).transpose(1, 2)
     keys = _numbers(1, key_heads, prefix + rows * queries, width).expand(rows, -1, -1, -1)
     length = _numbers(rows, dtype=torch.int64)
-    rules: dict[str, VisibleRuns | Causal] = {
+    rules: dict[str, VisibleRuns | Causal | CausalRuns] = {
         "runs": VisibleRuns(length, length, prefix, apart=queries if rows > 1 else 0),
         "causal": Causal(_WINDOW + 1),
+        "causal runs": CausalRuns(length, length, prefix, _WINDOW + 1),
     }
-    tile = tile_for(f"canvas_attention/{width}", device)
-    return plan_canvas_attention(query, keys, keys, rules.get(shown), tile=tile)[0]
+    return plan_canvas_attention(query, keys, keys, rules.get(shown))[0]
 
 
-def _experts(device: str, gate_up: Tensor | PackedWeight, down: Tensor | PackedWeight) -> list[Launch]:
+def _experts(gate_up: Tensor | PackedWeight, down: Tensor | PackedWeight, *, native: bool = False) -> list[Launch]:
     x, pairs = _numbers(_CANVAS, _HIDDEN), (_CANVAS, _CHOSEN)
     index, weight = _numbers(*pairs, dtype=torch.int64), _numbers(*pairs, dtype=torch.float32)
-    tiles = {name: tile_for(f"expert_mlp/{name}", device) for name in ("gate_up", "down")}
-    return plan_expert_mlp(x, gate_up, down, index, weight, tiles=tiles)[0]
+    return plan_expert_mlp(x, gate_up, down, index, weight, native=native)[0]
 
 
-def _expert_mlp(device: str) -> list[Launch]:
+def _expert_mlp() -> list[Launch]:
     gate_up, down = _numbers(_EXPERTS, 2 * _INNER, _HIDDEN), _numbers(_EXPERTS, _HIDDEN, _INNER)
-    return _experts(device, gate_up, down)
+    return _experts(gate_up, down)
 
 
-def _packed_expert_mlp(device: str, *, pack: Callable[..., PackedWeight]) -> list[Launch]:
-    """The two products alone: what is before and after them is that of plain experts."""
-    return _experts(device, pack(_EXPERTS, 2 * _INNER, _HIDDEN), pack(_EXPERTS, _HIDDEN, _INNER))[2:4]
+def _packed_expert_mlp(*, pack: Callable[..., PackedWeight], native: bool = False) -> list[Launch]:
+    """The two products alone: what is before, between and after them is compiled by other names."""
+    launches = _experts(pack(_EXPERTS, 2 * _INNER, _HIDDEN), pack(_EXPERTS, _HIDDEN, _INNER), native=native)
+    return [one for one in launches if "kind" in one.constants]
 
 
-def _packed_linear(device: str, *, pack: Callable[..., PackedWeight]) -> list[Launch]:
-    """The queries of a sliding layer."""
-    x, weight = _numbers(_CANVAS, _HIDDEN), pack(_HEADS * 256, _HIDDEN)
-    return plan_packed_linear(x, weight, tile=tile_for("packed_linear", device))[0]
+def _packed_linear(
+    *, pack: Callable[..., PackedWeight], width: int = _HEADS * 256, length: int = _HIDDEN, native: bool = False
+) -> list[Launch]:
+    """The product alone; if nobody says otherwise, the queries of a sliding layer."""
+    return plan_packed_linear(_numbers(_CANVAS, length), pack(width, length), native=native)[0][-1:]
 
 
-def _norm_rotary(device: str, *, heads: int, width: int) -> list[Launch]:
+def _norm_rotary(*, heads: int, width: int) -> list[Launch]:
     x, angles = _numbers(1, _CANVAS, heads, width), _numbers(_CANVAS, width)
     return plan_norm_rotary(x, _numbers(width), angles, angles, 1e-6)[0]
 
 
-def _residual_norms(device: str) -> list[Launch]:
+def _residual_norms() -> list[Launch]:
     x, weight = _numbers(_CANVAS, _HIDDEN), _numbers(_HIDDEN)
     behind, _ = plan_attention(x, x, weight, weight, weight, weight, 1e-6)
     return [*behind, *plan_feed_forward(x, x, x, (weight, weight, weight), _numbers(1), 1e-6)[0]]
 
 
-def _choose_experts(device: str) -> list[Launch]:
+def _choose_experts() -> list[Launch]:
     return plan_choose_experts(_numbers(_CANVAS, _EXPERTS), _numbers(_EXPERTS), _CHOSEN)[0]
 
 
-def _quantise_rows(device: str, *, length: int) -> list[Launch]:
+def _quantise_rows(*, length: int) -> list[Launch]:
     return [rounded(_numbers(_CANVAS, length)).launch]
-
-
-def _native(plan: Callable[[str], list[Launch]], device: str) -> list[Launch]:
-    """What only devices have that multiply e4m3 numbers: not the A100."""
-    return [] if device == "NVIDIA A100" else plan(device)
-
-
-def _native_expert_mlp(device: str) -> list[Launch]:
-    x, pairs = _numbers(_CANVAS, _HIDDEN), (_CANVAS, _CHOSEN)
-    index, weight = _numbers(*pairs, dtype=torch.int64), _numbers(*pairs, dtype=torch.float32)
-    gate_up, down = _fp8(_EXPERTS, 2 * _INNER, _HIDDEN), _fp8(_EXPERTS, _HIDDEN, _INNER)
-    tiles = {name: tile_for(f"expert_mlp/native/{name}", device) for name in ("gate_up", "down")}
-    launches, _ = plan_expert_mlp(x, gate_up, down, index, weight, native=True, tiles=tiles)
-    return [launches[3], launches[5]]
-
-
-def _native_linear(device: str, *, width: int, length: int) -> list[Launch]:
-    tile = tile_for("packed_linear/native", device)
-    return plan_packed_linear(_numbers(_CANVAS, length), _fp8(width, length), native=True, tile=tile)[0][1:]
 
 
 def _fp8(*shape: int) -> PackedWeight:
@@ -149,29 +131,30 @@ def _factor(shape: tuple[int, ...]) -> Tensor:
     return _numbers(*shape[:-1], dtype=torch.float32)
 
 
-PLANS: Mapping[str, Callable[[str], list[Launch]]] = {
+_SLIDING = partial(_canvas_attention, width=256, key_heads=8, prefix=_WINDOW)
+_FULL = partial(_canvas_attention, width=512, key_heads=2, prefix=_PREFIX)
+
+PLANS: Mapping[str, Callable[[], list[Launch]]] = {
     "canvas_attention, heads of 64": partial(_canvas_attention, width=64, key_heads=4, prefix=_PREFIX),
     "canvas_attention, heads of 128": partial(_canvas_attention, width=128, key_heads=4, prefix=_PREFIX),
-    "canvas_attention, sliding layers": partial(_canvas_attention, width=256, key_heads=8, prefix=_WINDOW),
-    "canvas_attention, full layers": partial(_canvas_attention, width=512, key_heads=2, prefix=_PREFIX),
-    "canvas_attention, sliding layers, runs": partial(
-        _canvas_attention, width=256, key_heads=8, prefix=_WINDOW, shown="runs"
-    ),
-    "canvas_attention, full layers, runs": partial(
-        _canvas_attention, width=512, key_heads=2, prefix=_PREFIX, shown="runs"
-    ),
+    "canvas_attention, sliding layers": _SLIDING,
+    "canvas_attention, full layers": _FULL,
+    "canvas_attention, sliding layers, one token": partial(_SLIDING, queries=1),
+    "canvas_attention, full layers, one token": partial(_FULL, queries=1),
+    "canvas_attention, sliding layers, runs": partial(_SLIDING, shown="runs"),
+    "canvas_attention, full layers, runs": partial(_FULL, shown="runs"),
     "canvas_attention, sliding layers, rows behind one prefix": partial(
-        _canvas_attention, width=256, key_heads=8, prefix=_WINDOW, shown="runs", queries=_SHORT, rows=_ROWS
+        _SLIDING, shown="runs", queries=_SHORT, rows=_ROWS
     ),
-    "canvas_attention, full layers, a short canvas": partial(
-        _canvas_attention, width=512, key_heads=2, prefix=_PREFIX, shown="runs", queries=_SHORT
-    ),
-    "canvas_attention, sliding layers, causal": partial(
-        _canvas_attention, width=256, key_heads=8, prefix=_WINDOW, shown="causal", queries=_CHUNK
-    ),
-    "canvas_attention, full layers, causal": partial(
-        _canvas_attention, width=512, key_heads=2, prefix=_PREFIX, shown="causal", queries=_CHUNK
-    ),
+    "canvas_attention, full layers, a short canvas": partial(_FULL, shown="runs", queries=_SHORT),
+    "canvas_attention, sliding layers, causal": partial(_SLIDING, shown="causal", queries=_CHUNK),
+    "canvas_attention, full layers, causal": partial(_FULL, shown="causal", queries=_CHUNK),
+    "canvas_attention, sliding layers, causal, a few tokens": partial(_SLIDING, shown="causal", queries=_FEW),
+    "canvas_attention, full layers, causal, a few tokens": partial(_FULL, shown="causal", queries=_FEW),
+    "canvas_attention, sliding layers, causal runs": partial(_SLIDING, shown="causal runs", queries=_CHUNK),
+    "canvas_attention, full layers, causal runs": partial(_FULL, shown="causal runs", queries=_CHUNK),
+    "canvas_attention, sliding layers, causal runs, a few tokens": partial(_SLIDING, shown="causal runs", queries=_FEW),
+    "canvas_attention, full layers, causal runs, a few tokens": partial(_FULL, shown="causal runs", queries=_FEW),
     "choose_experts": _choose_experts,
     "expert_mlp": _expert_mlp,
     "norm_rotary, sliding layers": partial(_norm_rotary, heads=_HEADS, width=256),
@@ -181,9 +164,9 @@ PLANS: Mapping[str, Callable[[str], list[Launch]]] = {
     "packed_expert_mlp, FP8": partial(_packed_expert_mlp, pack=_fp8),
     "packed_expert_mlp, NVFP4": partial(_packed_expert_mlp, pack=_nvfp4),
     "packed_expert_mlp, INT4": partial(_packed_expert_mlp, pack=_int4),
-    "packed_expert_mlp, FP8, native": partial(_native, _native_expert_mlp),
-    "packed_linear, FP8, native": partial(_native, partial(_native_linear, width=_HEADS * 256, length=_HIDDEN)),
-    "packed_linear, FP8, native, down": partial(_native, partial(_native_linear, width=_HIDDEN, length=_DENSE)),
+    "packed_expert_mlp, FP8, native": partial(_packed_expert_mlp, pack=_fp8, native=True),
+    "packed_linear, FP8, native": partial(_packed_linear, pack=_fp8, native=True),
+    "packed_linear, FP8, native, down": partial(_packed_linear, pack=_fp8, width=_HIDDEN, length=_DENSE, native=True),
     "packed_linear, FP8": partial(_packed_linear, pack=_fp8),
     "packed_linear, NVFP4": partial(_packed_linear, pack=_nvfp4),
     "packed_linear, INT4": partial(_packed_linear, pack=_int4),
@@ -194,4 +177,4 @@ PLANS: Mapping[str, Callable[[str], list[Launch]]] = {
     "soft_embedding": _soft_embedding,
     "vocabulary_head": _vocabulary_head,
 }
-"""By name, from the device's name in `configurations.json` to the launches there. Narrow heads are of small models."""
+"""By name. Narrow heads are of small models."""

@@ -27,16 +27,15 @@ class Device(NamedTuple):
     """Figures of NVIDIA's data sheets; the clock is the boost clock, of the H200 what it holds under load."""
 
     name: str
-    processors: int
     hertz: float
     bytes: float
     """A second, of memory."""
 
 
 DEVICES = (
-    Device("NVIDIA H200", 132, 1.7e9, 4.8e12),
-    Device("NVIDIA GeForce RTX 4090", 128, 2.52e9, 1.008e12),
-    Device("NVIDIA GeForce RTX 5090", 170, 2.41e9, 1.792e12),
+    Device("NVIDIA H200", 1.7e9, 4.8e12),
+    Device("NVIDIA GeForce RTX 4090", 2.52e9, 1.008e12),
+    Device("NVIDIA GeForce RTX 5090", 2.41e9, 1.792e12),
 )
 
 
@@ -62,7 +61,7 @@ def expert_times(device: Device, format_: str) -> Times:
     Raises:
         RuntimeError: the table was made with another version of triton.
     """
-    architecture = next(one for one in ARCHITECTURES if one.device == device.name)
+    architecture = next(one for one in ARCHITECTURES if one.device.name == device.name)
     table, matrix = read_table(), FULL.experts * FULL.inner * FULL.hidden * _LAYERS
     issued = 0.0
     for name, launch in launches(architecture, f"^packed_expert_mlp, {format_.upper()}: "):
@@ -70,7 +69,7 @@ def expert_times(device: Device, format_: str) -> Times:
         loop = table.kernels[name][f"sm_{architecture.capability}"].loop
         weights = matrices * int(launch.constants["columns"]) * int(launch.constants["depth"])
         issued += matrices * matrix * loop * launch.warps * 32 / weights
-    rate = device.processors * _LANES * device.hertz
+    rate = architecture.device.processors * _LANES * device.hertz
     return Times(issued / rate, 3 * matrix * WEIGHT_BITS[format_] / 8 / device.bytes)
 
 

@@ -12,7 +12,7 @@ import importlib.util
 from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -83,16 +83,40 @@ def _installed() -> bool:
     return importlib.util.find_spec("triton") is not None
 
 
+class Device(NamedTuple):
+    """What plans ask of a device."""
+
+    name: str
+    """By which `configurations.json` knows it."""
+    processors: int
+
+
+@contextlib.contextmanager
+def planned_for(device: Device) -> Iterator[None]:
+    """Inside, tensors without memory are planned for as those of that device."""
+    token = _planned.set(device)
+    try:
+        yield
+    finally:
+        _planned.reset(token)
+
+
+_NOWHERE = Device("", 1)
+_planned = ContextVar("planned", default=_NOWHERE)
+
+
 def device_name(tensor: Tensor) -> str:
     """The name by which `configurations.json` knows the device of a tensor; empty for a CPU."""
+    if tensor.is_meta:
+        return _planned.get().name
     return torch.cuda.get_device_name(tensor.device) if tensor.is_cuda else ""
 
 
 def processors(tensor: Tensor) -> int:
-    """Of the device of a tensor; an H200's for what is compiled without one, a single one for a CPU."""
-    if tensor.is_cuda:
-        return torch.cuda.get_device_properties(tensor.device).multi_processor_count
-    return 132 if tensor.is_meta else 1
+    """Of the device of a tensor; a single one for a CPU."""
+    if tensor.is_meta:
+        return _planned.get().processors
+    return torch.cuda.get_device_properties(tensor.device).multi_processor_count if tensor.is_cuda else 1
 
 
 def blocks(length: int, size: int) -> int:

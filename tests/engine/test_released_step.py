@@ -5,12 +5,13 @@ The tensors have shapes and types but no memory, so all of it runs anywhere in s
 
 from __future__ import annotations
 
+import functools
 import importlib
 import importlib.util
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 import torch
@@ -28,11 +29,15 @@ from dg_engine.prefix_store import GPU_PREFILL_CHUNK
 from dg_engine.rows import Row, first_state, rules_of, shape_of
 from dg_engine.static_canvas import State, blank_places, static_step
 from dg_kernels import Causal, PackedWeight
+from dg_kernels.launching import Device, planned_for
 from dg_kernels.testing import OPERATIONS
+
+if TYPE_CHECKING:
+    from dg_kernels.aot import Architecture
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is for Linux")
 
-DEVICE = "NVIDIA H200"
+H200 = Device("NVIDIA H200", 132)
 PREFIX = 2048
 SLIDING, FULL = RELEASED.layer_types.count("sliding_attention"), RELEASED.layer_types.count("full_attention")
 LAYERS = SLIDING + FULL
@@ -55,19 +60,17 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 @pytest.fixture
-def launched(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """Every launch, in order, of operations that take tensors without memory for those of a GPU."""
     found: list[Any] = []
     for name in OPERATIONS:
         module = importlib.import_module(f"dg_kernels.{name}")
-        planning = importlib.import_module(f"dg_kernels.{name.split('.')[0]}.plan")
         monkeypatch.setattr(module, "served", lambda *given: all(on_gpu(one) for one in given))
         monkeypatch.setattr(module, "run", found.extend)
         if hasattr(module, "multiplies_e4m3"):
             monkeypatch.setattr(module, "multiplies_e4m3", lambda x: True)
-        if hasattr(planning, "device_name"):
-            monkeypatch.setattr(planning, "device_name", lambda tensor: DEVICE)
-    return found
+    with planned_for(H200):
+        yield found
 
 
 def on_gpu(tensor: Tensor) -> bool:
@@ -99,6 +102,8 @@ def model(format_: str, monkeypatch: pytest.MonkeyPatch) -> DiffusionGemma:
     if format_ != "bf16":
         monkeypatch.setattr(weights_module, "random_weight", without_memory)
         pack_layers(model, format_, torch.Generator())
+    causal = Masks(Causal(None), Causal(RELEASED.window))
+    monkeypatch.setattr(model, "_encoder_masks", lambda *_: causal)
     return model.eval()
 
 
@@ -217,8 +222,6 @@ def test_every_operation_of_a_step_goes_to_the_kernel_that_was_made_for_it(
 def test_every_operation_of_a_prefill_goes_to_the_kernel_that_was_made_for_it(
     format_: str, model: DiffusionGemma, launched: list[Any]
 ) -> None:
-    rules = Masks(Causal(None), Causal(RELEASED.window))
-    model._encoder_masks = lambda *_: rules  # type: ignore[method-assign]
     cache = model.encode(empty(1, GPU_PREFILL_CHUNK, dtype=torch.long), None, slice(-1, None)).cache
     with Products() as products:
         launched.clear()
@@ -234,17 +237,33 @@ def test_every_operation_of_a_prefill_goes_to_the_kernel_that_was_made_for_it(
     assert products.made == {"product": LAYERS + projections, "attention": 1}
 
 
+@functools.cache
+def compiled_for(architecture: Architecture) -> set[tuple[object, ...]]:
+    from dg_kernels.aot import launches, specialisation
+
+    return {specialisation(launch) for _, launch in launches(architecture)}
+
+
+@pytest.mark.parametrize("capability", [89, 90, 120])
 @pytest.mark.parametrize("format_", BITS)
 @torch.inference_mode()
-def test_what_a_step_launches_is_compiled_ahead_of_time(
-    format_: str, model: DiffusionGemma, launched: list[Any]
+def test_what_is_launched_is_compiled_ahead_of_time(
+    format_: str, capability: int, model: DiffusionGemma, launched: list[Any]
 ) -> None:
-    from dg_kernels.aot import specialisation
-    from dg_kernels.compilations import PLANS
+    """Steps, and chunks of a prefix that are whole, of an odd length, and of one token; behind nothing and more."""
+    from dg_kernels.aot import ARCHITECTURES, specialisation
 
-    for own, asked in CASES:
-        if own == format_:
-            stepped(model, ASKED[asked])
-    compiled = {specialisation(launch) for plan in PLANS.values() for launch in plan(DEVICE)}
+    architecture = next(one for one in ARCHITECTURES if one.capability == capability)
+    with planned_for(architecture.device):
+        for own, asked in CASES:
+            if own == format_:
+                stepped(model, ASKED[asked])
+        cache = None
+        for tokens in (GPU_PREFILL_CHUNK, GPU_PREFILL_CHUNK, 1, 37, 1, 2, GPU_PREFILL_CHUNK, 333):
+            cache = model.encode(empty(1, tokens, dtype=torch.long), cache, slice(-1, None)).cache
+        assert cache is not None
+        shown = empty(1, 9, cache.length + 9, dtype=torch.bool)
+        model.encode_rows(empty(1, 9, dtype=torch.long), cache, Masks(shown, shown), torch.arange(9, device="meta"))
+    compiled = compiled_for(architecture)
     missing = {specialisation(launch): launch for launch in launched if specialisation(launch) not in compiled}
     assert not [(one.kernel.fn.__name__, *one.constants.items()) for one in missing.values()]

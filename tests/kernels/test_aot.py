@@ -16,6 +16,8 @@ from dg_kernels.aot import (
     read_table,
     violations,
 )
+from dg_kernels.configurations import FILE as CONFIGURATIONS
+from dg_kernels.configurations import Tile, asked_for, read_configurations, tried
 from dg_kernels.issue import DEVICES, expert_times
 
 BY_CAPABILITY = {architecture.capability: architecture for architecture in ARCHITECTURES}
@@ -34,6 +36,23 @@ def test_the_table_has_every_kernel_on_every_architecture_and_nothing_else() -> 
     wanted = {(name, a.capability) for a in ARCHITECTURES for name, _ in launches(a)}
     table = read_table().kernels
     assert {(name, int(key.removeprefix("sm_"))) for name, row in table.items() for key in row} == wanted
+
+
+def test_the_tiles_that_are_asked_for_are_those_that_the_configurations_have() -> None:
+    with asked_for() as names:
+        for architecture in ARCHITECTURES:
+            assert list(launches(architecture))
+    assert names == read_configurations(CONFIGURATIONS.read_bytes()).default.keys()
+
+
+def test_a_weight_is_tiled_by_its_kind_and_by_the_device() -> None:
+    tile = Tile(rows=32, columns=32, depth=64, warps=4, stages=2)
+    with tried({"packed_linear/e2m1": tile, "expert_mlp/e2m1/down": tile}):
+        found = {name: launch.constants for name, launch in launches(BY_CAPABILITY[90])}
+    changed = {name for name, constants in found.items() if "kind" in constants and constants["columns"] == 32}
+    assert changed == {"packed_linear, NVFP4: linear_product", "packed_expert_mlp, NVFP4: down_product"}
+    ((_, ada),), ((_, hopper),) = (launches(BY_CAPABILITY[one], "^expert_mlp: down") for one in (89, 90))
+    assert (ada.constants["depth"], hopper.constants["depth"]) == (128, 64)
 
 
 def test_nothing_in_the_table_spills_or_needs_more_than_its_device_has() -> None:

@@ -51,6 +51,7 @@ def test_a_family_cannot_have_a_kernel_without_a_default() -> None:
 
 
 @pytest.mark.parametrize("device", ["NVIDIA H100 80GB HBM3", "NVIDIA GeForce RTX 4090", "NVIDIA GeForce RTX 5090", ""])
-def test_both_products_of_the_experts_have_blocks_of_as_many_rows(device: str) -> None:
+@pytest.mark.parametrize("kind", ["plain", "e4m3", "e2m1", "int4", "native"])
+def test_both_products_of_the_experts_have_blocks_of_as_many_rows(kind: str, device: str) -> None:
     read_configurations(FILE.read_bytes())
-    assert tile_for("expert_mlp/gate_up", device).rows == tile_for("expert_mlp/down", device).rows
+    assert tile_for(f"expert_mlp/{kind}/gate_up", device).rows == tile_for(f"expert_mlp/{kind}/down", device).rows

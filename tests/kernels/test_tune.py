@@ -115,7 +115,7 @@ def test_cases_are_grouped_by_the_kernels_that_they_run() -> None:
     def runs(*names: str) -> Case:
         return case(lambda: [tile_for(name, "") for name in names])
 
-    both, one = ("expert_mlp/gate_up", "expert_mlp/down"), ("vocabulary_head",)
+    both, one = ("expert_mlp/plain/gate_up", "expert_mlp/plain/down"), ("vocabulary_head",)
     found = tune.groups([runs(*both), runs(*one), runs(*both), runs()], re.compile(".*"))
     assert {names: len(group) for names, group in found.items()} == {tuple(sorted(both)): 2, one: 1}
     assert set(tune.groups([runs(*both), runs(*one)], re.compile("voc.*"))) == {one}
@@ -125,7 +125,7 @@ def test_what_is_found_is_written_for_this_device_and_no_other(tmp_path: Path) -
     file = tmp_path / "configurations.json"
     file.write_bytes(FILE.read_bytes())
     lines: list[str] = []
-    for names in (("vocabulary_head",), ("expert_mlp/down", "expert_mlp/gate_up")):
+    for names in (("vocabulary_head",), ("expert_mlp/plain/down", "expert_mlp/plain/gate_up")):
         tune.tune(
             {names: []},
             f"{H200} NVL",
@@ -135,7 +135,7 @@ def test_what_is_found_is_written_for_this_device_and_no_other(tmp_path: Path) -
         )
     found = read_configurations(file.read_bytes())
     assert found.tile("vocabulary_head", f"{H200} NVL").depth == 256
-    assert found.tile("expert_mlp/down", f"{H200} NVL").depth == 256
+    assert found.tile("expert_mlp/plain/down", f"{H200} NVL").depth == 256
     assert found.tile("soft_embedding", f"{H200} NVL") == shipped().tile("soft_embedding", H200)
     assert found.families[0].devices == [f"{H200} NVL"]
     assert found.families[1:] == shipped().families
@@ -157,9 +157,9 @@ def test_tiles_are_tried_inside_and_forgotten_after() -> None:
     usual = tile_for("soft_embedding", H200)
     with tried({"soft_embedding": START}), asked_for() as names:
         assert tile_for("soft_embedding", H200) == START
-        with tried({"packed_linear": START}):
-            assert tile_for("soft_embedding", H200) == tile_for("packed_linear", H200) == START
-    assert names == {"soft_embedding", "packed_linear"}
+        with tried({"packed_linear/int4": START}):
+            assert tile_for("soft_embedding", H200) == tile_for("packed_linear/int4", H200) == START
+    assert names == {"soft_embedding", "packed_linear/int4"}
     assert tile_for("soft_embedding", H200) == usual
 
 

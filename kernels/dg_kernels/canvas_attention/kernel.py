@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["canvas", "key_count", "places", "apart", "window"])
 def attend(
     query,
     keys,

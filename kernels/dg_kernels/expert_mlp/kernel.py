@@ -10,7 +10,7 @@ import triton.language as tl
 from dg_kernels.quantised.kernel import stored_numbers
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pair_count"])
 def sort_pairs(index, order, pair_count, size: tl.constexpr, chunk: tl.constexpr):
     """A stable counting sort without a counter: a pair's place is the number of pairs that come before it."""
     pair = tl.program_id(0) * size + tl.arange(0, size)
@@ -25,7 +25,7 @@ def sort_pairs(index, order, pair_count, size: tl.constexpr, chunk: tl.constexpr
     tl.store(order + place, pair, mask=there)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pair_count"])
 def place_blocks(
     index, first_pair, first_block, pair_count, experts, rows: tl.constexpr, padded: tl.constexpr, chunk: tl.constexpr
 ):

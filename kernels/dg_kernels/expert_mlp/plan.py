@@ -13,7 +13,7 @@ from dg_kernels.configurations import Tile, tile_for
 from dg_kernels.expert_mlp.kernel import down_product, gate_up_product, place_blocks, sort_pairs, sum_pairs
 from dg_kernels.launching import Argument, Launch, blocks, device_name, launch, padded
 from dg_kernels.quantised.packed import PackedWeight
-from dg_kernels.quantised.plan import rounded, stored_as
+from dg_kernels.quantised.plan import kind_of, rounded, stored_as
 
 _SORTED_AT_ONCE, _COMPARED_AT_ONCE = 32, 128
 _SUMMED_AT_ONCE = 1024
@@ -36,7 +36,7 @@ def plan(
     sort compares every pair with every other: right for canvases and chunks of a prefix, not for 100,000 rows.
     """
     if tiles is None:
-        family = "expert_mlp/native" if native else "expert_mlp"
+        family = f"expert_mlp/{kind_of(gate_up, native=native)}"
         tiles = {name: tile_for(f"{family}/{name}", device_name(x)) for name in ("gate_up", "down")}
     gate_up_tile, down_tile = tiles["gate_up"], tiles["down"]
     if gate_up_tile.rows != down_tile.rows:

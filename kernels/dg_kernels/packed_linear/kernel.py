@@ -6,7 +6,7 @@ import triton.language as tl
 from dg_kernels.quantised.kernel import stored_numbers
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count"])
 def linear_product(
     x,
     weight,

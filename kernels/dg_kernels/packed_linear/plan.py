@@ -8,7 +8,7 @@ from dg_kernels.configurations import Tile, tile_for
 from dg_kernels.launching import Launch, blocks, device_name, launch
 from dg_kernels.packed_linear.kernel import linear_product
 from dg_kernels.quantised.packed import PackedWeight
-from dg_kernels.quantised.plan import rounded, stored_as
+from dg_kernels.quantised.plan import kind_of, rounded, stored_as
 
 
 def plan(
@@ -19,7 +19,6 @@ def plan(
     A tile is rows of `x` by features. Blocks of rows of the same features follow one another: their weight is in the
     cache then.
     """
-    tile = tile or tile_for("packed_linear/native" if native else "packed_linear", device_name(x))
     flat = x.contiguous().view(-1, x.shape[-1])
     rows = rounded(flat) if native else None
     read = {"x": flat, "row_scale": flat} if rows is None else {"x": rows.values, "row_scale": rows.scale}
@@ -27,10 +26,11 @@ def plan(
     for weight in weights:
         width, length = weight.shape
         results.append(x.new_empty(*x.shape[:-1], width))
-        stored = stored_as("weight", weight, tile, native=native)
+        own = tile or tile_for(f"packed_linear/{kind_of(weight, native=native)}", device_name(x))
+        stored = stored_as("weight", weight, own, native=native)
         sizes = {"count": len(flat), "width": width, "length": length}
         arguments = {**read, "result": results[-1], **sizes, **stored.arguments}
-        grid = blocks(len(flat), tile.rows), blocks(width, tile.columns)
-        cut = {"rows": tile.rows, "columns": tile.columns, **stored.constants}
-        launches.append(launch(linear_product, grid, arguments, tile, **cut))
+        grid = blocks(len(flat), own.rows), blocks(width, own.columns)
+        cut = {"rows": own.rows, "columns": own.columns, **stored.constants}
+        launches.append(launch(linear_product, grid, arguments, own, **cut))
     return launches, results

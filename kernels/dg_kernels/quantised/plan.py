@@ -42,18 +42,24 @@ def rounded(x: Tensor) -> Rounded:
     return Rounded(launch, values.view(torch.float8_e4m3fn), scale)
 
 
+def kind_of(matrix: Tensor | PackedWeight, *, native: bool = False) -> str:
+    """How a kernel reads a weight: `plain`, one of `PackedWeight.kind`, or `native`; what its tile depends on."""
+    if isinstance(matrix, PackedWeight):
+        return "native" if native else str(matrix.kind)
+    return "plain"
+
+
 def stored_as(name: str, matrix: Tensor | PackedWeight, tile: Tile, *, native: bool = False) -> Stored:
     """A weight [..., N, K] under `name`, read in steps of the tile's depth or of a group, both powers of two.
 
     If `native`, its e4m3 numbers are multiplied with others of that type.
     """
+    group, kind = 0, kind_of(matrix, native=native)
     if isinstance(matrix, PackedWeight):
-        values = matrix.values.contiguous().view(torch.uint8)
+        values, group = matrix.values.contiguous().view(torch.uint8), matrix.group
         arguments = {name: values, "scale": _scale(matrix, values), "factor": matrix.factor.contiguous()}
-        kind, group = "native" if native else str(matrix.kind), matrix.group
     else:
         arguments = {name: matrix.contiguous(), "scale": matrix, "factor": matrix}
-        kind, group = "plain", 0
     depth = max(tile.depth, group)
     return Stored(arguments, {"kind": kind, "group": group, "depth": depth, "whole": matrix.shape[-1] % depth == 0})
 

@@ -18,7 +18,7 @@ from dg_kernels.packed_linear.plan import plan as plan_linear
 from dg_kernels.testing import packed, random
 
 SMALL = Tile(rows=16, columns=16, depth=32, warps=4, stages=2)
-PAIR = {"expert_mlp/gate_up": SMALL, "expert_mlp/down": SMALL}
+PAIR = {"expert_mlp/plain/gate_up": SMALL, "expert_mlp/plain/down": SMALL}
 
 
 def experts(device: torch.device, dtype: torch.dtype) -> Case:
@@ -46,18 +46,18 @@ def linear(device: torch.device, dtype: torch.dtype) -> Case:
 
 def test_the_kernels_of_a_case_are_found_by_running_it(device: torch.device, dtype: torch.dtype) -> None:
     found = tune.groups([experts(device, dtype), linear(device, dtype)], re.compile(".*"))
-    assert set(found) == {("expert_mlp/down", "expert_mlp/gate_up"), ("packed_linear",)}
+    assert set(found) == {("expert_mlp/plain/down", "expert_mlp/plain/gate_up"), ("packed_linear/int4",)}
     assert set(tune.groups([experts(device, dtype), linear(device, dtype)], re.compile("packed.*"))) == {
-        ("packed_linear",)
+        ("packed_linear/int4",)
     }
 
 
 def test_a_tile_that_is_tried_runs_and_has_the_usual_result(device: torch.device, dtype: torch.dtype) -> None:
     case = linear(device, dtype)
     cost = tune.time_of([case], device, (ValueError,))
-    assert 0 < cost({"packed_linear": SMALL}) < math.inf
+    assert 0 < cost({"packed_linear/int4": SMALL}) < math.inf
     usual = case.call()
-    with tried({"packed_linear": SMALL}):
+    with tried({"packed_linear/int4": SMALL}):
         launches, _ = plan_linear(random(5, 64, dtype=dtype).to(device), packed("int4", random(32, 64).to(device)))
         assert launches[-1].constants["rows"] == SMALL.rows != tile_for("soft_embedding", "").rows
         assert tune.agree([case.call()], [usual])
@@ -66,4 +66,4 @@ def test_a_tile_that_is_tried_runs_and_has_the_usual_result(device: torch.device
 def test_tiles_that_do_not_fit_one_another_are_refused(device: torch.device, dtype: torch.dtype) -> None:
     cost = tune.time_of([experts(device, dtype)], device, (ValueError,))
     assert cost(PAIR) < math.inf
-    assert cost(PAIR | {"expert_mlp/down": msgspec.structs.replace(SMALL, rows=32)}) == math.inf
+    assert cost(PAIR | {"expert_mlp/plain/down": msgspec.structs.replace(SMALL, rows=32)}) == math.inf
