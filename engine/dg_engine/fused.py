@@ -91,7 +91,7 @@ class FusedLayer:
         value = normed[:, :, -key_heads:].transpose(1, 2)
         if read is not None:
             query = query[:, read]
-            x, _, mask = rows_of(read, x, angles, mask)
+            x, mask = rows_of(read, x, mask)
         attended = self._out(canvas_attention(query.transpose(1, 2), *seen.joined(key, value), mask))
         x = x + rms_norm(attended, self._after_attention, self._eps)
         return (x + self._feed_forward(x)) * scalar, key, value

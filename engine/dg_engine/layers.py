@@ -12,6 +12,7 @@ from torch.nn import functional
 from dg_engine.config import ModelConfig
 from dg_engine.prefix_cache import Seen
 from dg_kernels import (
+    Heads,
     Mask,
     PackedWeight,
     add_attention,
@@ -88,32 +89,20 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(self.width, config.rms_norm_eps)
         self.k_norm = RMSNorm(self.width, config.rms_norm_eps)
 
-    def projected(self, x: Tensor, read: Rows | None) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, C, H] to raw queries, of the positions in `read` alone, keys and values, all [B, C, heads, width]."""
-        others = [self.k_proj] if self.v_proj is None else [self.k_proj, self.v_proj]
-        if read is None:
-            query, *raw = _products(x, self.q_proj, *others)
-        else:
-            query, raw = self.q_proj(x[:, read]), _products(x, *others)
-        query, key, value = (one.view(*one.shape[:-1], -1, self.width) for one in (query, raw[0], raw[-1]))
-        return query, key, value
-
-    def keys_and_values(self, key: Tensor, value: Tensor, angles: Angles) -> tuple[Tensor, Tensor]:
-        """Projected [B, C, key heads, width] to two [B, key heads, C, width]; the value is not rotated."""
-        key = norm_rotary(key, self.k_norm.weight, *angles, self.eps)
-        return key.transpose(1, 2), rms_norm(value, None, self.eps).transpose(1, 2)
-
     def forward(
-        self,
-        query: Tensor,
-        angles: Angles,
-        keys: Tensor,
-        values: Tensor,
-        mask: Mask | None,
-    ) -> Tensor:
-        """Attend from projected [B, C, heads, width] to keys and values [B, key heads, K, width]; returns [B, C, H]."""
-        query = norm_rotary(query, self.q_norm.weight, *angles, self.eps)
-        return self.o_proj(canvas_attention(query.transpose(1, 2), keys, values, mask))  # type: ignore[no-any-return]
+        self, x: Tensor, angles: Angles, seen: Seen, mask: Mask | None, read: Rows | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Normed [B, C, H] to what each position found, [B, C, H], and own keys and values [B, key heads, C, width].
+
+        With `read` only those positions attend, [B, R, H]; the mask is of them.
+        """
+        matrices = [self.q_proj, self.k_proj, *([] if self.v_proj is None else [self.v_proj])]
+        query, key, *own = (one.view(*one.shape[:-1], -1, self.width) for one in _products(x, *matrices))
+        raw = Heads(query, key, *(own or [key]))
+        places = seen.places(*x.shape[:2])
+        query, key, value = norm_rotary(raw, self.q_norm.weight, self.k_norm.weight, *angles, self.eps, places)
+        found = canvas_attention(query if read is None else query[:, :, read], *seen.around(key, value), mask)
+        return self.o_proj(found), key, value
 
 
 class Router(nn.Module):
@@ -208,11 +197,10 @@ class Layer(nn.Module):
 
         With `read`, only those of the C positions attend and are returned; the keys are of all.
         """
-        query, key, value = self.self_attn.projected(self.input_layernorm(x), read)
-        key, value = self.self_attn.keys_and_values(key, value, angles)
+        normed = self.input_layernorm(x)
         if read is not None:
-            x, angles, mask = rows_of(read, x, angles, mask)
-        attended = self.self_attn(query, angles, *seen.joined(key, value), mask)
+            x, mask = rows_of(read, x, mask)
+        attended, key, value = self.self_attn(normed, angles, seen, mask, read)
         return self._feed_forward(x.flatten(0, 1), attended.flatten(0, 1), scalar).view_as(x), key, value
 
     def _feed_forward(self, x: Tensor, attended: Tensor, scalar: Tensor) -> Tensor:
@@ -252,8 +240,6 @@ class SelfConditioning(nn.Module):
         return rms_norm(embedded, None, self.eps)
 
 
-def rows_of(read: Rows, x: Tensor, angles: Angles, mask: Mask | None) -> tuple[Tensor, Angles, Mask | None]:
+def rows_of(read: Rows, x: Tensor, mask: Mask | None) -> tuple[Tensor, Mask | None]:
     """What a layer is given, at some of its positions."""
-    cosines, sines = angles
-    seen = mask[:, read] if isinstance(mask, Tensor) else mask
-    return x[:, read], (cosines[..., read, :], sines[..., read, :]), seen
+    return x[:, read], mask[:, read] if isinstance(mask, Tensor) else mask

@@ -39,27 +39,32 @@ class Seen(NamedTuple):
         """Of all keys, with so many of the layer's own."""
         return self.keys.shape[2] + (0 if self.room else own)
 
-    def joined(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """All keys and values [B, key heads, P + C, width], the layer's own C last.
+    def places(self, rows: int, slots: int) -> tuple[Tensor, Tensor] | None:
+        """Where the layer's own keys and values belong, [B, key heads, C, width]; None where there is no room."""
+        return (_free(self.keys, rows, slots), _free(self.values, rows, slots)) if self.room else None
+
+    def around(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values [B, key heads, P + C, width], the layer's own C last; with room they are in its places.
 
         Of rows that see one prefix P + B C: the own of one row lie behind those of the row before.
         """
         if not self.room:
             return torch.cat((self.keys, key), dim=2), torch.cat((self.values, value), dim=2)
-        rows, _, places, _ = key.shape
-        if rows > len(self.keys):
-            return _behind_one(self.keys, key), _behind_one(self.values, value)
-        self.keys[:, :, -places:] = key
-        self.values[:, :, -places:] = value
-        return self.keys, self.values
+        return self.keys.expand(len(key), -1, -1, -1), self.values.expand(len(value), -1, -1, -1)
+
+    def joined(self, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+        """`around`, of keys and values that are nowhere yet."""
+        for place, own in zip(self.places(len(key), key.shape[2]) or (), (key, value), strict=False):
+            place.copy_(own)
+        return self.around(key, value)
 
 
-def _behind_one(seen: Tensor, own: Tensor) -> Tensor:
-    """What is seen once by several rows, [B, key heads, P + B C, width], a view, with their own written behind it."""
-    rows, _, slots, _ = own.shape
+def _free(seen: Tensor, rows: int, slots: int) -> Tensor:
+    """The free places of so many rows, [B, key heads, C, width], a view; of one prefix they are behind one another."""
+    if rows == len(seen):
+        return seen[:, :, seen.shape[2] - slots :]
     free = seen[0, :, seen.shape[2] - rows * slots :]
-    free.view(free.shape[0], rows, slots, -1).transpose(0, 1).copy_(own)
-    return seen.expand(rows, -1, -1, -1)
+    return free.view(len(free), rows, slots, -1).transpose(0, 1)
 
 
 class Room:

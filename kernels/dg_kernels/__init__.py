@@ -9,7 +9,7 @@ from dg_kernels.canvas_attention import Causal, CausalRuns, Mask, VisibleRuns, c
 from dg_kernels.choose_experts import choose_experts
 from dg_kernels.expert_mlp import expert_mlp
 from dg_kernels.expert_mlp.packed import packed_expert_mlp
-from dg_kernels.norm_rotary import norm_rotary
+from dg_kernels.norm_rotary import Heads, norm_rotary
 from dg_kernels.packed_linear import packed_linear, packed_linears
 from dg_kernels.quantised import (
     dequantise_e2m1,
@@ -33,6 +33,7 @@ __all__ = [
     "Causal",
     "CausalRuns",
     "FeedForwardInputs",
+    "Heads",
     "LogitBias",
     "Mask",
     "PackedWeight",

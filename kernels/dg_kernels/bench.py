@@ -4,20 +4,22 @@
     python -m dg_kernels.bench --toy     # at toy size anywhere
 
 The floor of an operation follows from its cost and from two rates that are measured first: of copying and of a large
-matrix product. On a GPU launches are replayed from a graph, so that the host's own time is not in them; weights and
-logits are larger than any cache, keys and values of sliding layers are not. At toy size the table shows that everything
-runs: the shares are those of caches and of overhead.
+matrix product. On a GPU launches are replayed from a graph, so that the host's own time is not in them. Weights, keys
+and values come from memory: those that the L2 cache would hold lie there in copies, twice the cache together, of which
+every call takes the next. Rows are where the operation before left them: in the cache. At toy size the table shows that
+everything runs: the shares are those of caches and of overhead. What fails is said in its line, and the others go on.
 """
 
 from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import platform
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -25,6 +27,12 @@ from torch.nn import functional
 from torch.utils.benchmark import Timer
 
 from dg_kernels import (
+    Causal,
+    CausalRuns,
+    Heads,
+    Mask,
+    PackedWeight,
+    VisibleRuns,
     add_attention,
     add_feed_forward,
     canvas_attention,
@@ -33,6 +41,8 @@ from dg_kernels import (
     norm_rotary,
     packed_expert_mlp,
     packed_linear,
+    packed_linears,
+    quantise_rows,
     rotary_angles,
     soft_embedding,
     vocabulary_head,
@@ -46,11 +56,12 @@ from dg_kernels.costs import (
     soft_embedding_cost,
     vocabulary_head_cost,
 )
-from dg_kernels.launching import pytorch_only, served
+from dg_kernels.launching import blocks, pytorch_only, served
 from dg_kernels.quantised.packed import WEIGHT_BITS, random_weight
 from dg_kernels.quantised.rows import multiplies_e4m3
 
 _Make = Callable[..., Tensor]
+_Operand = TypeVar("_Operand", Tensor, PackedWeight)
 _EPS = 1e-6
 _DROPPED = 2.0**-9
 """Of a row's probability: half a unit in the last place of bf16."""
@@ -61,8 +72,11 @@ class Sizes:
     """The shapes of one model."""
 
     canvas: int
+    chunk: int
+    """Of a prefix, encoded at a time."""
     prefix: int
     window: int
+    """Tokens of a prefix that sliding layers see."""
     hidden: int
     vocabulary: int
     heads: int
@@ -75,15 +89,14 @@ class Sizes:
 
 HEAD_PRODUCT = "the head's product alone, PyTorch"
 
-FULL = Sizes(256, 8192, 1023, 2816, 262_144, 16, 128, 8, 704, (("sliding layer", 8, 256), ("full layer", 2, 512)))
-TOY = Sizes(32, 128, 63, 64, 1024, 4, 8, 2, 64, (("sliding layer", 2, 32), ("full layer", 1, 64)))
+FULL = Sizes(256, 512, 8192, 1023, 2816, 262_144, 16, 128, 8, 704, (("sliding layer", 8, 256), ("full layer", 2, 512)))
+TOY = Sizes(32, 48, 128, 63, 64, 1024, 4, 8, 2, 64, (("sliding layer", 2, 32), ("full layer", 1, 64)))
 
 
 @dataclass(frozen=True)
 class Case:
     """One operation at one shape."""
 
-    name: str
     call: Callable[[], Any]
     cost: Cost
     operands: tuple[Tensor, ...]
@@ -106,36 +119,76 @@ class Rates:
         return cost.seconds(self.bytes, self.e4m3_flops if in_e4m3 else self.flops)
 
 
-def cases(sizes: Sizes, device: torch.device) -> Iterator[Case]:
-    """Every operation that has a kernel, on random numbers."""
+def cases(sizes: Sizes, device: torch.device) -> dict[str, Callable[[], Case]]:
+    """Every operation that has a kernel, by name; its random numbers are drawn when it is called."""
     make = functools.partial(torch.randn, device=device, dtype=torch.bfloat16)
-    for position, (name, key_heads, width) in enumerate(sizes.attentions):
-        seen = sizes.canvas + (sizes.prefix if position else sizes.window)
-        yield _canvas_attention(name, make, sizes, seen, key_heads, width)
-    yield _expert_mlp(make, sizes)
-    for format_, bits in WEIGHT_BITS.items():
-        yield _packed_expert_mlp(make, sizes, format_, bits)
-        yield _packed_linear(make, sizes, format_, bits)
-    yield _packed_expert_mlp(make, sizes, "fp8", WEIGHT_BITS["fp8"], native=True)
-    yield _packed_linear(make, sizes, "fp8", WEIGHT_BITS["fp8"], native=True)
-    yield from _vocabulary_head(make, sizes)
+    found: dict[str, Callable[[], Case]] = {}
+    for name, shown in (("", "runs"), (", a chunk", "causal runs"), (", a chunk without places", "causal")):
+        for layer, (kind, *shape) in enumerate(sizes.attentions):
+            prefix = sizes.prefix if layer else sizes.window
+            window = None if layer else sizes.window + 1
+            one = functools.partial(_canvas_attention, make, sizes, *shape, prefix=prefix, window=window, shown=shown)
+            found[f"canvas_attention, {kind}{name}"] = one
+    found["expert_mlp"] = functools.partial(_expert_mlp, make, sizes)
+    for format_ in WEIGHT_BITS:
+        for native in (False, True) if format_ == "fp8" else (False,):
+            name = f"{format_}, native" if native else format_
+            for operation in (_packed_expert_mlp, _packed_linear, _packed_linears):
+                one = functools.partial(operation, make, sizes, format_, native=native)
+                found[f"{operation.__name__.removeprefix('_')}, {name}"] = one
+    found["quantise_rows"] = functools.partial(_quantise_rows, make, sizes)
+    found["vocabulary_head"] = functools.partial(_vocabulary_head, make, sizes)
+    found[HEAD_PRODUCT] = functools.partial(_head_product, make, sizes)
     for sure in (0.0, 0.5, 1.0):
-        yield _soft_embedding(make, sizes, sure)
-    yield _norm_rotary(make, sizes)
-    yield from _residual_norms(make, sizes)
-    yield _choose_experts(make, sizes)
+        found[f"soft_embedding, {sure:.0%} of the rows sure"] = functools.partial(_soft_embedding, make, sizes, sure)
+    for operation in (_norm_rotary, _add_attention, _add_feed_forward, _choose_experts):
+        found[operation.__name__.removeprefix("_")] = functools.partial(operation, make, sizes)
+    return found
 
 
-def _canvas_attention(name: str, make: _Make, sizes: Sizes, seen: int, key_heads: int, width: int) -> Case:
-    query = make(1, sizes.canvas, sizes.heads, width).transpose(1, 2) * width**-0.5
-    keys, values = make(1, key_heads, seen, width), make(1, key_heads, seen, width)
-    cost = canvas_attention_cost(1, sizes.heads, key_heads, sizes.canvas, seen, width)
-    return Case(
-        f"canvas_attention, {name}",
-        lambda: canvas_attention(query, keys, values),
-        cost,
-        (query, keys, values),
-    )
+def narrow_cases(sizes: Sizes, device: torch.device) -> dict[str, Callable[[], Case]]:
+    """What small models run and the released one does not: attention of narrower heads."""
+    make = functools.partial(torch.randn, device=device, dtype=torch.bfloat16)
+    return {
+        f"canvas_attention, heads of {width}": functools.partial(
+            _canvas_attention, make, sizes, 4, width, prefix=sizes.prefix, window=None, shown="runs"
+        )
+        for width in (64, 128)
+    }
+
+
+def in_turn(*operands: _Operand) -> Iterator[tuple[_Operand, ...]]:
+    """What is read from memory, and copies of it, without end: twice what the L2 cache of its device holds."""
+    first = operands[0].values if isinstance(operands[0], PackedWeight) else operands[0]
+    cache = torch.cuda.get_device_properties(first.device).L2_cache_size if first.is_cuda else 0
+    count = max(1, blocks(2 * cache, sum(one.nbytes for one in operands)))
+    return itertools.cycle([operands, *(tuple(map(_copied, operands)) for _ in range(count - 1))])
+
+
+def _copied(operand: _Operand) -> _Operand:
+    if isinstance(operand, Tensor):
+        return operand.clone()
+    scale = None if operand.scale is None else operand.scale.clone()
+    return replace(operand, values=operand.values.clone(), scale=scale, factor=operand.factor.clone())
+
+
+def _canvas_attention(
+    make: _Make, sizes: Sizes, key_heads: int, width: int, *, prefix: int, window: int | None, shown: str
+) -> Case:
+    """Of a canvas in a step ("runs"), or of a chunk of a prefix, in a captured pass ("causal runs") or in another."""
+    count = sizes.canvas if shown == "runs" else sizes.chunk
+    query = make(1, count, sizes.heads, width).transpose(1, 2) * width**-0.5
+    keys, values = (make(1, key_heads, prefix + count, width) for _ in range(2))
+    known, own = (torch.full((1,), tokens, device=query.device) for tokens in (prefix, count))
+    rules: dict[str, Mask] = {
+        "runs": VisibleRuns(known, own, prefix),
+        "causal": Causal(window),
+        "causal runs": CausalRuns(known, own, prefix, window),
+    }
+    mask, lying = rules[shown], in_turn(keys, values)
+    pairs = None if shown == "runs" else sum(min(prefix + row + 1, window or sys.maxsize) for row in range(count))
+    cost = canvas_attention_cost(1, sizes.heads, key_heads, count, prefix + count, width, pairs=pairs)
+    return Case(lambda: canvas_attention(query, *next(lying), mask), cost, (query, keys, values))
 
 
 def _expert_mlp(make: _Make, sizes: Sizes) -> Case:
@@ -144,31 +197,49 @@ def _expert_mlp(make: _Make, sizes: Sizes) -> Case:
     down = make(sizes.experts, sizes.hidden, sizes.inner) * sizes.inner**-0.5
     index, weight, distinct = _routing(make, sizes)
     cost = expert_mlp_cost(sizes.canvas, sizes.hidden, sizes.inner, sizes.chosen, distinct)
-    return Case("expert_mlp", lambda: expert_mlp(x, gate_up, down, index, weight), cost, (x, gate_up, down))
+    lying = in_turn(gate_up, down)
+    return Case(lambda: expert_mlp(x, *next(lying), index, weight), cost, (x, gate_up, down))
 
 
-def _packed_expert_mlp(make: _Make, sizes: Sizes, format_: str, bits: float, *, native: bool = False) -> Case:
+def _packed_expert_mlp(make: _Make, sizes: Sizes, format_: str, *, native: bool) -> Case:
     """Products are `native` where the device has them."""
     x = make(sizes.canvas, sizes.hidden)
-    generator = torch.Generator(x.device).manual_seed(0)
-    gate_up = random_weight(format_, (sizes.experts, 2 * sizes.inner, sizes.hidden), sizes.hidden**-0.5, generator)
-    down = random_weight(format_, (sizes.experts, sizes.hidden, sizes.inner), sizes.inner**-0.5, generator)
-    gate_up, down = (replace(one, quantises_rows=native) for one in (gate_up, down))
+    shapes = (sizes.experts, 2 * sizes.inner, sizes.hidden), (sizes.experts, sizes.hidden, sizes.inner)
+    weights = _weights(x.device, format_, *shapes, native=native)
     index, weight, distinct = _routing(make, sizes)
+    bits = WEIGHT_BITS[format_]
     cost = expert_mlp_cost(sizes.canvas, sizes.hidden, sizes.inner, sizes.chosen, distinct, weight_bits=bits)
-    name = f"packed_expert_mlp, {format_}{', native' if native else ''}"
-    return Case(name, lambda: packed_expert_mlp(x, gate_up, down, index, weight), cost, (x,), in_e4m3=native)
+    lying = in_turn(*weights)
+    return Case(lambda: packed_expert_mlp(x, *next(lying), index, weight), cost, (x,), in_e4m3=native)
 
 
-def _packed_linear(make: _Make, sizes: Sizes, format_: str, bits: float, *, native: bool = False) -> Case:
+def _packed_linear(make: _Make, sizes: Sizes, format_: str, *, native: bool) -> Case:
     """The queries of the first kind of layer."""
     x, width = make(sizes.canvas, sizes.hidden), sizes.heads * sizes.attentions[0][2]
-    generator = torch.Generator(x.device).manual_seed(0)
-    weight = random_weight(format_, (width, sizes.hidden), sizes.hidden**-0.5, generator)
-    weight = replace(weight, quantises_rows=native)
-    cost = linear_cost(sizes.canvas, width, sizes.hidden, weight_bits=bits)
-    name = f"packed_linear, {format_}{', native' if native else ''}"
-    return Case(name, lambda: packed_linear(x, weight), cost, (x,), in_e4m3=native)
+    lying = in_turn(*_weights(x.device, format_, (width, sizes.hidden), native=native))
+    cost = linear_cost(sizes.canvas, width, sizes.hidden, weight_bits=WEIGHT_BITS[format_])
+    return Case(lambda: packed_linear(x, *next(lying)), cost, (x,), in_e4m3=native)
+
+
+def _packed_linears(make: _Make, sizes: Sizes, format_: str, *, native: bool) -> Case:
+    """Queries, keys and values of the first kind of layer, which read the same rows."""
+    x, (_, key_heads, width) = make(sizes.canvas, sizes.hidden), sizes.attentions[0]
+    widths = [heads * width for heads in (sizes.heads, key_heads, key_heads)]
+    lying = in_turn(*_weights(x.device, format_, *((one, sizes.hidden) for one in widths), native=native))
+    cost = linear_cost(sizes.canvas, sum(widths), sizes.hidden, weight_bits=WEIGHT_BITS[format_])
+    return Case(lambda: tuple(packed_linears(x, *next(lying))), cost, (x,), in_e4m3=native)
+
+
+def _weights(device: torch.device, format_: str, *shapes: tuple[int, ...], native: bool) -> list[PackedWeight]:
+    """Of a deviation that keeps what comes out about as large as what goes in."""
+    generator = torch.Generator(device).manual_seed(0)
+    weights = (random_weight(format_, shape, shape[-1] ** -0.5, generator) for shape in shapes)
+    return [replace(one, quantises_rows=native) for one in weights]
+
+
+def _quantise_rows(make: _Make, sizes: Sizes) -> Case:
+    x = make(sizes.canvas, sizes.hidden)
+    return Case(lambda: quantise_rows(x), row_cost(sizes.canvas, sizes.hidden, 3, size=1), (x,))
 
 
 def _routing(make: _Make, sizes: Sizes) -> tuple[Tensor, Tensor, int]:
@@ -177,24 +248,26 @@ def _routing(make: _Make, sizes: Sizes) -> tuple[Tensor, Tensor, int]:
     return index, weight, int(torch.bincount(index.flatten()).count_nonzero())
 
 
-def _vocabulary_head(make: _Make, sizes: Sizes) -> Iterator[Case]:
-    """The head, and its product alone: what lies between them is what the statistics cost."""
-    hidden = make(sizes.canvas, sizes.hidden)
-    weight = make(sizes.vocabulary, sizes.hidden) * sizes.hidden**-0.5
+def _vocabulary_head(make: _Make, sizes: Sizes) -> Case:
+    hidden, weight = _head(make, sizes)
     uniform = torch.rand(sizes.canvas, device=hidden.device)
     temperature = torch.full_like(uniform, 0.6)
-    yield Case(
-        "vocabulary_head",
+    return Case(
         lambda: vocabulary_head(hidden, weight, cap=30.0, temperature=temperature, uniform=uniform),
         vocabulary_head_cost(sizes.canvas, sizes.vocabulary, sizes.hidden),
         (hidden, weight),
     )
-    yield Case(
-        HEAD_PRODUCT,
-        lambda: functional.linear(hidden, weight),
-        linear_cost(sizes.canvas, sizes.vocabulary, sizes.hidden),
-        (hidden, weight),
-    )
+
+
+def _head_product(make: _Make, sizes: Sizes) -> Case:
+    """What the statistics cost is what lies between this and `vocabulary_head`."""
+    hidden, weight = _head(make, sizes)
+    cost = linear_cost(sizes.canvas, sizes.vocabulary, sizes.hidden)
+    return Case(lambda: functional.linear(hidden, weight), cost, (hidden, weight))
+
+
+def _head(make: _Make, sizes: Sizes) -> tuple[Tensor, Tensor]:
+    return make(sizes.canvas, sizes.hidden), make(sizes.vocabulary, sizes.hidden) * sizes.hidden**-0.5
 
 
 def _soft_embedding(make: _Make, sizes: Sizes, share: float) -> Case:
@@ -205,7 +278,6 @@ def _soft_embedding(make: _Make, sizes: Sizes, share: float) -> Case:
     probabilities[:sure, 7] = 1.0
     weight = make(sizes.vocabulary, sizes.hidden) * sizes.hidden**-0.5
     return Case(
-        f"soft_embedding, {share:.0%} of the rows sure",
         lambda: soft_embedding(probabilities, weight, dropped=_DROPPED),
         soft_embedding_cost(sizes.canvas, sizes.vocabulary, sizes.hidden, sure, sizes.canvas - sure),
         (probabilities, weight),
@@ -213,26 +285,27 @@ def _soft_embedding(make: _Make, sizes: Sizes, share: float) -> Case:
 
 
 def _norm_rotary(make: _Make, sizes: Sizes) -> Case:
-    """The queries of the first kind of layer."""
-    width = sizes.attentions[0][2]
-    x, weight = make(1, sizes.canvas, sizes.heads, width), make(width)
-    angles = rotary_angles(torch.arange(sizes.canvas, device=x.device), head_dim=width, theta=10_000.0)
-    cosines, sines = (one.to(x.dtype) for one in angles)
-    cost = row_cost(sizes.canvas, sizes.heads * width, 2)
-    return Case("norm_rotary", lambda: norm_rotary(x, weight, cosines, sines, _EPS), cost, (x, weight, cosines, sines))
+    """Of the first kind of layer."""
+    _, key_heads, width = sizes.attentions[0]
+    counts, weight = (sizes.heads, key_heads, key_heads), make(width)
+    raw = Heads(*(make(1, sizes.canvas, heads, width) for heads in counts))
+    angles = rotary_angles(torch.arange(sizes.canvas, device=weight.device), head_dim=width, theta=10_000.0)
+    cosines, sines = (one.to(weight.dtype) for one in angles)
+    cost = row_cost(sizes.canvas, (sizes.heads + 2 * key_heads) * width, 2)
+    operands = weight, weight, cosines, sines
+    return Case(lambda: norm_rotary(raw, *operands, _EPS), cost, (*raw, *operands))
 
 
-def _residual_norms(make: _Make, sizes: Sizes) -> Iterator[Case]:
+def _add_attention(make: _Make, sizes: Sizes) -> Case:
+    x, other, weight = make(sizes.canvas, sizes.hidden), make(sizes.canvas, sizes.hidden), make(sizes.hidden)
+    cost = row_cost(sizes.canvas, sizes.hidden, 6)
+    return Case(lambda: add_attention(x, other, weight, weight, weight, weight, _EPS), cost, (x, other, weight))
+
+
+def _add_feed_forward(make: _Make, sizes: Sizes) -> Case:
     x, other, third = (make(sizes.canvas, sizes.hidden) for _ in range(3))
     weight, scalar = make(sizes.hidden), make(1)
-    yield Case(
-        "add_attention",
-        lambda: add_attention(x, other, weight, weight, weight, weight, _EPS),
-        row_cost(sizes.canvas, sizes.hidden, 6),
-        (x, other, weight),
-    )
-    yield Case(
-        "add_feed_forward",
+    return Case(
         lambda: add_feed_forward(x, other, third, (weight, weight, weight), scalar, _EPS),
         row_cost(sizes.canvas, sizes.hidden, 4),
         (x, other, third, weight, scalar),
@@ -242,7 +315,7 @@ def _residual_norms(make: _Make, sizes: Sizes) -> Iterator[Case]:
 def _choose_experts(make: _Make, sizes: Sizes) -> Case:
     logits, scale = make(sizes.canvas, sizes.experts), make(sizes.experts)
     cost = row_cost(sizes.canvas, sizes.experts, 1)
-    return Case("choose_experts", lambda: choose_experts(logits, scale, sizes.chosen), cost, (logits, scale))
+    return Case(lambda: choose_experts(logits, scale, sizes.chosen), cost, (logits, scale))
 
 
 def measured_rates(device: torch.device, *, toy: bool) -> Rates:
@@ -302,20 +375,19 @@ class Timing:
 HEADINGS = ("operation", "by", "ms", "PyTorch ms", "MB", "GFLOP", "floor ms", "share of the floor")
 
 
-def timings(sizes: Sizes, device: torch.device, rates: Rates) -> Iterator[Timing]:
-    """One operation after the other."""
-    for case in cases(sizes, device):
-        kernels = served(*case.operands)
-        found = seconds(case.call, device, graph=kernels)
-        with pytorch_only():
-            plain = seconds(case.call, device, graph=False) if kernels else found
-        floor = rates.floor(case.cost, in_e4m3=case.in_e4m3)
-        yield Timing(case.name, "Triton" if kernels else "PyTorch", found, plain, case.cost, floor)
+def timing(name: str, case: Case, device: torch.device, rates: Rates) -> Timing:
+    """Measure one operation, and PyTorch's for the same."""
+    kernels = served(*case.operands)
+    found = seconds(case.call, device, graph=kernels)
+    with pytorch_only():
+        plain = seconds(case.call, device, graph=False) if kernels else found
+    floor = rates.floor(case.cost, in_e4m3=case.in_e4m3)
+    return Timing(name, "Triton" if kernels else "PyTorch", found, plain, case.cost, floor)
 
 
 @torch.inference_mode()
 def main(arguments: list[str] | None = None) -> int:
-    """Print the device, its rates, and a table."""
+    """Print the device, its rates, and a table line by line; 1 if an operation failed."""
     parser = argparse.ArgumentParser(prog="python -m dg_kernels.bench", description="Time every operation here.")
     parser.add_argument("--toy", action="store_true", help="at toy size, also on a GPU")
     toy = parser.parse_args(arguments).toy or not torch.cuda.is_available()
@@ -327,9 +399,20 @@ def main(arguments: list[str] | None = None) -> int:
     say(f"{rates_text(rates)}\n")
     say(f"| {' | '.join(HEADINGS)} |")
     say("|---|---|---:|---:|---:|---:|---:|---:|")
-    for timing in timings(TOY if toy else FULL, device, rates):
-        say(f"| {' | '.join(timing.cells())} |")
-    return 0
+    failed = False
+    for operation, made in cases(TOY if toy else FULL, device).items():
+        try:
+            cells = timing(operation, made(), device, rates).cells()
+        except Exception as error:  # whatever a compiler or a device may raise
+            cells, failed = [operation, f"failed: {one_line(error)}", *[""] * (len(HEADINGS) - 2)], True
+        say(f"| {' | '.join(cells)} |")
+    return int(failed)
+
+
+def one_line(error: Exception) -> str:
+    """Its kind and the beginning of what it says, for a table."""
+    said = next(iter(str(error).strip().splitlines()), "").replace("|", "/")
+    return f"{type(error).__name__}: {said[:200]}" if said else type(error).__name__
 
 
 def rates_text(rates: Rates) -> str:

@@ -17,6 +17,7 @@ from dg_kernels.canvas_attention.plan import plan as plan_canvas_attention
 from dg_kernels.choose_experts.plan import plan as plan_choose_experts
 from dg_kernels.expert_mlp.plan import plan as plan_expert_mlp
 from dg_kernels.launching import Launch
+from dg_kernels.norm_rotary import Heads
 from dg_kernels.norm_rotary.plan import plan as plan_norm_rotary
 from dg_kernels.packed_linear.plan import plan as plan_packed_linear
 from dg_kernels.quantised.packed import PackedWeight
@@ -92,9 +93,10 @@ def _packed_linear(
     return plan_packed_linear(_numbers(_CANVAS, length), pack(width, length), native=native)[0][-1:]
 
 
-def _norm_rotary(*, heads: int, width: int) -> list[Launch]:
-    x, angles = _numbers(1, _CANVAS, heads, width), _numbers(_CANVAS, width)
-    return plan_norm_rotary(x, _numbers(width), angles, angles, 1e-6)[0]
+def _norm_rotary(*, key_heads: int, width: int) -> list[Launch]:
+    raw = Heads(*(_numbers(1, _CANVAS, heads, width) for heads in (_HEADS, key_heads, key_heads)))
+    weight, angles = _numbers(width), _numbers(_CANVAS, width)
+    return plan_norm_rotary(raw, weight, weight, angles, angles, 1e-6)[0]
 
 
 def _residual_norms() -> list[Launch]:
@@ -157,10 +159,8 @@ PLANS: Mapping[str, Callable[[], list[Launch]]] = {
     "canvas_attention, full layers, causal runs, a few tokens": partial(_FULL, shown="causal runs", queries=_FEW),
     "choose_experts": _choose_experts,
     "expert_mlp": _expert_mlp,
-    "norm_rotary, sliding layers": partial(_norm_rotary, heads=_HEADS, width=256),
-    "norm_rotary, full layers": partial(_norm_rotary, heads=_HEADS, width=512),
-    "norm_rotary, keys of sliding layers": partial(_norm_rotary, heads=8, width=256),
-    "norm_rotary, keys of full layers": partial(_norm_rotary, heads=2, width=512),
+    "norm_rotary, sliding layers": partial(_norm_rotary, key_heads=8, width=256),
+    "norm_rotary, full layers": partial(_norm_rotary, key_heads=2, width=512),
     "packed_expert_mlp, FP8": partial(_packed_expert_mlp, pack=_fp8),
     "packed_expert_mlp, NVFP4": partial(_packed_expert_mlp, pack=_nvfp4),
     "packed_expert_mlp, INT4": partial(_packed_expert_mlp, pack=_int4),

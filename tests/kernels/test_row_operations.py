@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dg_kernels import add_attention, add_feed_forward, choose_experts, norm_rotary, rotary_angles
+from dg_kernels import Heads, add_attention, add_feed_forward, choose_experts, norm_rotary, rotary_angles
 from dg_kernels.choose_experts.reference import choose_experts_reference
 from dg_kernels.norm_rotary.reference import norm_rotary_reference
 from dg_kernels.residual_norms.reference import add_attention_reference, add_feed_forward_reference
@@ -18,9 +18,15 @@ EPS = 1e-6
 def test_heads_are_normed_and_turned(batch: tuple[int, ...]) -> None:
     positions = torch.arange(10 * (2 if batch else 1)).view(*batch, 10)
     cosines, sines = rotary_angles(positions, head_dim=16, theta=10_000.0, rotated_share=0.5)
-    x, weight = 3 * random(2, 10, 3, 16), 1 + 0.1 * random(16, seed=1)
-    found = norm_rotary(x, weight, cosines, sines, EPS)
-    assert_agrees(found, norm_rotary_reference(x, weight, cosines, sines, EPS), terms=16)
+    raw = Heads(*(3 * random(2, 10, heads, 16, seed=seed) for seed, heads in enumerate((4, 2, 2))))
+    by_query, by_key = 1 + 0.1 * random(16, seed=3), 1 + 0.1 * random(16, seed=4)
+    expected = norm_rotary_reference(raw, by_query, by_key, cosines, sines, EPS)
+    places = torch.empty(2, 2, 14, 16)[:, :, 2:12], torch.empty(2, 2, 14, 16)[:, :, 2:12]
+    for given in (None, places):
+        found = norm_rotary(raw, by_query, by_key, cosines, sines, EPS, given)
+        for one, wanted in zip(found, expected, strict=True):
+            assert_agrees(one, wanted, terms=16)
+    assert torch.equal(places[1], found.value)
 
 
 def test_what_attention_found_is_added_and_normed_for_all_that_read_it() -> None:
@@ -57,5 +63,8 @@ def test_what_does_not_belong_together_is_refused() -> None:
         add_feed_forward(x, x, x, (weight, weight, random(7)), torch.ones(1), EPS)
     with pytest.raises(ValueError, match=r"9 of \[8\] experts"):
         choose_experts(x, weight, 9)
-    with pytest.raises(ValueError, match="must be 8 wide, not 7 and 8"):
-        norm_rotary(random(1, 2, 3, 8), random(7), random(2, 8), random(2, 8), EPS)
+    heads, angles = Heads(*(random(1, 2, 3, 8) for _ in range(3))), random(2, 8)
+    with pytest.raises(ValueError, match="must be 8 wide, not 7"):
+        norm_rotary(heads, random(7), weight, angles, angles, EPS)
+    with pytest.raises(ValueError, match=r"places must be \[1, 3, 2, 8\], not \[1, 3, 1, 8\]"):
+        norm_rotary(heads, weight, weight, angles, angles, EPS, (random(1, 3, 2, 8), random(1, 3, 1, 8)))

@@ -2,33 +2,61 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from dg_kernels.launching import Argument, Launch, blocks, padded
+from dg_kernels.norm_rotary import Heads
 from dg_kernels.norm_rotary.kernel import norm_and_turn
 
 _PAIRS_AT_ONCE = 1024
 """That a program holds: 8 a thread."""
 
 
-def plan(x: Tensor, weight: Tensor, cosines: Tensor, sines: Tensor, eps: float) -> tuple[list[Launch], Tensor]:
-    """One launch, and the [B, T, heads, D] that it will fill."""
-    *_, heads, width = x.shape
-    x = x.contiguous()
-    result, rows, half = torch.empty_like(x), x.numel() // width, width // 2
+def plan(
+    raw: Heads,
+    query_weight: Tensor,
+    key_weight: Tensor,
+    cosines: Tensor,
+    sines: Tensor,
+    eps: float,
+    places: tuple[Tensor, Tensor] | None = None,
+) -> tuple[list[Launch], Heads]:
+    """One launch, and what it will fill. Projections may be parts of wider rows; the width must be contiguous."""
+    batch, slots, heads, width = raw.query.shape
+    key_heads = raw.key.shape[2]
+    query = raw.query.new_empty(batch, slots, heads, width)
+    key, value = places or raw.key.new_empty(2, batch, slots, key_heads, width).transpose(2, 3)
     arguments: dict[str, Argument] = {
-        "x": x,
-        "weight": weight.contiguous(),
+        "query_weight": query_weight.contiguous(),
+        "key_weight": key_weight.contiguous(),
         "cosines": cosines.contiguous(),
         "sines": sines.contiguous(),
-        "result": result,
-        "row_count": rows,
+        "turned_query": query,
+        "turned_key": key,
+        "normed_value": value,
+        "position_count": batch * slots,
+        "slots": slots,
         "heads": heads,
+        "key_heads": key_heads,
         "angle_count": cosines.numel() // width,
         "eps": eps,
     }
-    places = padded(half, 16)
-    at_once = max(1, _PAIRS_AT_ONCE // places)
-    constants: dict[str, int | float | str] = {"half": half, "padded": places, "rows": at_once}
-    return [Launch(norm_and_turn, (blocks(rows, at_once),), arguments, constants, warps=4, stages=1)], result
+    for name, one in raw._asdict().items():
+        rows = _rows(one)
+        arguments |= {name: rows, f"{name}_row": rows.stride(0)}
+    for name, one in (("key", key), ("value", value)):
+        strides = zip(("batch", "head", "slot"), one.stride()[:3], strict=True)
+        arguments |= {f"{name}_{axis}": stride for axis, stride in strides}
+    half = width // 2
+    filled = padded(half, 16)
+    at_once = max(1, _PAIRS_AT_ONCE // filled)
+    constants: dict[str, int | float | str] = {"half": half, "padded": filled, "rows": at_once}
+    grid = blocks(batch * slots, at_once), heads + 2 * key_heads
+    launches = [Launch(norm_and_turn, grid, arguments, constants, warps=4, stages=1)]
+    return launches, Heads(query.transpose(1, 2), key, value)
+
+
+def _rows(raw: Tensor) -> Tensor:
+    """[B T, heads, D] with the heads of a row side by side; a copy only where they are not."""
+    rows = raw.flatten(0, 1)
+    return rows if rows.stride()[1:] == (raw.shape[3], 1) else rows.contiguous()

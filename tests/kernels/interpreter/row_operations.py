@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dg_kernels import rotary_angles
+from dg_kernels import Heads, rotary_angles
 from dg_kernels.choose_experts.plan import plan as plan_choose_experts
 from dg_kernels.choose_experts.reference import choose_experts_reference
 from dg_kernels.launching import run
@@ -19,28 +19,43 @@ EPS = 1e-6
 
 
 @pytest.mark.parametrize("batch", [(), (2,)], ids=["angles of a canvas", "angles of each"])
-@pytest.mark.parametrize(("heads", "width"), [(1, 64), (3, 48), (4, 256)])
+@pytest.mark.parametrize(("heads", "key_heads", "width"), [(1, 1, 64), (6, 3, 48), (4, 2, 256)])
 def test_heads_are_normed_and_turned(
-    batch: tuple[int, ...], heads: int, width: int, device: torch.device, dtype: torch.dtype
+    batch: tuple[int, ...], heads: int, key_heads: int, width: int, device: torch.device, dtype: torch.dtype
 ) -> None:
     positions = torch.arange(7 * (2 if batch else 1)).view(*batch, 7)
     angles = rotary_angles(positions, head_dim=width, theta=10_000.0, rotated_share=0.5)
     cosines, sines = (one.to(dtype) for one in angles)
-    x, weight = (3 * random(2, 7, heads, width)).to(dtype), (1 + 0.1 * random(width, seed=1)).to(dtype)
-    launches, found = plan_norm_rotary(x.to(device), weight.to(device), cosines.to(device), sines.to(device), EPS)
+    counts = enumerate((heads, key_heads, key_heads))
+    raw = Heads(*((3 * random(2, 7, count, width, seed=seed)).to(dtype) for seed, count in counts))
+    by_query, by_key = ((1 + 0.1 * random(width, seed=seed)).to(dtype) for seed in (3, 4))
+    there = Heads(*(one.to(device) for one in raw))
+    turn = cosines.to(device), sines.to(device)
+    launches, found = plan_norm_rotary(there, by_query.to(device), by_key.to(device), *turn, EPS)
     run(launches)
-    assert_agrees(found.cpu(), norm_rotary_reference(x, weight, cosines, sines, EPS), terms=width)
+    for one, expected in zip(found, norm_rotary_reference(raw, by_query, by_key, cosines, sines, EPS), strict=True):
+        assert_agrees(one.cpu(), expected, terms=width)
 
 
-def test_heads_may_be_views(device: torch.device, dtype: torch.dtype) -> None:
-    wide = random(2, 5, 4, 64, dtype=dtype)
-    x, weight = wide[:, :, ::2], random(64, dtype=dtype, seed=1)
+def test_heads_may_be_parts_of_wider_rows_and_keys_go_where_they_belong(
+    device: torch.device, dtype: torch.dtype
+) -> None:
+    """As one product makes them; the keys are the values too, and lie behind those of a prefix."""
+    joined, weight = random(2, 5, 6 * 64, dtype=dtype), random(64, dtype=dtype, seed=1)
     cosines, sines = (one.to(dtype) for one in rotary_angles(torch.arange(5), head_dim=64, theta=10_000.0))
-    launches, found = plan_norm_rotary(
-        wide.to(device)[:, :, ::2], weight.to(device), cosines.to(device), sines.to(device), EPS
-    )
+    joined = joined.to(device).view(2, 5, 6, 64)
+    query, key = joined[:, :, :4], joined[:, :, 4:]
+    whole = torch.zeros(2, 2, 2, 9, 64, device=device, dtype=dtype)
+    places = whole[:, :, :, 4:].unbind()
+    there, turn = weight.to(device), (cosines.to(device), sines.to(device))
+    launches, found = plan_norm_rotary(Heads(query, key, key), there, there, *turn, EPS, (places[0], places[1]))
     run(launches)
-    assert_agrees(found.cpu(), norm_rotary_reference(x, weight, cosines, sines, EPS), terms=64)
+    raw = Heads(query.cpu(), key.cpu(), key.cpu())
+    expected = norm_rotary_reference(raw, weight, weight, cosines, sines, EPS)
+    for one, wanted in zip(found, expected, strict=True):
+        assert_agrees(one.cpu(), wanted, terms=64)
+    assert torch.equal(whole[:, :, :, 4:], torch.stack((found.key, found.value)))
+    assert not whole[:, :, :, :4].any()
 
 
 @pytest.mark.parametrize(("rows", "width"), [(1, 32), (5, 70), (3, 2816)])
