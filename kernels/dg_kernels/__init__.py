@@ -20,6 +20,7 @@ from dg_kernels.quantised import (
     quantise_int4,
 )
 from dg_kernels.quantised.packed import PackedWeight
+from dg_kernels.quantised.rows import quantise_rows
 from dg_kernels.residual_norms import FeedForwardInputs, add_attention, add_feed_forward
 from dg_kernels.rms_norm import rms_norm
 from dg_kernels.rotary import rotary, rotary_angles
@@ -54,6 +55,7 @@ __all__ = [
     "quantise_e2m1",
     "quantise_e4m3",
     "quantise_int4",
+    "quantise_rows",
     "rms_norm",
     "rotary",
     "rotary_angles",

@@ -17,9 +17,9 @@ import functools
 import itertools
 import platform
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -61,7 +61,6 @@ from dg_kernels.quantised.packed import WEIGHT_BITS, random_weight
 from dg_kernels.quantised.rows import multiplies_e4m3
 
 _Make = Callable[..., Tensor]
-_Operand = TypeVar("_Operand", Tensor, PackedWeight)
 _EPS = 1e-6
 _DROPPED = 2.0**-9
 """Of a row's probability: half a unit in the last place of bf16."""
@@ -133,9 +132,9 @@ def cases(sizes: Sizes, device: torch.device) -> dict[str, Callable[[], Case]]:
     for format_ in WEIGHT_BITS:
         for native in (False, True) if format_ == "fp8" else (False,):
             name = f"{format_}, native" if native else format_
-            for operation in (_packed_expert_mlp, _packed_linear, _packed_linears):
-                one = functools.partial(operation, make, sizes, format_, native=native)
-                found[f"{operation.__name__.removeprefix('_')}, {name}"] = one
+            for packed in (_packed_expert_mlp, _packed_linear, _packed_linears):
+                one = functools.partial(packed, make, sizes, format_, native=native)
+                found[f"{packed.__name__.removeprefix('_')}, {name}"] = one
     found["quantise_rows"] = functools.partial(_quantise_rows, make, sizes)
     found["vocabulary_head"] = functools.partial(_vocabulary_head, make, sizes)
     found[HEAD_PRODUCT] = functools.partial(_head_product, make, sizes)
@@ -157,15 +156,20 @@ def narrow_cases(sizes: Sizes, device: torch.device) -> dict[str, Callable[[], C
     }
 
 
-def in_turn(*operands: _Operand) -> Iterator[tuple[_Operand, ...]]:
-    """What is read from memory, and copies of it, without end: twice what the L2 cache of its device holds."""
+def from_memory(call: Callable[..., Any], *operands: Tensor | PackedWeight) -> Callable[[], Any]:
+    """Call with operands that no cache has: each time with the next of so many copies as the L2 cache holds half of."""
     first = operands[0].values if isinstance(operands[0], PackedWeight) else operands[0]
-    cache = torch.cuda.get_device_properties(first.device).L2_cache_size if first.is_cuda else 0
-    count = max(1, blocks(2 * cache, sum(one.nbytes for one in operands)))
-    return itertools.cycle([operands, *(tuple(map(_copied, operands)) for _ in range(count - 1))])
+    count = max(1, blocks(2 * cache_bytes(first.device), sum(one.nbytes for one in operands)))
+    lying = itertools.cycle([operands, *([_copied(one) for one in operands] for _ in range(count - 1))])
+    return lambda: call(*next(lying))
 
 
-def _copied(operand: _Operand) -> _Operand:
+def cache_bytes(device: torch.device) -> int:
+    """Of the last cache before a GPU's memory; of a CPU's nothing is said."""
+    return int(torch.cuda.get_device_properties(device).L2_cache_size) if device.type == "cuda" else 0
+
+
+def _copied(operand: Tensor | PackedWeight) -> Tensor | PackedWeight:
     if isinstance(operand, Tensor):
         return operand.clone()
     scale = None if operand.scale is None else operand.scale.clone()
@@ -185,10 +189,11 @@ def _canvas_attention(
         "causal": Causal(window),
         "causal runs": CausalRuns(known, own, prefix, window),
     }
-    mask, lying = rules[shown], in_turn(keys, values)
+    mask = rules[shown]
+    call = from_memory(lambda keys, values: canvas_attention(query, keys, values, mask), keys, values)
     pairs = None if shown == "runs" else sum(min(prefix + row + 1, window or sys.maxsize) for row in range(count))
     cost = canvas_attention_cost(1, sizes.heads, key_heads, count, prefix + count, width, pairs=pairs)
-    return Case(lambda: canvas_attention(query, *next(lying), mask), cost, (query, keys, values))
+    return Case(call, cost, (query, keys, values))
 
 
 def _expert_mlp(make: _Make, sizes: Sizes) -> Case:
@@ -197,8 +202,8 @@ def _expert_mlp(make: _Make, sizes: Sizes) -> Case:
     down = make(sizes.experts, sizes.hidden, sizes.inner) * sizes.inner**-0.5
     index, weight, distinct = _routing(make, sizes)
     cost = expert_mlp_cost(sizes.canvas, sizes.hidden, sizes.inner, sizes.chosen, distinct)
-    lying = in_turn(gate_up, down)
-    return Case(lambda: expert_mlp(x, *next(lying), index, weight), cost, (x, gate_up, down))
+    call = from_memory(lambda gate_up, down: expert_mlp(x, gate_up, down, index, weight), gate_up, down)
+    return Case(call, cost, (x, gate_up, down))
 
 
 def _packed_expert_mlp(make: _Make, sizes: Sizes, format_: str, *, native: bool) -> Case:
@@ -209,25 +214,25 @@ def _packed_expert_mlp(make: _Make, sizes: Sizes, format_: str, *, native: bool)
     index, weight, distinct = _routing(make, sizes)
     bits = WEIGHT_BITS[format_]
     cost = expert_mlp_cost(sizes.canvas, sizes.hidden, sizes.inner, sizes.chosen, distinct, weight_bits=bits)
-    lying = in_turn(*weights)
-    return Case(lambda: packed_expert_mlp(x, *next(lying), index, weight), cost, (x,), in_e4m3=native)
+    call = from_memory(lambda gate_up, down: packed_expert_mlp(x, gate_up, down, index, weight), *weights)
+    return Case(call, cost, (x,), in_e4m3=native)
 
 
 def _packed_linear(make: _Make, sizes: Sizes, format_: str, *, native: bool) -> Case:
     """The queries of the first kind of layer."""
     x, width = make(sizes.canvas, sizes.hidden), sizes.heads * sizes.attentions[0][2]
-    lying = in_turn(*_weights(x.device, format_, (width, sizes.hidden), native=native))
+    weights = _weights(x.device, format_, (width, sizes.hidden), native=native)
     cost = linear_cost(sizes.canvas, width, sizes.hidden, weight_bits=WEIGHT_BITS[format_])
-    return Case(lambda: packed_linear(x, *next(lying)), cost, (x,), in_e4m3=native)
+    return Case(from_memory(lambda weight: packed_linear(x, weight), *weights), cost, (x,), in_e4m3=native)
 
 
 def _packed_linears(make: _Make, sizes: Sizes, format_: str, *, native: bool) -> Case:
     """Queries, keys and values of the first kind of layer, which read the same rows."""
     x, (_, key_heads, width) = make(sizes.canvas, sizes.hidden), sizes.attentions[0]
     widths = [heads * width for heads in (sizes.heads, key_heads, key_heads)]
-    lying = in_turn(*_weights(x.device, format_, *((one, sizes.hidden) for one in widths), native=native))
+    weights = _weights(x.device, format_, *((one, sizes.hidden) for one in widths), native=native)
     cost = linear_cost(sizes.canvas, sum(widths), sizes.hidden, weight_bits=WEIGHT_BITS[format_])
-    return Case(lambda: tuple(packed_linears(x, *next(lying))), cost, (x,), in_e4m3=native)
+    return Case(from_memory(lambda *weights: tuple(packed_linears(x, *weights)), *weights), cost, (x,), in_e4m3=native)
 
 
 def _weights(device: torch.device, format_: str, *shapes: tuple[int, ...], native: bool) -> list[PackedWeight]:

@@ -38,11 +38,23 @@ def soft_embedding_cost(rows: int, vocabulary: int, width: int, kept: int, unsur
 
 
 def canvas_attention_cost(
-    batch: int, heads: int, key_heads: int, canvas: int, keys: int, width: int, *, size: int = 2
+    batch: int,
+    heads: int,
+    key_heads: int,
+    canvas: int,
+    keys: int,
+    width: int,
+    *,
+    pairs: int | None = None,
+    size: int = 2,
 ) -> Cost:
-    """Of `canvas_attention` without a mask: queries, keys, values, results; two products of C K D a head."""
+    """Of `canvas_attention`: queries, keys, values, results; two products of D numbers for each pair, a head.
+
+    The `pairs` are those of a query and a key that it sees, C K where all see all. A window must be taken out of `keys`
+    by who asks.
+    """
     numbers = 2 * batch * heads * canvas * width + 2 * batch * key_heads * keys * width
-    return Cost(size * numbers, 4 * batch * heads * canvas * keys * width)
+    return Cost(size * numbers, 4 * batch * heads * (canvas * keys if pairs is None else pairs) * width)
 
 
 def expert_mlp_cost(rows: int, width: int, inner: int, chosen: int, distinct: int, *, weight_bits: float = 16) -> Cost:

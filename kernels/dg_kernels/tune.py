@@ -2,11 +2,13 @@
 
     python -m dg_kernels.tune                        # all kernels, at the shapes of DiffusionGemma-26B-A4B
     python -m dg_kernels.tune --kernels 'expert.*'   # those whose name matches
+    python -m dg_kernels.tune --file tiles.json      # the file that ships stays as it is
 
 From the tiles in use, one size at a time is doubled or halved, or one stage added or taken away, and the fastest such
 change is kept until none saves 2 %. A tile that the device has no room for is passed over, and so is one with another
-result. What is found for a kernel is written before the next is begun, so a run may be ended at any time. Afterwards
-`pytest tests/kernels` proves the tiles, and `python -m dg_kernels.aot --update` tells what they take.
+result. What is found for a kernel is written before the next is begun, so a run may be ended at any time: the next goes
+on with the kernels that have no tile of this very device, or begins anew with `--fresh`. Afterwards `pytest
+tests/kernels` proves the tiles, and `python -m dg_kernels.aot --update` tells what they take.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from dg_kernels.bench import FULL, Case, cases, say, seconds
+from dg_kernels.bench import FULL, Case, Sizes, cases, narrow_cases, one_line, say, seconds
 from dg_kernels.configurations import (
     FILE,
     Configurations,
@@ -33,7 +35,6 @@ from dg_kernels.configurations import (
     asked_for,
     read_configurations,
     replace_file,
-    tile_for,
     tried,
     written,
 )
@@ -149,13 +150,19 @@ def agree(found: Sequence[Tensor], usual: Sequence[Tensor]) -> bool:
     return True
 
 
-def groups(known: Iterable[Case], wanted: re.Pattern[str]) -> dict[tuple[str, ...], list[Case]]:
+def tuned_cases(sizes: Sizes, device: torch.device) -> Iterator[Case]:
+    """Between them they run every kernel that has a tile."""
+    for made in {**cases(sizes, device), **narrow_cases(sizes, device)}.values():
+        yield made()
+
+
+def groups(known: Iterable[Case], is_wanted: Callable[[str], object]) -> dict[tuple[str, ...], list[Case]]:
     """Cases by the kernels with tiles that they run, where one of these is wanted."""
     found: dict[tuple[str, ...], list[Case]] = {}
     for case in known:
         with asked_for() as names:
             case.call()
-        if any(map(wanted.fullmatch, names)):
+        if any(map(is_wanted, names)):
             found.setdefault(tuple(sorted(names)), []).append(case)
     return found
 
@@ -166,27 +173,40 @@ def tune(
     cost: Callable[[list[Case]], Cost],
     file: Path,
     report: Callable[[str], None],
-) -> None:
-    """Tune group by group, and write what is found for the device of that name into a file."""
+) -> bool:
+    """Tune group by group, and write what is found for the device of that name into a file.
+
+    Returns:
+        Whether all could be tuned; of the others the report says why.
+    """
+    whole = True
     for names, group in found.items():
-        start = {name: tile_for(name, device) for name in names}
+        configurations = read_configurations(file.read_bytes())
+        start = {name: configurations.tile(name, device) for name in names}
         ratios: list[float] = []
-        best = fastest(start, cost(group), ratios.append)
+        try:
+            best = fastest(start, cost(group), ratios.append)
+        except Exception as error:  # whatever a compiler or a device may raise
+            report(f"{', '.join(names)}: failed: {one_line(error)}")
+            whole = False
+            continue
         report(f"{', '.join(names)}: {len(ratios)} tried, {1 - min(ratios):.0%} faster")
         for name, tile in best.items():
             report(f"    {name}: {_described(start[name])} -> {_described(tile)}")
-        replace_file(file, written(with_tiles(read_configurations(file.read_bytes()), device, best)))
+        replace_file(file, written(with_tiles(configurations, device, best)))
+    return whole
 
 
 def with_tiles(configurations: Configurations, device: str, tiles: Tiles) -> Configurations:
     """The same, but for the tiles of one device: it gets a family of its own, before those of which it is one."""
-    own = {name: tile for name, tile in tiles.items() if configurations.tile(name, device) != tile}
-    if not own:
-        return configurations
-    families = list(configurations.families)
-    if families and families[0].devices == [device]:
-        own = families.pop(0).tiles | own
-    return msgspec.structs.replace(configurations, families=[Family([device], own), *families])
+    families = [family for family in configurations.families if family.devices != [device]]
+    own = Family([device], tuned(configurations, device) | dict(tiles))
+    return msgspec.structs.replace(configurations, families=[own, *families])
+
+
+def tuned(configurations: Configurations, device: str) -> dict[str, Tile]:
+    """The tiles that were found on a device, those that proved best as they were among them."""
+    return next((family.tiles for family in configurations.families if family.devices == [device]), {})
 
 
 def _described(tile: Tile) -> str:
@@ -198,7 +218,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Tune the kernels that are asked for on the device that is here."""
     parser = argparse.ArgumentParser(prog="python -m dg_kernels.tune", description="Find this device's fastest tiles.")
     parser.add_argument("--kernels", type=re.compile, default=re.compile(".*"), help="a regular expression of names")
-    wanted = parser.parse_args(arguments).kernels
+    parser.add_argument("--file", type=Path, default=FILE, help="begun as the one that ships; default: that one")
+    parser.add_argument("--fresh", action="store_true", help="also those that were tuned on this very device")
+    given = parser.parse_args(arguments)
     if not torch.cuda.is_available():
         sys.stderr.write(
             "python -m dg_kernels.tune: there is no CUDA device here; tiles are found on the device itself\n"
@@ -208,13 +230,15 @@ def main(arguments: list[str] | None = None) -> int:
 
     torch.manual_seed(0)
     device, name = torch.device("cuda"), torch.cuda.get_device_name()
-    found = groups(cases(FULL, device), wanted)
+    if not given.file.exists():
+        replace_file(given.file, FILE.read_bytes())
+    known = {} if given.fresh else tuned(read_configurations(given.file.read_bytes()), name)
+    found = groups(tuned_cases(FULL, device), lambda kernel: given.kernels.fullmatch(kernel) and kernel not in known)
     if not found:
-        sys.stderr.write(f"python -m dg_kernels.tune: no kernel with a tile is called {wanted.pattern}\n")
-        return 1
+        say(f"no kernel with a tile that is called {given.kernels.pattern} is left to tune")
+        return 0
     cost = functools.partial(time_of, device=device, refusals=(TritonError, ValueError))
-    tune(found, name, cost, FILE, say)
-    return 0
+    return int(not tune(found, name, cost, given.file, say))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dg_kernels import tune
-from dg_kernels.bench import TOY, Case, cases
+from dg_kernels.bench import TOY, Case
 from dg_kernels.configurations import (
     FILE,
     Configurations,
@@ -41,7 +41,7 @@ def far(tile: Tile, best: Tile) -> float:
 
 
 def case(call: object) -> Case:
-    return Case("a case", call, Cost(1, 1), ())  # type: ignore[arg-type]  # any function will do
+    return Case(call, Cost(1, 1), ())  # type: ignore[arg-type]  # any function will do
 
 
 def test_the_search_goes_downhill_to_the_fastest_tile_and_tries_none_twice() -> None:
@@ -116,9 +116,9 @@ def test_cases_are_grouped_by_the_kernels_that_they_run() -> None:
         return case(lambda: [tile_for(name, "") for name in names])
 
     both, one = ("expert_mlp/plain/gate_up", "expert_mlp/plain/down"), ("vocabulary_head",)
-    found = tune.groups([runs(*both), runs(*one), runs(*both), runs()], re.compile(".*"))
+    found = tune.groups([runs(*both), runs(*one), runs(*both), runs()], lambda name: True)
     assert {names: len(group) for names, group in found.items()} == {tuple(sorted(both)): 2, one: 1}
-    assert set(tune.groups([runs(*both), runs(*one)], re.compile("voc.*"))) == {one}
+    assert set(tune.groups([runs(*both), runs(*one)], re.compile("voc.*").fullmatch)) == {one}
 
 
 def test_what_is_found_is_written_for_this_device_and_no_other(tmp_path: Path) -> None:
@@ -142,11 +142,28 @@ def test_what_is_found_is_written_for_this_device_and_no_other(tmp_path: Path) -
     assert any("vocabulary_head: 128 x 128 x 64, 8 warps, 3 stages -> 128 x 128 x 256" in line for line in lines)
 
 
-def test_tiles_as_they_were_leave_the_file_as_it_was(tmp_path: Path) -> None:
+def test_what_proved_best_as_it_was_is_known_to_be_tuned(tmp_path: Path) -> None:
     file = tmp_path / "configurations.json"
     file.write_bytes(FILE.read_bytes())
-    tune.tune({("vocabulary_head",): []}, H200, lambda group: lambda tiles: 1.0, file, lambda line: None)
-    assert file.read_bytes() == FILE.read_bytes()
+    assert tune.tune({("vocabulary_head",): []}, H200, lambda group: lambda tiles: 1.0, file, lambda line: None)
+    found = read_configurations(file.read_bytes())
+    assert tune.tuned(found, H200) == {"vocabulary_head": shipped().tile("vocabulary_head", H200)}
+    assert found.families[1:] == shipped().families
+    assert tune.tuned(found, f"{H200} NVL") == {}
+
+
+def test_a_kernel_that_cannot_be_tuned_is_said_and_the_others_go_on(tmp_path: Path) -> None:
+    def cost(group: list[Case]) -> tune.Cost:
+        if group:
+            raise RuntimeError("out of memory")
+        return lambda tiles: 1.0
+
+    file, lines = tmp_path / "configurations.json", list[str]()
+    file.write_bytes(FILE.read_bytes())
+    found: dict[tuple[str, ...], list[Case]] = {("soft_embedding",): [case(None)], ("vocabulary_head",): []}
+    assert not tune.tune(found, H200, cost, file, lines.append)
+    assert lines[0] == "soft_embedding: failed: RuntimeError: out of memory"
+    assert set(tune.tuned(read_configurations(file.read_bytes()), H200)) == {"vocabulary_head"}
 
 
 def test_the_shipped_file_is_as_it_would_be_written() -> None:
@@ -171,4 +188,4 @@ def test_without_a_device_it_says_so_and_changes_nothing(capsys: pytest.CaptureF
     assert "no CUDA device" in capsys.readouterr().err
     assert FILE.read_bytes() == before
     # Here every operation is PyTorch's, which has no tiles.
-    assert tune.groups(itertools.islice(cases(TOY, torch.device("cpu")), 3), re.compile(".*")) == {}
+    assert tune.groups(itertools.islice(tune.tuned_cases(TOY, torch.device("cpu")), 3), lambda name: True) == {}
