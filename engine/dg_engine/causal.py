@@ -21,6 +21,8 @@ import torch
 from torch import Tensor
 
 from dg_engine.api import StopReason
+from dg_engine.chunks import fits_chunk
+from dg_engine.device_loop import DeviceLoop
 from dg_engine.model import DiffusionGemma, Masks
 from dg_engine.prefix_cache import PrefixCache
 
@@ -28,6 +30,11 @@ LEAST_LIKELY = -3.0
 """Nats by which a branch's cover may be less likely than the likeliest."""
 MARGIN = 3.0
 """Nats by which more of the suffix may turn the order of two beginnings that its first token leaves."""
+
+
+_LOGITS_AT_ONCE = 2**23
+"""Of which a softmax is made, so that four copies in fp32 stay under what a step leaves of probabilities: of the
+released model's vocabulary 32 rows, 134 MB."""
 
 
 class Copied(NamedTuple):
@@ -339,16 +346,44 @@ class Passage(NamedTuple):
     known: int = 0
 
 
-def gains_behind(model: DiffusionGemma, start: Start, passages: Sequence[Passage]) -> list[list[float]]:
-    """The log-probability, in nats, of each token of each passage that is not known, in one pass.
+def gains_behind(
+    model: DiffusionGemma, start: Start, passages: Sequence[Passage], loop: DeviceLoop | None = None
+) -> list[list[float]]:
+    """The log-probability, in nats, of each token of each passage that is not known.
 
-    One row holds the tokens of all passages, each without its last. Masks and positions make each of them see the cache
-    and itself alone, as if it stood behind the cache.
+    Args:
+        model: encoder and head.
+        start: behind which every passage stands.
+        passages: of at least one token each.
+        loop: has passes that are captured; None makes one as it is.
     """
-    device, cache = start.hidden.device, start.cache
-    read = [passage.tokens[:-1] for passage in passages]
-    lengths = [len(tokens) for tokens in read]
-    number = torch.arange(len(read), device=device).repeat_interleave(torch.tensor(lengths, device=device))
+    device = start.hidden.device
+    # The last token of a passage predicts nothing that is asked.
+    texts = [torch.tensor(passage.tokens[:-1], dtype=torch.long, device=device) for passage in passages]
+    if not any(map(len, texts)):
+        hidden = [start.hidden[:0]] * len(texts)
+    elif loop is not None and fits_chunk(texts):
+        hidden = loop.hidden_behind(start.cache, texts)
+    else:
+        hidden = hidden_behind(model, start.cache, texts)
+    predicting = [
+        torch.cat((start.hidden, after))[passage.known : len(passage.tokens)]
+        for passage, after in zip(passages, hidden, strict=True)
+    ]
+    targets = [passage.tokens[passage.known :] for passage in passages]
+    ids = torch.tensor([token for tokens in targets for token in tokens], dtype=torch.long, device=device)
+    gains = _log_probabilities(model, torch.cat(predicting), ids)
+    return [part.tolist() for part in torch.split(gains, [len(tokens) for tokens in targets])]
+
+
+def hidden_behind(model: DiffusionGemma, cache: PrefixCache, texts: Sequence[Tensor]) -> list[Tensor]:
+    """The hidden states [S, H] after the final norm of each of several texts [S], of token ids, in one pass.
+
+    One row holds the tokens of all. Masks and positions make each text see the cache and itself alone, as if it stood
+    behind the cache.
+    """
+    device, lengths = texts[0].device, list(map(len, texts))
+    number = torch.arange(len(texts), device=device).repeat_interleave(torch.tensor(lengths, device=device))
     step = torch.cat([torch.arange(length, device=device) for length in lengths])
     positions = cache.length + step
 
@@ -357,14 +392,12 @@ def gains_behind(model: DiffusionGemma, start: Start, passages: Sequence[Passage
     keys = torch.cat((torch.arange(cache.length, device=device), positions))
     near = positions[:, None] - keys < model.config.window
     masks = Masks(visible[None], (visible & near)[None])
-    row = torch.tensor([[token for tokens in read for token in tokens]], dtype=torch.long, device=device)
-    hidden = model.encode_rows(row, cache, masks, positions)[0] if len(step) else start.hidden[:0]
+    return list(torch.split(model.encode_rows(torch.cat(list(texts))[None], cache, masks, positions)[0], lengths))
 
-    behind_each = zip(passages, torch.split(hidden, lengths), strict=True)
-    predicting = torch.cat(
-        [torch.cat((start.hidden, after))[passage.known : len(passage.tokens)] for passage, after in behind_each]
-    )
-    targets = [passage.tokens[passage.known :] for passage in passages]
-    ids = torch.tensor([token for tokens in targets for token in tokens], dtype=torch.long, device=device)
-    gains = model.logits(predicting).log_softmax(dim=-1).gather(1, ids[:, None])[:, 0]
-    return [part.tolist() for part in torch.split(gains, [len(tokens) for tokens in targets])]
+
+def _log_probabilities(model: DiffusionGemma, hidden: Tensor, tokens: Tensor) -> Tensor:
+    """[N, H] and [N] to the log-probabilities [N], without the logits of more than some rows at a time."""
+    rows = max(1, _LOGITS_AT_ONCE // model.config.vocab_size)
+    parts = zip(torch.split(hidden, rows), torch.split(tokens, rows), strict=True)
+    found = [model.logits(some).log_softmax(dim=-1).gather(1, ids[:, None])[:, 0] for some, ids in parts]
+    return torch.cat(found)

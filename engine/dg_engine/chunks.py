@@ -1,8 +1,9 @@
-"""A chunk of a prefix, encoded with shapes that depend on a bucket of its length alone: one CUDA graph serves all.
+"""Tokens behind a prefix, encoded with shapes that depend on a bucket of their number alone: one CUDA graph serves all.
 
-`DiffusionGemma.encode` is the readable twin: there the lengths of chunk and prefix are shapes of tensors. Here they are
-numbers in tensors, the chunk is padded, and its keys lie behind the places of a prefix. On a GPU the launches of one
-pass of 30 layers take the host longer than the device needs for the few tokens that somebody typed.
+`DiffusionGemma.encode` is the readable twin of a chunk of a prefix, `causal.hidden_behind` of several texts behind one.
+There the lengths are shapes of tensors. Here they are numbers in tensors, the tokens are padded, and their keys lie
+behind the places of a prefix. On a GPU the launches of one pass of 30 layers take the host longer than the device needs
+for the few tokens that somebody typed.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from dg_engine.captures import Graphs, write
 from dg_engine.model import DiffusionGemma, Masks
@@ -33,66 +35,83 @@ def chunk_bucket(tokens: int) -> int:
     return next(slots for slots in CHUNK_BUCKETS if slots >= tokens)
 
 
+def fits_chunk(texts: Sequence[Tensor]) -> bool:
+    """Whether each of the texts, of token ids, has a bucket."""
+    return 0 < max(map(len, texts)) <= CHUNK_BUCKETS[-1]
+
+
 class Told(NamedTuple):
-    """What is to be encoded."""
+    """What is to be encoded: rows of S tokens behind one prefix."""
 
     tokens: Tensor
-    """[1, S], padded."""
+    """[B, S], padded."""
     own: Tensor
-    """[1] tokens that are no padding."""
+    """[B] tokens that are no padding."""
     prefix: Tensor
-    """[1] tokens encoded before."""
+    """[B] tokens encoded before."""
 
 
-def static_encode(model: DiffusionGemma, seen: Sequence[Seen], told: Told) -> Tensor:
-    """Encode a chunk behind a prefix.
+def static_encode(model: DiffusionGemma, seen: Sequence[Seen], told: Told, *, last: bool) -> Tensor:
+    """Encode rows behind a prefix.
 
     Args:
         model: the encoder.
-        seen: each layer's keys and values of the prefix; the S places behind them are written.
+        seen: each layer's keys and values of the prefix; the B S places behind them are written.
         told: tokens and lengths.
+        last: of one row, whether its last token that is no padding is all that is read.
 
     Returns:
-        [1, 1, H] the hidden state after the final norm of the last token that is no padding.
+        [B, S, H] hidden states after the final norm, or [1, 1, H].
     """
-    slots = told.tokens.shape[1]
+    rows, slots = told.tokens.shape
     positions = told.prefix[:, None] + torch.arange(slots, device=told.tokens.device)
     masks = {}
     for layer, kind in enumerate(model.config.layer_types):
-        places = seen[layer].keys.shape[2] - slots
+        places = seen[layer].keys.shape[2] - rows * slots
         window = model.config.window if model.config.is_sliding(layer) else None
-        masks[kind] = CausalRuns(told.prefix, told.own, places, window)
+        masks[kind] = CausalRuns(told.prefix, told.own, places, window, slots if rows > 1 else 0)
     rules = Masks(masks.get("full_attention"), masks.get("sliding_attention"))
-    return model.encode_over(told.tokens, seen, positions, rules, told.own - 1)
+    return model.encode_over(told.tokens, seen, positions, rules, told.own - 1 if last else None)
+
+
+class ChunkShape(NamedTuple):
+    """All that the shapes of such a pass depend on, beside the model and the places."""
+
+    rows: int
+    """B."""
+    slots: int
+    """S."""
+    last: bool
+    """As in `static_encode`."""
 
 
 class Chunk:
-    """The buffers of chunks of one length behind a prefix, and the pass over them.
+    """The buffers of one shape behind a prefix, and the pass over them.
 
     Args:
         model: the encoder.
-        slots: S.
+        shape: of what is encoded.
         seen: as in `static_encode`.
         graphs: captures the pass; None runs it as it is.
     """
 
-    def __init__(self, model: DiffusionGemma, slots: int, seen: Sequence[Seen], graphs: Graphs | None) -> None:
-        self._model, self._seen = model, seen
-        tokens = torch.zeros(1, slots, dtype=torch.long, device=model.device)
+    def __init__(self, model: DiffusionGemma, shape: ChunkShape, seen: Sequence[Seen], graphs: Graphs | None) -> None:
+        self._model, self._shape, self._seen = model, shape, seen
+        tokens = torch.zeros(shape.rows, shape.slots, dtype=torch.long, device=model.device)
         self._told = Told(tokens, torch.ones_like(tokens[:, 0]), torch.zeros_like(tokens[:, 0]))
-        weight = model.decoder.embed_tokens.weight
-        self._hidden = weight.new_zeros(1, 1, model.config.hidden_size)
+        read = 1 if shape.last else shape.slots
+        self._hidden = model.decoder.embed_tokens.weight.new_zeros(shape.rows, read, model.config.hidden_size)
         self._pass = self._advance if graphs is None else graphs.captured(self._advance)
 
-    def encode(self, tokens: Tensor, prefix: int) -> Tensor:
-        """[1, at most S] behind so many tokens to [1, 1, H], as `static_encode`."""
-        count = tokens.shape[1]
-        self._told.tokens[:, :count] = tokens
-        self._told.tokens[:, count:] = 0
-        self._told.own.fill_(count)
+    def encode(self, rows: Sequence[Tensor], prefix: int) -> Tensor:
+        """B rows of at most S tokens behind so many; returns what `static_encode` does."""
+        tokens = pad_sequence(rows, batch_first=True)  # type: ignore[arg-type]
+        self._told.tokens.zero_()
+        self._told.tokens[:, : tokens.shape[1]] = tokens
+        self._told.own.copy_(torch.tensor([len(row) for row in rows]))
         self._told.prefix.fill_(prefix)
         self._pass()
         return self._hidden.clone()
 
     def _advance(self) -> None:
-        write([self._hidden], [static_encode(self._model, self._seen, self._told)])
+        write([self._hidden], [static_encode(self._model, self._seen, self._told, last=self._shape.last)])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from dg_engine.captures import Graphs, HostCopy, can_capture, write
-from dg_engine.chunks import Chunk, chunk_bucket
+from dg_engine.chunks import Chunk, ChunkShape, chunk_bucket
 from dg_engine.hardware import is_nearly_full
 from dg_engine.infill import Choose, Filling, is_past, out_of_time
 from dg_engine.model import DiffusionGemma, Encoded
@@ -100,9 +100,25 @@ class DeviceLoop:
         Raises:
             ValueError: there are no tokens, or more than the longest of CHUNK_BUCKETS.
         """
+        count = tokens.shape[1]
         with self._lent(prefix_places(cache.length), [cache]) as places:
-            hidden = places.chunk(chunk_bucket(tokens.shape[1])).encode(tokens, cache.length)
-            return Encoded(hidden, places.added_to(cache, tokens.shape[1]))
+            chunk = places.chunk(ChunkShape(1, chunk_bucket(count), last=True))
+            return Encoded(chunk.encode([tokens[0]], cache.length), places.added_to(cache, count))
+
+    def hidden_behind(self, cache: PrefixCache, texts: Sequence[Tensor]) -> list[Tensor]:
+        """As `causal.hidden_behind`, its readable twin, of texts in one pass, or in several where they are long.
+
+        Raises:
+            ValueError: as `encode`.
+        """
+        slots = chunk_bucket(max(map(len, texts)))
+        at_once, found = MOST_SLOTS // slots, list[Tensor]()
+        with self._lent(prefix_places(cache.length), [cache]) as places:
+            for first in range(0, len(texts), at_once):
+                some = texts[first : first + at_once]
+                hidden = places.chunk(ChunkShape(len(some), slots, last=False)).encode(some, cache.length)
+                found += [one[: len(text)] for one, text in zip(hidden, some, strict=True)]
+        return found
 
     @contextmanager
     def _lent(self, prefix: int, caches: Sequence[PrefixCache]) -> Iterator[Places]:
@@ -148,7 +164,7 @@ class Places:
         self._behind = MOST_SLOTS if prefixes == 1 else CANVAS_BUCKETS[-1]
         self._seen = blank_places(model, prefix, prefixes, self._behind)
         self._made: dict[Shape, Canvases] = {}
-        self._chunks: dict[int, Chunk] = {}
+        self._chunks: dict[ChunkShape, Chunk] = {}
 
     def hold(self, number: int, cache: PrefixCache) -> None:
         """Copy a prefix, or the last of it that there are places for."""
@@ -166,11 +182,12 @@ class Places:
             self._made[shape] = Canvases(self._model, shape, seen, rows, self._graphs)
         return self._made[shape]
 
-    def chunk(self, slots: int) -> Chunk:
+    def chunk(self, shape: ChunkShape) -> Chunk:
         """For tokens that are encoded behind the one prefix."""
-        if slots not in self._chunks:
-            self._chunks[slots] = Chunk(self._model, slots, self._with_room(slots), self._graphs)
-        return self._chunks[slots]
+        if shape not in self._chunks:
+            seen = self._with_room(shape.rows * shape.slots)
+            self._chunks[shape] = Chunk(self._model, shape, seen, self._graphs)
+        return self._chunks[shape]
 
     def added_to(self, cache: PrefixCache, count: int) -> PrefixCache:
         """The cache that is held, with the first tokens behind it."""

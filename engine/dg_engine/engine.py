@@ -32,7 +32,6 @@ from dg_engine.api import (
 )
 from dg_engine.beginnings import end_of_copy
 from dg_engine.causal import Passage, gains_behind
-from dg_engine.copying import evidence
 from dg_engine.drafts import pieces, sound, without
 from dg_engine.eight_bits import is_faster
 from dg_engine.errors import CheckpointError
@@ -99,7 +98,7 @@ class Engine:
         """[V] booleans: what closes the file in a chat; None where the model is not asked in one."""
         by_filler = ByFiller(model)
         self._prefixes = PrefixEncoder(model, by_filler.device_loop)
-        self._captures = by_filler.device_loop is not None
+        self._device_loop = by_filler.device_loop
         probe = self.config.length_probe
         self._lengths = by_filler if probe is None else ByProbe(model, probe, tokenizer.special, by_filler)
         self._answer_ends = tokenizer.special.clone()
@@ -188,7 +187,7 @@ class Engine:
         extents: tuple[Extent, ...] = ("line", "block")
         usual = InfillRequest(prefix="def f(a):\n    return ", suffix="\n", max_denoising_steps=2)
         asked = [replace(usual, max_new_tokens=8)]
-        if self._captures:
+        if self._device_loop is not None:
             asked = [usual, replace(usual, prefix=usual.prefix * SHORTEST_PREFIX)]
         for request, extent in product(asked, extents):
             for _ in self.infill(replace(request, extent=extent)):
@@ -234,7 +233,7 @@ class Engine:
         *_, prefix = self._prefixes.encode("", self._prompt(request, request.prefix))
         assert prefix is not None  # noqa: S101
         text, suffix = self.tokenizer.encode(request.text), self.tokenizer.encode(request.suffix)
-        (gains,) = gains_behind(self.model, prefix.start, [Passage(text + suffix)])
+        (gains,) = gains_behind(self.model, prefix.start, [Passage(text + suffix)], self._device_loop)
         return Score(
             text=sum(gains[: len(text)]),
             text_tokens=len(text),
@@ -278,7 +277,7 @@ class Engine:
         assert state.stop_reason is not None  # noqa: S101  (`fill` ends with one)
         gains = state.gains
         if gains is None:
-            (gains,) = gains_behind(self.model, asked.prefix.start, [Passage(state.tokens)])
+            (gains,) = gains_behind(self.model, asked.prefix.start, [Passage(state.tokens)], self._device_loop)
         yield self._answer(asked, state.tokens, gains, state.step, state.stop_reason)
 
     def _hole(self, asked: _Asked) -> Hole:
@@ -300,10 +299,8 @@ class Engine:
 
     def _draft(self, asked: _Asked) -> list[int]:
         """What is copied of the answer and what ends it, where a copy is likelier right than not."""
-        request, trust = asked.request, self.config.copy_trust
-        if request.copied is None or trust is None:
-            return []
-        if trust.probability(evidence(request.copied, request.suffix)) < LIKELY_COPIED:
+        request = asked.request
+        if request.copied is None or self.config.copy_probability(request) < LIKELY_COPIED:
             return []
         end = end_of_copy(request.copied.text, request.suffix, request.extent)
         tokens = self.tokenizer.encode(asked.healed.cut + request.copied.text[:end])

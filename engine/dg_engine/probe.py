@@ -92,7 +92,8 @@ class ByProbe:
         beliefs = [(one.belief, one.end) for one in candidates] + [_as_typed(gap)]
         answers: list[list[int]] = [belief.argmax[:end].tolist() for belief, end in beliefs]
         suffix = gap.suffix[:JUDGED_SUFFIX].tolist()
-        gains = gains_behind(self._model, gap.start, [Passage([*answer, *suffix]) for answer in answers])
+        passages = [Passage([*answer, *suffix]) for answer in answers]
+        gains = gains_behind(self._model, gap.start, passages, self._by_filler.device_loop)
         scores = [sum(each) / len(each) ** self._probe.score_exponent for each in gains]
         best = scores.index(max(scores))
         belief, end = beliefs[best]

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dg_engine.api import Decoding, InfillRequest
 from dg_engine.config import ModelConfig
-from dg_engine.copying import Evidence
+from dg_engine.copying import Evidence, evidence
 from dg_engine.errors import CheckpointError
 from dg_engine.policies import Denoising, EntropyBound, LinearTemperature, StableAndConfident
 
@@ -170,6 +170,12 @@ class InfillConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def decoding_of(self, request: InfillRequest) -> Decoding:
         """What a request gets."""
         return request.decoding or (self.decoding if request.extent == "line" else self.block_decoding)
+
+    def copy_probability(self, request: InfillRequest) -> float:
+        """That the first token of what the request offers is copied; 0 where it offers nothing, or nothing is known."""
+        if request.copied is None or self.copy_trust is None:
+            return 0.0
+        return self.copy_trust.probability(evidence(request.copied, request.suffix))
 
 
 RELEASED = InfillConfig(suffix_tokens=32, chat=True, length_probe=LengthProbe())

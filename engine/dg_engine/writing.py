@@ -11,7 +11,6 @@ from torch import Tensor
 from dg_engine.api import Decoding, Extent, InfillRequest, Piece, StopReason
 from dg_engine.beginnings import Beginning, best_fit, end_of_copy, likeliest_end
 from dg_engine.causal import NOTHING, Copied, Fit, Start, Written, behind, write
-from dg_engine.copying import evidence
 from dg_engine.covers import find_covers
 from dg_engine.drafts import without
 from dg_engine.errors import RequestError
@@ -141,7 +140,8 @@ class Writer:
 
     def _copied(self, wanted: Wanted) -> Copied:
         request, trust = wanted.request, wanted.config.copy_trust
-        if request.copied is None or trust is None:
+        weight = wanted.config.copy_probability(request)
+        if not weight or request.copied is None or trust is None:
             return NOTHING
         text, tail = request.copied.text, list[int]()
         if wanted.decoding == "causal_infill":
@@ -149,7 +149,6 @@ class Writer:
             end = end_of_copy(text, request.suffix, request.extent)
             text, tail = text[:end], [] if end is None else [self._model.config.eos_token_id]
         tokens = self._tokenizer.encode(wanted.cut + text)
-        weight = trust.probability(evidence(request.copied, request.suffix))
         return Copied(tokens + tail, weight, trust.keeps)
 
     def _shown(self, cut: str, first: Written, steps: int) -> Growing:

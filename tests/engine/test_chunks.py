@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import pytest
 import torch
 from msgspec.structs import replace
 
-from dg_engine import device_loop, prefix_store
+from dg_engine import causal, device_loop, prefix_store
 from dg_engine import lengths as lengths_module
 from dg_engine import rows as rows_module
-from dg_engine.api import Infill, InfillRequest
+from dg_engine.api import Infill, InfillRequest, ScoreRequest
 from dg_engine.captures import can_capture
-from dg_engine.chunks import CHUNK_BUCKETS, Chunk, chunk_bucket, static_encode
+from dg_engine.causal import Passage, Start, gains_behind, hidden_behind
+from dg_engine.chunks import CHUNK_BUCKETS, Chunk, ChunkShape, chunk_bucket, static_encode
 from dg_engine.device_loop import DeviceLoop
 from dg_engine.engine import Engine
 from dg_engine.model import DiffusionGemma
@@ -66,6 +68,40 @@ def test_a_prefix_that_was_cut_is_encoded_anew_from_there(model: DiffusionGemma)
     assert_same(longer, model.encode(numbers(49)).cache)
 
 
+@pytest.mark.parametrize("shape", CAUSAL)
+@pytest.mark.parametrize("prefix", [3, 40])
+@pytest.mark.parametrize("most", [32, 1024])
+def test_texts_behind_one_prefix_are_encoded_as_by_the_readable_twin(
+    shape: str, prefix: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All in one pass, or two and then one."""
+    monkeypatch.setattr(rows_module, "SHORTEST_PREFIX", 16)
+    monkeypatch.setattr(device_loop, "MOST_SLOTS", most)
+    model = tiny_model(SHAPES[shape]).double()
+    cache = model.encode(numbers(prefix)).cache
+    texts = [numbers(count, first)[0] for count, first in ((12, 50), (1, 7), (0, 0))]
+    found = DeviceLoop(model).hidden_behind(cache, texts)
+    for one, expected in zip(found, hidden_behind(model, cache, texts), strict=True):
+        torch.testing.assert_close(one, expected)
+
+
+def test_log_probabilities_of_some_rows_at_a_time_are_those_of_all(
+    model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hidden, cache = model.encode(numbers(9))
+    start = Start(hidden[0, -1:], cache)
+    passages = [Passage(numbers(count)[0].tolist(), known) for count, known in ((7, 2), (1, 0), (4, 0))]
+    expected, rows = gains_behind(model, start, passages), []
+    monkeypatch.setattr(causal, "_LOGITS_AT_ONCE", 4 * TINY.vocab_size)
+    logits = DiffusionGemma.logits
+    monkeypatch.setattr(DiffusionGemma, "logits", lambda self, hidden: rows.append(len(hidden)) or logits(self, hidden))
+    found = gains_behind(model, start, passages)
+    assert rows == [4, 4, 2]
+    assert [len(gains) for gains in found] == [5, 1, 4]
+    for one, other in zip(found, expected, strict=True):
+        assert one == pytest.approx(other, rel=1e-12)
+
+
 def test_what_an_encoder_tells_outlasts_the_next_chunk(model: DiffusionGemma) -> None:
     loop = DeviceLoop(model)
     hidden, _ = loop.encode(numbers(12), model.empty_cache(1))
@@ -77,15 +113,17 @@ def test_what_an_encoder_tells_outlasts_the_next_chunk(model: DiffusionGemma) ->
 def test_a_chunk_asks_the_host_for_nothing(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
     passes = []
 
-    def watched(*given: Any) -> torch.Tensor:
+    def watched(*given: Any, last: bool) -> torch.Tensor:
         with NothingAsksTheHost():
-            passes.append(static_encode(*given))
+            passes.append(static_encode(*given, last=last))
         return passes[-1]
 
     one_expert = tiny_model(SHAPES["a single expert"])
     monkeypatch.setattr("dg_engine.chunks.static_encode", watched)
-    DeviceLoop(one_expert).encode(numbers(20), one_expert.empty_cache(1))
-    assert len(passes) == 1
+    loop = DeviceLoop(one_expert)
+    _, cache = loop.encode(numbers(20), one_expert.empty_cache(1))
+    loop.hidden_behind(cache, [numbers(5)[0], numbers(9)[0]])
+    assert [one.shape[:2] for one in passes] == [(1, 1), (2, 16)]
 
 
 def test_a_chunk_is_one_graph_whatever_its_length_and_that_of_the_prefix() -> None:
@@ -112,12 +150,12 @@ def test_the_engine_encodes_by_captured_chunks_where_it_can(tmp_path: Path, monk
     directory = tiny_checkpoint(tmp_path)
     request = InfillRequest(prefix="def f(a):\n    return a + 1\n" * 20, suffix="\n", document="a", decoding="causal")
     edited = replace(request, prefix=request.prefix[:-20] + "b\n")
-    plain, taken = Engine.load(directory, device="cpu", dtype=torch.float32), []
+    plain, taken = Engine.load(directory, device="cpu", dtype=torch.float32), list[tuple[int, int]]()
 
     class Noted(Chunk):
-        def encode(self, tokens: torch.Tensor, prefix: int) -> torch.Tensor:
-            taken.append((tokens.shape[1], prefix))
-            return super().encode(tokens, prefix)
+        def encode(self, rows: Sequence[torch.Tensor], prefix: int) -> torch.Tensor:
+            taken.extend((len(row), prefix) for row in rows)
+            return super().encode(rows, prefix)
 
     monkeypatch.setattr(device_loop, "Chunk", Noted)
     monkeypatch.setattr(lengths_module, "can_capture", lambda model: True)
@@ -129,6 +167,12 @@ def test_the_engine_encodes_by_captured_chunks_where_it_can(tmp_path: Path, monk
         assert sum(count for count, _ in taken) == found.prefix_tokens - found.cached_tokens
         assert taken[0][1] == found.cached_tokens
     assert found.cached_tokens > 0
+    taken.clear()
+    scored = ScoreRequest(prefix=request.prefix, text="x = 1", suffix="\n")
+    found_score, expected_score = engine.score(scored), plain.score(scored)
+    assert found_score.text == pytest.approx(expected_score.text, rel=1e-5)
+    assert found_score.suffix == pytest.approx(expected_score.suffix, rel=1e-5)
+    assert len(taken) > 1
 
 
 def answer_of(engine: Engine, request: InfillRequest) -> Infill:
@@ -154,9 +198,9 @@ def test_chunks_of_every_length_are_captured_before_the_first_request(monkeypatc
     made = []
 
     class Noted(Chunk):
-        def __init__(self, model: DiffusionGemma, slots: int, *given: Any) -> None:
-            made.append(slots)
-            super().__init__(model, slots, *given)
+        def __init__(self, model: DiffusionGemma, shape: ChunkShape, *given: Any) -> None:
+            made.append(shape.slots)
+            super().__init__(model, shape, *given)
 
     monkeypatch.setattr(device_loop, "Chunk", Noted)
     model = tiny_model(SHAPES["one full layer only"])

@@ -194,7 +194,7 @@ def test_the_answer_is_the_candidate_that_is_likeliest_together_with_the_suffix(
 def test_to_insert_nothing_is_a_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
     judged = list[Passage]()
 
-    def nothing_is_best(model: Any, start: Start, passages: Sequence[Passage]) -> list[list[float]]:
+    def nothing_is_best(model: Any, start: Start, passages: Sequence[Passage], loop: Any) -> list[list[float]]:
         judged.extend(passages)
         return [
             [-9.0] * len(one.tokens) if number + 1 < len(passages) else [-1.0] * 5

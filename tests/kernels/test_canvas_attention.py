@@ -145,6 +145,21 @@ def test_causal_behind_places_is_causal_behind_what_is_in_them(window: int | Non
     assert_agrees(canvas_attention(query, keys, values, runs.mask(5, 14)), expected, terms=14)
 
 
+def test_rows_behind_one_prefix_are_causal_each_for_itself() -> None:
+    places, own, rows = 9, 5, 3
+    query, keys, values = tensors(rows, 4, 2, places + (rows - 1) * own, own, 16)
+    shared = [one[:1].expand(rows, -1, -1, -1) for one in (keys, values)]
+    runs = CausalRuns(torch.tensor([0, 7, 31]), torch.full((rows,), own), places, window=6, apart=own)
+    expected = canvas_attention_reference(query, shared[0], shared[1], runs)
+    assert_agrees(canvas_attention(query, shared[0], shared[1], runs), expected, terms=24)
+    for row in range(rows):
+        mine = slice(places + row * own, places + (row + 1) * own)
+        alone = [torch.cat((one[:1, :, :places], one[:1, :, mine]), dim=2) for one in (keys, values)]
+        rule = CausalRuns(runs.prefix[row, None], runs.own[row, None], places, window=6)
+        found = canvas_attention_reference(query[row, None], alone[0], alone[1], rule)
+        torch.testing.assert_close(found, expected[row, None], rtol=0, atol=0)
+
+
 def test_the_last_query_of_a_run_sees_all_before_it() -> None:
     query, keys, values = tensors(2, 4, 2, 9, 5, 16)
     runs = CausalRuns(torch.tensor([3, 9]), torch.tensor([5, 2]), places=9, window=None)

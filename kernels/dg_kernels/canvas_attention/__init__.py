@@ -69,23 +69,26 @@ class CausalRuns(NamedTuple):
     own: Tensor
     """[B] int64: of how many queries there are, at least one."""
     places: int
-    """P: the own keys begin at the key P."""
+    """P: the own keys of the first row begin at the key P."""
     window: int | None
     """As in `Causal`."""
+    apart: int = 0
+    """As in `VisibleRuns`."""
 
     def mask(self, queries: int, keys: int) -> Tensor:
         """[B, C, K] booleans that show the same."""
         place = torch.arange(keys, device=self.prefix.device)
         known = self.prefix[:, None].clamp_max(self.places)
-        behind = place - torch.where(place < self.places, known, self.places)
-        there = (place < known) | (place >= self.places)
+        first = (self.places + torch.arange(len(known), device=place.device) * self.apart)[:, None]
+        behind = place - torch.where(place < self.places, known, first)
+        there = (place < known) | (place >= first)
         ago = torch.arange(queries, device=place.device)[:, None] - behind[:, None]
         return there[:, None] & (ago >= 0) & (ago < (self.window or keys))
 
     @property
     def of_last(self) -> VisibleRuns:
         """What the last query there is sees without a window."""
-        return VisibleRuns(self.prefix, self.own, self.places)
+        return VisibleRuns(self.prefix, self.own, self.places, self.apart)
 
 
 Mask = Tensor | VisibleRuns | Causal | CausalRuns

@@ -53,6 +53,8 @@ def attend(
     by a sum; the sums [splits, 2, rows of the result] are the largest score and the sum of e to the others' distances.
     """
     parts: tl.constexpr = width // part
+    in_runs: tl.constexpr = shown == "runs" or shown == "causal runs"
+    is_causal: tl.constexpr = shown == "causal" or shown == "causal runs"
     batch = tl.program_id(2).to(tl.int64)
     shared, first = tl.program_id(1) // parts, tl.program_id(1) % parts * part
     row = tl.program_id(0) // splits * rows + tl.arange(0, rows)
@@ -67,28 +69,27 @@ def attend(
     largest = tl.full((rows,), -float("inf"), tl.float32)
     total = tl.zeros((rows,), tl.float32)
     result = tl.zeros((rows, part), tl.float32)
-    begin, span = 0, key_count
+    begin, span, own_place = 0, key_count, key_count - canvas
+    last = tl.max(tl.where(there, position, 0))
     if shown == "causal":
-        own = key_count - canvas + position
-        begin = tl.maximum(tl.min(tl.where(there, own, key_count)) - window + 1, 0) // columns * columns
-        span = tl.max(tl.where(there, own, 0)) + 1
-    if shown == "runs" or shown == "causal runs":
+        first_seen = tl.min(tl.where(there, position, canvas)) + own_place - window + 1
+        begin = tl.maximum(first_seen, 0) // columns * columns
+        span = own_place + last + 1
+    if in_runs:
         known = tl.minimum(tl.load(prefix + batch), places).to(tl.int32)
-        if shown == "runs":
-            slots = tl.load(canvas_slots + batch).to(tl.int32)
-        else:
-            slots = tl.max(tl.where(there, position, 0)) + 1
+        slots = last + 1 if is_causal else tl.load(canvas_slots + batch).to(tl.int32)
         own_place = places + tl.program_id(2) * apart
         # The second run begins with a tile of its own.
         padded = tl.cdiv(known, columns) * columns
         span = padded + slots
     begin, stop = _share(begin, span, columns, splits)
     for start in range(begin, stop, columns):
-        at, end = start, span
-        if shown == "runs" or shown == "causal runs":
+        at, end, origin = start, span, own_place
+        if in_runs:
             behind = start >= padded
             at = tl.where(behind, start - padded + own_place, start)
             end = tl.where(behind, own_place + slots, known)
+            origin = tl.where(behind, own_place, known)
         key = at + tl.arange(0, columns)
         visible = key < end
         k_row = k_place + key.to(tl.int64) * key_row
@@ -98,13 +99,7 @@ def attend(
                 q = tl.load(q_place[:, None] + chunk + along[None, :], mask=there[:, None], other=0.0)
             k = tl.load(k_row[None, :] + chunk + along[:, None], mask=visible[None, :], other=0.0)
             scores = tl.dot(q, k, scores)
-        seen = visible[None, :]
-        if shown == "causal":
-            ago = own[:, None] - key[None, :]
-            seen = (ago >= 0) & (ago < window)
-        if shown == "causal runs":
-            ago = position[:, None] - (key - tl.where(behind, own_place, known))[None, :]
-            seen = visible[None, :] & (ago >= 0) & (ago < window)
+        seen = _seen(visible, position, key - origin, window, is_causal)
         scores = tl.where(seen, scores, -float("inf"))
         # Finite, also where a row has seen no key yet: e to minus infinity less minus infinity is no number.
         new = tl.maximum(tl.maximum(largest, tl.max(scores, 1)), -3.0e38)
@@ -124,6 +119,15 @@ def attend(
     else:
         result = result / total[:, None]
     tl.store(mixed + place[:, None] + across[None, :], result.to(mixed.dtype.element_ty), mask=there[:, None])
+
+
+@triton.jit
+def _seen(visible, position, key, window, is_causal: tl.constexpr):
+    """[rows, columns] whether a query sees a key; positions are counted from the first query's own key."""
+    if not is_causal:
+        return visible[None, :]
+    ago = position[:, None] - key[None, :]
+    return visible[None, :] & (ago >= 0) & (ago < window)
 
 
 @triton.jit

@@ -92,9 +92,9 @@ def _lengths(query: Tensor, key_count: int, shown: Rule | None) -> dict[str, Arg
     """What a rule says; where it says nothing, something that is there and will not be read."""
     found: dict[str, Argument] = {"prefix": query, "canvas_slots": query, "places": key_count, "apart": 0}
     if isinstance(shown, VisibleRuns | CausalRuns):
-        found |= {"prefix": shown.prefix.contiguous(), "places": shown.places}
+        found |= {"prefix": shown.prefix.contiguous(), "places": shown.places, "apart": shown.apart}
     if isinstance(shown, VisibleRuns):
-        found |= {"canvas_slots": shown.canvas.contiguous(), "apart": shown.apart}
+        found |= {"canvas_slots": shown.canvas.contiguous()}
     window = shown.window if isinstance(shown, Causal | CausalRuns) else None
     return {**found, "window": window or key_count}
 

@@ -42,8 +42,9 @@ def _of_causal_runs(query: Tensor, keys: Tensor, values: Tensor, runs: CausalRun
     """Row by row, with the places nobody is in cut away."""
     rows = []
     for row in range(len(query)):
-        known, end = min(int(runs.prefix[row]), runs.places), runs.places + query.shape[2]
-        seen = [torch.cat((one[row, :, :known], one[row, :, runs.places : end]), dim=1)[None] for one in (keys, values)]
+        known, first = min(int(runs.prefix[row]), runs.places), runs.places + row * runs.apart
+        own = slice(first, first + query.shape[2])
+        seen = [torch.cat((one[row, :, :known], one[row, :, own]), dim=1)[None] for one in (keys, values)]
         rows.append(_one_by_one(query[row, None], *seen, Causal(runs.window)))
     return torch.cat(rows)
 

@@ -131,9 +131,27 @@ def test_a_query_behind_places_sees_what_is_in_them_and_its_own_within_the_windo
         one[0, :, 13:places] = float("nan")
         one[1, :, :places] = float("nan")
     own = torch.full((3,), queries)
-    launches, found = plan(query, keys, values, CausalRuns(prefix.to(device), own.to(device), places, window), tile=TILE)
+    launches, found = plan(
+        query, keys, values, CausalRuns(prefix.to(device), own.to(device), places, window), tile=TILE
+    )
     run(launches)
     causal = CausalRuns(prefix, own, places, window)
+    assert_agrees(found.cpu(), canvas_attention_reference(query.cpu(), keys.cpu(), values.cpu(), causal), terms=64)
+
+
+@pytest.mark.parametrize("window", [None, 9])
+def test_queries_of_rows_behind_one_prefix_see_nothing_of_one_another(
+    window: int | None, device: torch.device, dtype: torch.dtype
+) -> None:
+    places, rows, queries = 20, 3, 18
+    prefix, own = torch.tensor([13, 0, 90]), torch.full((3,), queries)
+    query = (0.3 * random(rows, 4, queries, 64)).to(device, dtype)
+    once = [random(1, 2, places + rows * queries, 64, seed=seed, dtype=dtype).to(device) for seed in (1, 2)]
+    keys, values = (one.expand(rows, -1, -1, -1) for one in once)
+    given = CausalRuns(prefix.to(device), own.to(device), places, window, apart=queries)
+    launches, found = plan(query, keys, values, given, tile=TILE)
+    run(launches)
+    causal = CausalRuns(prefix, own, places, window, apart=queries)
     assert_agrees(found.cpu(), canvas_attention_reference(query.cpu(), keys.cpu(), values.cpu(), causal), terms=64)
 
 
