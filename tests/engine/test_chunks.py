@@ -91,10 +91,14 @@ def test_log_probabilities_of_some_rows_at_a_time_are_those_of_all(
     hidden, cache = model.encode(numbers(9))
     start = Start(hidden[0, -1:], cache)
     passages = [Passage(numbers(count)[0].tolist(), known) for count, known in ((7, 2), (1, 0), (4, 0))]
-    expected, rows = gains_behind(model, start, passages), []
+    expected, rows, logits = gains_behind(model, start, passages), list[int](), DiffusionGemma.logits
+
+    def noted(model: DiffusionGemma, hidden: torch.Tensor) -> torch.Tensor:
+        rows.append(len(hidden))
+        return logits(model, hidden)
+
     monkeypatch.setattr(causal, "_LOGITS_AT_ONCE", 4 * TINY.vocab_size)
-    logits = DiffusionGemma.logits
-    monkeypatch.setattr(DiffusionGemma, "logits", lambda self, hidden: rows.append(len(hidden)) or logits(self, hidden))
+    monkeypatch.setattr(DiffusionGemma, "logits", noted)
     found = gains_behind(model, start, passages)
     assert rows == [4, 4, 2]
     assert [len(gains) for gains in found] == [5, 1, 4]

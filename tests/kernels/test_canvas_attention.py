@@ -138,8 +138,8 @@ def test_causal_behind_places_is_causal_behind_what_is_in_them(window: int | Non
     runs = CausalRuns(torch.tensor([0, 7, 31]), torch.tensor([5, 1, 3]), places=9, window=window)
     expected = canvas_attention_reference(query, keys, values, runs)
     for row, known in enumerate((0, 7, 9)):
-        seen = [torch.cat((one[row, None, :, :known], one[row, None, :, 9:]), dim=2) for one in (keys, values)]
-        alone = canvas_attention_reference(query[row, None], *seen, Causal(window))
+        key, value = (torch.cat((one[row, None, :, :known], one[row, None, :, 9:]), dim=2) for one in (keys, values))
+        alone = canvas_attention_reference(query[row, None], key, value, Causal(window))
         torch.testing.assert_close(expected[row, None], alone, rtol=0, atol=0)
     assert_agrees(canvas_attention(query, keys, values, runs), expected, terms=14)
     assert_agrees(canvas_attention(query, keys, values, runs.mask(5, 14)), expected, terms=14)

@@ -44,8 +44,8 @@ def _of_causal_runs(query: Tensor, keys: Tensor, values: Tensor, runs: CausalRun
     for row in range(len(query)):
         known, first = min(int(runs.prefix[row]), runs.places), runs.places + row * runs.apart
         own = slice(first, first + query.shape[2])
-        seen = [torch.cat((one[row, :, :known], one[row, :, own]), dim=1)[None] for one in (keys, values)]
-        rows.append(_one_by_one(query[row, None], *seen, Causal(runs.window)))
+        key, value = (torch.cat((one[row, :, :known], one[row, :, own]), dim=1)[None] for one in (keys, values))
+        rows.append(_one_by_one(query[row, None], key, value, Causal(runs.window)))
     return torch.cat(rows)
 
 

@@ -175,8 +175,10 @@ def test_programs_that_share_the_keys_find_the_same(
     query = (0.3 * random(2, 4, 11, 128)).to(device, dtype)
     keys, values = (random(2, 2, 81, 128, seed=seed, dtype=dtype).to(device) for seed in (1, 2))
     given = shown
-    if isinstance(shown, VisibleRuns | CausalRuns):
-        given = type(shown)(*(one.to(device) if isinstance(one, torch.Tensor) else one for one in shown))
+    if isinstance(shown, VisibleRuns):
+        given = shown._replace(prefix=PREFIXES.to(device), canvas=CANVASES.to(device))
+    if isinstance(shown, CausalRuns):
+        given = shown._replace(prefix=PREFIXES.to(device), own=CANVASES.to(device))
     launches, found = plan(query, keys, values, given, tile=TILE, part=64, splits=splits)
     assert len(launches) == 2
     run(launches)
