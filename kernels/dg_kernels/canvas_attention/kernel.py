@@ -124,10 +124,11 @@ def attend(
 @triton.jit
 def _seen(visible, position, key, window, is_causal: tl.constexpr):
     """[rows, columns] whether a query sees a key; positions are counted from the first query's own key."""
-    if not is_causal:
-        return visible[None, :]
-    ago = position[:, None] - key[None, :]
-    return visible[None, :] & (ago >= 0) & (ago < window)
+    seen = visible[None, :]
+    if is_causal:
+        ago = position[:, None] - key[None, :]
+        seen = seen & (ago >= 0) & (ago < window)
+    return seen
 
 
 @triton.jit
