@@ -34,7 +34,7 @@ from dg_engine.beginnings import end_of_copy
 from dg_engine.causal import Passage, gains_behind
 from dg_engine.drafts import pieces, sound, without
 from dg_engine.eight_bits import is_faster
-from dg_engine.errors import CheckpointError
+from dg_engine.errors import CheckpointError, RequestError
 from dg_engine.fused import FusedModel, can_fuse
 from dg_engine.generation import Generator
 from dg_engine.hardware import best_device, fastest_dtype, multiplies_packed
@@ -228,6 +228,25 @@ class Engine:
         return tokenizer.heal(prefix) if decoding == "diffusion" else tokenizer.heal_by_spelling(prefix)
 
     @torch.inference_mode()
+    def sureness_of_lengths(self, request: InfillRequest, longest: int) -> dict[int, float]:
+        """How sure the model is, after one step, of each length that its probe tries, whatever the extent.
+
+        Args:
+            request: what is asked.
+            longest: slots of the hole.
+
+        Raises:
+            RequestError: the checkpoint finds lengths by filler.
+        """
+        if not isinstance(self._lengths, ByProbe):
+            raise RequestError("this checkpoint tries no lengths: it learnt to close a hole with filler")
+        healed = self.heal(request.prefix, "diffusion")
+        *_, prefix = self._prefixes.encode(request.document, self._prompt(request, healed.kept))
+        assert prefix is not None  # noqa: S101  (the last item always is a prefix)
+        gap = self._gap(_Asked(request, healed, prefix, time.perf_counter()))
+        return self._lengths.first_sureness(gap, min(longest, self.model.config.canvas_length))
+
+    @torch.inference_mode()
     def score(self, request: ScoreRequest) -> Score:
         """How likely the causal twin finds the text after the prefix, and the suffix after both."""
         *_, prefix = self._prefixes.encode("", self._prompt(request, request.prefix))
@@ -259,9 +278,9 @@ class Engine:
             header = encode_header(self.tokenizer, path if self.config.file_header else "")
         return encode_behind(self.tokenizer, header, prefix, limit)
 
-    def _diffuse(self, asked: _Asked) -> Iterator[Draft | Infill]:
+    def _gap(self, asked: _Asked) -> Gap:
         suffix = encode_suffix(self.tokenizer, asked.request.suffix, self.config.suffix_tokens)
-        gap = Gap(
+        return Gap(
             start=asked.prefix.start,
             suffix=torch.tensor(suffix, dtype=torch.long, device=self.model.device),
             hole=self._hole(asked),
@@ -269,7 +288,9 @@ class Engine:
             seed=asked.request.seed,
             deadline=asked.deadline,
         )
-        for state in self._lengths.fill(gap):
+
+    def _diffuse(self, asked: _Asked) -> Iterator[Draft | Infill]:
+        for state in self._lengths.fill(self._gap(asked)):
             shown = pieces(self.tokenizer, state, asked.healed.cut)
             # What was chosen by its log-probabilities is no step's draft: the answer comes at once.
             if state.gains is None:

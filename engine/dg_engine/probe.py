@@ -21,7 +21,7 @@ from torch import Tensor
 from dg_engine.api import StopReason
 from dg_engine.canvas import Belief, SeededDraws
 from dg_engine.causal import Passage, gains_behind
-from dg_engine.infill import Filling, confident, fill_chosen
+from dg_engine.infill import Choose, Filling, confident, fill_chosen
 from dg_engine.lengths import ByFiller, Gap
 from dg_engine.model import DiffusionGemma
 from dg_engine.rows import Row, can_choose
@@ -58,8 +58,21 @@ class ByProbe:
         allowed = ~self._banned if given is None else given & ~self._banned
         return self._by_filler.fill(replace(gap, hole=replace(gap.hole, first_allowed=allowed)))
 
+    def first_sureness(self, gap: Gap, longest: int) -> dict[int, float]:
+        """How sure the model is of each length of up to so many slots, after the first step and without the bias."""
+        found = dict[int, float]()
+        hole = replace(gap.hole, initial=longest, longest=longest)
+
+        def noted(states: Sequence[Filling]) -> list[int]:
+            found.update((len(state.belief.argmax), sureness(state.belief, None)) for state in states)
+            return [0]
+
+        for _ in self._refined(replace(gap, hole=hole, plan=gap.plan.told(1, None)), noted):
+            pass
+        return found
+
     def _tried(self, gap: Gap) -> Iterator[Filling]:
-        for step, states in enumerate(self._refined(gap), 1):
+        for step, states in enumerate(self._refined(gap, self._surest), 1):
             lead = states[0]
             if any(state.stop_reason == "time_budget" for state in states):
                 yield Filling(lead.belief, confident(lead.belief, lead.end), step, "time_budget")
@@ -68,8 +81,8 @@ class ByProbe:
         spent = any(state.stop_reason == "max_denoising_steps" for state in states)
         yield self._best(states, gap, step, "max_denoising_steps" if spent else "converged")
 
-    def _refined(self, gap: Gap) -> Iterator[tuple[Filling, ...]]:
-        """The candidates that go on after the first step, the surest first, by the loop that suits the device."""
+    def _refined(self, gap: Gap, choose: Choose) -> Iterator[tuple[Filling, ...]]:
+        """The candidates that are chosen to go on after the first step, by the loop that suits the device."""
         asked = replace(gap.hole, banned=self._banned, filler_bias=0.0)
         lengths = self._probe.up_to(gap.hole.initial)
         holes = [replace(asked, initial=length, longest=length, draft=asked.draft[:length]) for length in lengths]
@@ -78,10 +91,10 @@ class ByProbe:
             Row(cache=gap.start.cache, suffix=gap.suffix, hole=hole, plan=gap.plan, seed=gap.seed) for hole in holes
         ]
         if loop is not None and can_choose(rows, self._probe.candidates):
-            return loop.fill_chosen(rows, self._surest, deadline=gap.deadline)
+            return loop.fill_chosen(rows, choose, deadline=gap.deadline)
         draws = [SeededDraws(self._model.config.vocab_size, gap.seed, self._model.device) for _ in holes]
         return fill_chosen(
-            self._model, gap.start.cache, gap.suffix, holes, gap.plan, draws, self._surest, deadline=gap.deadline
+            self._model, gap.start.cache, gap.suffix, holes, gap.plan, draws, choose, deadline=gap.deadline
         )
 
     def _surest(self, states: Sequence[Filling]) -> list[int]:

@@ -54,7 +54,7 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class LengthBias(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """B(L) = a exp(-b L) + c exp(-d L) + e: how sure a model is of a hole of L slots, whatever it holds.
 
-    CAL (arXiv 2602.00476) divides by it; it is fitted for each checkpoint, on holes whose length is known.
+    CAL (arXiv 2602.00476) divides by it; `dg-engine evaluate --length-bias` fits it to a checkpoint.
     """
 
     a: float

@@ -96,7 +96,7 @@ def test_a_killed_run_goes_on_where_it_was(
     common = ["--model", str(model), "--corpus", str(corpus), "--output", str(tmp_path), "--cases", "1"]
     systems = ["--systems", "diffusion,copy"]
 
-    def interrupted(outcomes: Iterator[Outcome], total: int) -> Iterator[Outcome]:
+    def interrupted(outcomes: Iterator[Outcome], total: int, what: str) -> Iterator[Outcome]:
         for _ in range(5):
             yield next(outcomes)
         raise KeyboardInterrupt

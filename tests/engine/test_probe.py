@@ -272,6 +272,15 @@ def test_a_bias_decides_which_lengths_go_on(watched: Watched) -> None:
     assert [len(canvas.free) for canvas in watched.before[1]] == [8, 4]
 
 
+def test_lengths_are_measured_as_the_probe_sees_them(watched: Watched) -> None:
+    model = tiny_model()
+    biased = msgspec.structs.replace(PROBE, bias=LengthBias(a=0.0, b=1.0, c=0.0, d=1.0, e=7.0))
+    probe = ByProbe(model, biased, BANNED, ByFiller(model))
+    found = probe.first_sureness(gap(), 8)
+    assert list(found) == [len(canvas.free) for canvas in watched.before[0]] == PROBE.up_to(8)
+    assert list(found.values()) == [sureness(belief, None) for _, belief in watched.after[0]]
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import click
 import msgspec
@@ -24,12 +25,14 @@ from dg_engine.evaluation.copy_trust import runs
 from dg_engine.evaluation.harness import Outcome, count, run
 from dg_engine.evaluation.humaneval import read_tasks
 from dg_engine.evaluation.ledger import Ledger, run_name
+from dg_engine.evaluation.length_bias import fit as fit_bias
+from dg_engine.evaluation.length_bias import mean_sureness
 from dg_engine.evaluation.plots import plot
 from dg_engine.evaluation.report import Findings, to_markdown
 from dg_engine.evaluation.summary import summarise
 from dg_engine.evaluation.systems import System, chosen
 from dg_engine.paths import shipped_model
-from dg_engine.settings import read_infill_config
+from dg_engine.settings import LengthProbe, read_infill_config
 from dg_engine.training.card import REPORT_FILE
 from dg_engine.training.corpus import documents, write_json
 from dg_engine.training.projects import Split
@@ -37,6 +40,8 @@ from dg_engine.training.sources import Document
 
 _EXAMPLES = 12
 _MINUTE = 60.0
+
+_Item = TypeVar("_Item")
 
 
 @click.command()
@@ -68,6 +73,11 @@ _MINUTE = 60.0
 @click.option("--gate", is_flag=True, help="Only check the few cases that must not become worse.")
 @click.option("--update", is_flag=True, help="With --gate: take what is measured now as what must not become worse.")
 @click.option("--copy-trust", is_flag=True, help="Only find how far copied text is to be trusted, on the split.")
+@click.option(
+    "--length-bias",
+    is_flag=True,
+    help="Only find how sure a model that tries lengths is of each, whatever stands there, at the cases of the split.",
+)
 def evaluate(
     model: str,
     adapter: str,
@@ -87,6 +97,7 @@ def evaluate(
     gate: bool,
     update: bool,
     copy_trust: bool,
+    length_bias: bool,
 ) -> None:
     """Fill holes in projects that were not trained on, in every way; write a report in Markdown and JSON, and plots.
 
@@ -104,6 +115,10 @@ def evaluate(
         trust = fit_trust(runs(engine, _documents(corpus_, split)))
         click.echo(f'"copy_trust": {msgspec.json.encode(trust).decode()}')
         return
+    if length_bias:
+        engine = load_engine(model, adapter, device=device, threads=threads)
+        click.echo(f'"length_probe": {msgspec.json.encode(_probe(engine, _cases(corpus_, split, cases))).decode()}')
+        return
     config = read_infill_config(Path(model) if model else shipped_model())
     selected = chosen(systems.split(",") if systems else [], config, ladder=ladder)
     wanted = _cases(corpus_, split, cases) if cases else []
@@ -114,7 +129,7 @@ def evaluate(
     try:
         with Ledger(ledger, run_name(engine)) as kept:
             measured = run(engine, wanted, selected, seeds=seeds, known=kept.known)
-            outcomes = [kept.add(outcome) for outcome in _watched(measured, count(wanted, selected, seeds))]
+            outcomes = [kept.add(outcome) for outcome in _watched(measured, count(wanted, selected, seeds), "answers")]
     except KeyboardInterrupt as interrupt:
         raise click.ClickException(
             f"stopped; what was measured is in {ledger}, the same command continues"
@@ -122,6 +137,13 @@ def evaluate(
     command = _command(split, cases, selected, seeds, [file.name for file in humaneval], humaneval_cases)
     found = _findings(engine, outcomes, selected, split, seeds, command)
     click.echo(_write(found, selected, outcomes, output or engine.directory))
+
+
+def _probe(engine: Engine, cases: Sequence[Case]) -> LengthProbe:
+    """The checkpoint's, with the bias that is found at some places."""
+    probe = engine.config.length_probe or LengthProbe()
+    places = _watched(cases, len(cases), "places")
+    return msgspec.structs.replace(probe, bias=fit_bias(mean_sureness(engine, places, probe)))
 
 
 def _documents(corpus: Path, split: Split) -> list[Document]:
@@ -139,20 +161,20 @@ def _cases(corpus: Path, split: Split, per_kind: int) -> list[Case]:
     return drawn
 
 
-def _watched(outcomes: Iterable[Outcome], total: int) -> Iterator[Outcome]:
+def _watched(items: Iterable[_Item], total: int, what: str) -> Iterator[_Item]:
     """The same, with a progress bar on a terminal, or with a line a minute anywhere else."""
     console = Console(stderr=True)
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("evaluate", total=total)
         said = time.monotonic()
-        for number, outcome in enumerate(outcomes, 1):
+        for number, item in enumerate(items, 1):
             bar.advance(task)
             if not console.is_terminal and time.monotonic() - said >= _MINUTE:
                 said = time.monotonic()
-                sys.stderr.write(f"{number:,} of {total:,} answers\n")
+                sys.stderr.write(f"{number:,} of {total:,} {what}\n")
                 sys.stderr.flush()
-            yield outcome
+            yield item
 
 
 def _command(
