@@ -17,12 +17,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from dg_engine.eight_bits import EightBits
-from dg_engine.layers import Angles, Layer, Rows, rows_of
+from dg_engine.layers import Angles, Layer, Rows, Stream, rows_of
 from dg_engine.model import DiffusionGemma
 from dg_engine.prefix_cache import Seen
-from dg_kernels import Mask, canvas_attention, rms_norm, rotary
+from dg_kernels import Mask, Norm, canvas_attention, rms_norm, rotary
 
-Layered = tuple[Tensor, Tensor, Tensor]
+Layered = tuple[Stream, Tensor, Tensor]
 Product = Callable[[Tensor], Tensor]
 """Of rows [..., K] with a matrix [N, K]."""
 
@@ -53,6 +53,11 @@ class FusedLayer:
         self._after_attention = layer.post_attention_layernorm.weight
         self._fuse_feed_forward(layer, product)
 
+    @property
+    def before(self) -> Norm:
+        """As `Layer.before`: its weight is in the matrices."""
+        return Norm(None)
+
     def _fuse_feed_forward(self, layer: Layer, product: Callable[[Tensor], Product]) -> None:
         """Gates of both, then ups of both: one activation and one product for the two together."""
         dense, experts = layer.mlp, layer.experts
@@ -74,17 +79,19 @@ class FusedLayer:
 
     def __call__(
         self,
-        x: Tensor,
+        stream: Stream,
         angles: Angles,
         seen: Seen,
         mask: Mask | None,
         scalar: Tensor,
+        following: Norm,
         read: Rows | None = None,
     ) -> Layered:
         """As `Layer.forward`."""
         heads, key_heads = self._query_heads, self._key_heads
-        projected = self._project(rms_norm(x, None, self._eps))
-        projected = projected.view(*x.shape[:-1], -1, self._width)
+        x, rows = stream
+        assert isinstance(rows, Tensor)  # noqa: S101  (only kernels round rows)
+        projected = self._project(rows).view(*x.shape[:-1], -1, self._width)
         normed = rms_norm(projected, None, self._eps)
         turned = rotary(normed[:, :, : heads + key_heads] * self._head_scale, *angles)
         query, key = turned[:, :, :heads], turned[:, :, heads:].transpose(1, 2)
@@ -94,7 +101,8 @@ class FusedLayer:
             x, mask = rows_of(read, x, mask)
         attended = self._out(canvas_attention(query.transpose(1, 2), *seen.joined(key, value), mask))
         x = x + rms_norm(attended, self._after_attention, self._eps)
-        return (x + self._feed_forward(x)) * scalar, key, value
+        x = (x + self._feed_forward(x)) * scalar
+        return Stream(x, rms_norm(x, following.weight, self._eps).flatten(0, 1)), key, value
 
     def _feed_forward(self, x: Tensor) -> Tensor:
         gates, ups = self._gates_and_ups(rms_norm(x, None, self._eps)).chunk(2, dim=-1)

@@ -5,25 +5,29 @@ The parameters carry Hugging Face's names, so a state dict is a checkpoint.
 
 from __future__ import annotations
 
+from typing import NamedTuple, Protocol
+
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from dg_engine.config import ModelConfig
 from dg_engine.prefix_cache import Seen
 from dg_kernels import (
     Heads,
     Mask,
+    Norm,
+    Normed,
+    Operand,
     PackedWeight,
     add_attention,
     add_feed_forward,
     canvas_attention,
     choose_experts,
     expert_mlp,
+    gated_gelu,
     norm_rotary,
     packed_expert_mlp,
     packed_linear,
-    packed_linears,
     rms_norm,
 )
 
@@ -56,22 +60,18 @@ class GatedMLP(nn.Module):
         self.up_proj = nn.Linear(hidden, inner, bias=False)
         self.down_proj = nn.Linear(inner, hidden, bias=False)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """[..., H] to [..., H]."""
         return _gated(x, self.gate_proj, self.up_proj, self.down_proj)
 
 
-def _gated(x: Tensor, gate: nn.Module, up: nn.Module, down: nn.Module) -> Tensor:
-    gated, scaled = _products(x, gate, up)
-    return down(functional.gelu(gated, approximate="tanh") * scaled)  # type: ignore[no-any-return]
+def _gated(x: Operand, gate: nn.Module, up: nn.Module, down: nn.Module) -> Tensor:
+    return down(gated_gelu(gate(x), up(x), rounds=_rounds(down)))  # type: ignore[no-any-return]
 
 
-def _products(x: Tensor, *modules: nn.Module) -> list[Tensor]:
-    """[..., H] through several matrices; packed ones that round rows meet the same rounded rows."""
-    packed = [module.weights[0] for module in modules if isinstance(module, PackedLinear)]
-    if len(packed) == len(modules):
-        return packed_linears(x, *packed)
-    return [module(x) for module in modules]
+def _rounds(*modules: nn.Module) -> bool:
+    """Whether all of them multiply rows in e4m3 where the device does."""
+    return all(isinstance(one, Packed) and all(weight.quantises_rows for weight in one.weights) for one in modules)
 
 
 class Attention(nn.Module):
@@ -89,17 +89,21 @@ class Attention(nn.Module):
         self.q_norm = RMSNorm(self.width, config.rms_norm_eps)
         self.k_norm = RMSNorm(self.width, config.rms_norm_eps)
 
-    def forward(
-        self, x: Tensor, angles: Angles, seen: Seen, mask: Mask | None, read: Rows | None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Normed [B, C, H] to what each position found, [B, C, H], and own keys and values [B, key heads, C, width].
+    @property
+    def projections(self) -> list[nn.Module]:
+        """What is multiplied by the same rows: of queries, keys and, if they have their own, values."""
+        return [self.q_proj, self.k_proj, *([] if self.v_proj is None else [self.v_proj])]
 
-        With `read` only those positions attend, [B, R, H]; the mask is of them.
+    def forward(
+        self, x: Operand, shape: torch.Size, angles: Angles, seen: Seen, mask: Mask | None, read: Rows | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Normed [B C, H], of a shape [B, C], to what each position found, [B, C, H], and its keys and values.
+
+        These are [B, key heads, C, width]. With `read` only those positions attend, [B, R, H]; the mask is of them.
         """
-        matrices = [self.q_proj, self.k_proj, *([] if self.v_proj is None else [self.v_proj])]
-        query, key, *own = (one.view(*one.shape[:-1], -1, self.width) for one in _products(x, *matrices))
+        query, key, *own = (one(x).view(*shape, -1, self.width) for one in self.projections)
         raw = Heads(query, key, *(own or [key]))
-        places = seen.places(*x.shape[:2])
+        places = seen.places(*shape)
         query, key, value = norm_rotary(raw, self.q_norm.weight, self.k_norm.weight, *angles, self.eps, places)
         found = canvas_attention(query if read is None else query[:, :, read], *seen.around(key, value), mask)
         return self.o_proj(found), key, value
@@ -130,7 +134,7 @@ class Experts(nn.Module):
         self.down_proj = nn.Parameter(torch.empty(experts, hidden, inner))
 
     def forward(self, x: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-        """[N, H] to [N, H]."""
+        """[N, H] to [N, P, H], P parts of a sum."""
         return expert_mlp(x, self.gate_up_proj, self.down_proj, index, weight)
 
 
@@ -148,8 +152,8 @@ class Packed(nn.Module):
 class PackedExperts(Packed):
     """`Experts` over packed weights: gate and up, and down."""
 
-    def forward(self, x: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-        """[N, H] to [N, H]."""
+    def forward(self, x: Operand, index: Tensor, weight: Tensor) -> Tensor:
+        """[N, H] to [N, P, H], P parts of a sum."""
         gate_up, down = self.weights
         return packed_expert_mlp(x, gate_up, down, index, weight)
 
@@ -157,9 +161,38 @@ class PackedExperts(Packed):
 class PackedLinear(Packed):
     """`nn.Linear` without a bias over a packed weight."""
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """[..., K] to [..., N]."""
         return packed_linear(x, *self.weights)
+
+
+class Stream(NamedTuple):
+    """What goes from layer to layer."""
+
+    x: Tensor
+    """[B, C, H], the residual stream."""
+    normed: Operand
+    """[B C, H], its norm, of which the next layer makes its projections."""
+
+
+class LayerLike(Protocol):
+    """What a model runs its stream through: `Layer`, or a form of it for another machine."""
+
+    @property
+    def before(self) -> Norm:
+        """The norm that it is given."""
+
+    def __call__(
+        self,
+        stream: Stream,
+        angles: Angles,
+        seen: Seen,
+        mask: Mask | None,
+        scalar: Tensor,
+        following: Norm,
+        read: Rows | None = None,
+    ) -> tuple[Stream, Tensor, Tensor]:
+        """As `Layer.forward`."""
 
 
 class Layer(nn.Module):
@@ -184,40 +217,49 @@ class Layer(nn.Module):
         self.eps = eps
         self.register_buffer("layer_scalar", torch.ones(1))
 
+    @property
+    def before(self) -> Norm:
+        """The norm that it is given."""
+        return Norm(self.input_layernorm.weight, _rounds(*self.self_attn.projections))
+
     def forward(
         self,
-        x: Tensor,
+        stream: Stream,
         angles: Angles,
         seen: Seen,
         mask: Mask | None,
         scalar: Tensor,
+        following: Norm,
         read: Rows | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """[B, C, H] to the next [B, C, H], with the layer's own keys and values [B, key heads, C, width].
+    ) -> tuple[Stream, Tensor, Tensor]:
+        """The next stream, by the norm that is read next, and the layer's own keys and values [B, key heads, C, width].
 
         With `read`, only those of the C positions attend and are returned; the keys are of all.
         """
-        normed = self.input_layernorm(x)
+        x, normed = stream
+        shape = x.shape[:2]
         if read is not None:
             x, mask = rows_of(read, x, mask)
-        attended, key, value = self.self_attn(normed, angles, seen, mask, read)
-        return self._feed_forward(x.flatten(0, 1), attended.flatten(0, 1), scalar).view_as(x), key, value
+        attended, key, value = self.self_attn(normed, shape, angles, seen, mask, read)
+        after = self._feed_forward(x.flatten(0, 1), attended.flatten(0, 1), scalar, following)
+        return Stream(after.x.view_as(x), after.normed), key, value
 
-    def _feed_forward(self, x: Tensor, attended: Tensor, scalar: Tensor) -> Tensor:
-        """The dense MLP and the experts, both of what attention found: [N, H] twice to [N, H]."""
+    def _feed_forward(self, x: Tensor, attended: Tensor, scalar: Tensor, following: Norm) -> Normed:
+        """The dense MLP and the experts, both of what attention found: [N, H] twice to [N, H] and its norm."""
         inputs = add_attention(
             x,
             attended,
             self.post_attention_layernorm.weight,
-            self.pre_feedforward_layernorm.weight,
-            self.pre_feedforward_layernorm_2.weight,
+            Norm(self.pre_feedforward_layernorm.weight, _rounds(self.mlp.gate_proj, self.mlp.up_proj)),
+            Norm(self.pre_feedforward_layernorm_2.weight, _rounds(self.experts)),
             self.router.scale,
             self.eps,
         )
         mixed = self.experts(inputs.experts, *self.router(inputs.router))
         after = self.post_feedforward_layernorm_1, self.post_feedforward_layernorm_2, self.post_feedforward_layernorm
         first, second, whole = (norm.weight for norm in after)
-        return add_feed_forward(inputs.x, self.mlp(inputs.dense), mixed, (first, second, whole), scalar, self.eps)
+        dense = self.mlp(inputs.dense)
+        return add_feed_forward(inputs.x, dense, mixed, (first, second, whole), scalar, following, self.eps)
 
 
 class SelfConditioning(nn.Module):

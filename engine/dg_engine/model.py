@@ -11,7 +11,7 @@ follows transformers' `models/diffusion_gemma`, to which tests hold it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dg_engine.config import LayerType, ModelConfig
-from dg_engine.layers import Angles, Layer, Packed, RMSNorm, Rows, SelfConditioning
+from dg_engine.layers import Angles, Layer, LayerLike, Packed, RMSNorm, Rows, SelfConditioning, Stream
 from dg_engine.prefix_cache import PrefixCache, Seen
 from dg_kernels import (
     AllowedTokens,
@@ -27,8 +27,10 @@ from dg_kernels import (
     CausalRuns,
     LogitBias,
     Mask,
+    Norm,
     PackedWeight,
     SamplingStatistics,
+    rms_norm,
     rotary_angles,
     soft_cap,
     soft_embedding,
@@ -270,8 +272,8 @@ class DiffusionGemma(nn.Module):
         return PrefixCache(empty, empty)
 
     @property
-    def layers(self) -> Sequence[Callable[..., tuple[Tensor, Tensor, Tensor]]]:
-        """What `_run` goes through: each is called as `Layer.forward`."""
+    def layers(self) -> Sequence[LayerLike]:
+        """What `_run` goes through."""
         return self.decoder.layers  # type: ignore[return-value]
 
     def _run(
@@ -285,7 +287,10 @@ class DiffusionGemma(nn.Module):
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
         angles = self._angles(positions, x.dtype)
         keys, values = [], []
-        for index, layer in enumerate(self.layers):
+        layers, last = self.layers, Norm(self.decoder.norm.weight)
+        first, *others = (layer.before for layer in layers)
+        stream = Stream(x, rms_norm(x, first.weight, self.config.rms_norm_eps).flatten(0, 1))
+        for index, (layer, following) in enumerate(zip(layers, [*others, last], strict=True)):
             kind = self.config.layer_types[index]
             wanted = read if index + 1 == len(scalars) else None
             mask = masks.of(kind)
@@ -297,10 +302,11 @@ class DiffusionGemma(nn.Module):
             if isinstance(mask, Tensor):
                 # Of tokens that the layer has forgotten, nothing is seen.
                 mask = mask[..., -keys_seen:]
-            x, key, value = layer(x, angles[kind], seen[index], mask, scalars[index], wanted)
+            stream, key, value = layer(stream, angles[kind], seen[index], mask, scalars[index], following, wanted)
             keys.append(key)
             values.append(value)
-        return self.decoder.norm(x), keys, values
+        assert isinstance(stream.normed, Tensor)  # noqa: S101  (the head does not read rounded rows)
+        return stream.normed.view_as(stream.x), keys, values
 
     def _angles(self, positions: Tensor, dtype: torch.dtype) -> dict[LayerType, Angles]:
         angles: dict[LayerType, Angles] = {}

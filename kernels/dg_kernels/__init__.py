@@ -9,8 +9,9 @@ from dg_kernels.canvas_attention import Causal, CausalRuns, Mask, VisibleRuns, c
 from dg_kernels.choose_experts import choose_experts
 from dg_kernels.expert_mlp import expert_mlp
 from dg_kernels.expert_mlp.packed import packed_expert_mlp
+from dg_kernels.gated_gelu import gated_gelu
 from dg_kernels.norm_rotary import Heads, norm_rotary
-from dg_kernels.packed_linear import packed_linear, packed_linears
+from dg_kernels.packed_linear import packed_linear
 from dg_kernels.quantised import (
     dequantise_e2m1,
     dequantise_e4m3,
@@ -20,8 +21,8 @@ from dg_kernels.quantised import (
     quantise_int4,
 )
 from dg_kernels.quantised.packed import PackedWeight
-from dg_kernels.quantised.rows import quantise_rows
-from dg_kernels.residual_norms import FeedForwardInputs, add_attention, add_feed_forward
+from dg_kernels.quantised.rows import Operand, RoundedRows, quantise_rows
+from dg_kernels.residual_norms import FeedForwardInputs, Norm, Normed, add_attention, add_feed_forward
 from dg_kernels.rms_norm import rms_norm
 from dg_kernels.rotary import rotary, rotary_angles
 from dg_kernels.sampling import SamplingStatistics, sampling_statistics, soft_cap
@@ -37,7 +38,11 @@ __all__ = [
     "Heads",
     "LogitBias",
     "Mask",
+    "Norm",
+    "Normed",
+    "Operand",
     "PackedWeight",
+    "RoundedRows",
     "SamplingStatistics",
     "VisibleRuns",
     "add_attention",
@@ -48,10 +53,10 @@ __all__ = [
     "dequantise_e4m3",
     "dequantise_int4",
     "expert_mlp",
+    "gated_gelu",
     "norm_rotary",
     "packed_expert_mlp",
     "packed_linear",
-    "packed_linears",
     "quantise_e2m1",
     "quantise_e4m3",
     "quantise_int4",

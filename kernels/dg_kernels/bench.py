@@ -31,6 +31,7 @@ from dg_kernels import (
     CausalRuns,
     Heads,
     Mask,
+    Norm,
     PackedWeight,
     VisibleRuns,
     add_attention,
@@ -38,10 +39,10 @@ from dg_kernels import (
     canvas_attention,
     choose_experts,
     expert_mlp,
+    gated_gelu,
     norm_rotary,
     packed_expert_mlp,
     packed_linear,
-    packed_linears,
     quantise_rows,
     rotary_angles,
     soft_embedding,
@@ -132,7 +133,7 @@ def cases(sizes: Sizes, device: torch.device) -> dict[str, Callable[[], Case]]:
     for format_ in WEIGHT_BITS:
         for native in (False, True) if format_ == "fp8" else (False,):
             name = f"{format_}, native" if native else format_
-            for packed in (_packed_expert_mlp, _packed_linear, _packed_linears):
+            for packed in (_packed_expert_mlp, _packed_linear):
                 one = functools.partial(packed, make, sizes, format_, native=native)
                 found[f"{packed.__name__.removeprefix('_')}, {name}"] = one
     found["quantise_rows"] = functools.partial(_quantise_rows, make, sizes)
@@ -140,7 +141,7 @@ def cases(sizes: Sizes, device: torch.device) -> dict[str, Callable[[], Case]]:
     found[HEAD_PRODUCT] = functools.partial(_head_product, make, sizes)
     for sure in (0.0, 0.5, 1.0):
         found[f"soft_embedding, {sure:.0%} of the rows sure"] = functools.partial(_soft_embedding, make, sizes, sure)
-    for operation in (_norm_rotary, _add_attention, _add_feed_forward, _choose_experts):
+    for operation in (_norm_rotary, _add_attention, _add_feed_forward, _gated_gelu, _choose_experts):
         found[operation.__name__.removeprefix("_")] = functools.partial(operation, make, sizes)
     return found
 
@@ -219,20 +220,12 @@ def _packed_expert_mlp(make: _Make, sizes: Sizes, format_: str, *, native: bool)
 
 
 def _packed_linear(make: _Make, sizes: Sizes, format_: str, *, native: bool) -> Case:
-    """The queries of the first kind of layer."""
-    x, width = make(sizes.canvas, sizes.hidden), sizes.heads * sizes.attentions[0][2]
+    """Queries, keys and values of the first kind of layer, which read the same rows."""
+    x, (_, key_heads, head) = make(sizes.canvas, sizes.hidden), sizes.attentions[0]
+    width = (sizes.heads + 2 * key_heads) * head
     weights = _weights(x.device, format_, (width, sizes.hidden), native=native)
     cost = linear_cost(sizes.canvas, width, sizes.hidden, weight_bits=WEIGHT_BITS[format_])
     return Case(from_memory(lambda weight: packed_linear(x, weight), *weights), cost, (x,), in_e4m3=native)
-
-
-def _packed_linears(make: _Make, sizes: Sizes, format_: str, *, native: bool) -> Case:
-    """Queries, keys and values of the first kind of layer, which read the same rows."""
-    x, (_, key_heads, width) = make(sizes.canvas, sizes.hidden), sizes.attentions[0]
-    widths = [heads * width for heads in (sizes.heads, key_heads, key_heads)]
-    weights = _weights(x.device, format_, *((one, sizes.hidden) for one in widths), native=native)
-    cost = linear_cost(sizes.canvas, sum(widths), sizes.hidden, weight_bits=WEIGHT_BITS[format_])
-    return Case(from_memory(lambda *weights: tuple(packed_linears(x, *weights)), *weights), cost, (x,), in_e4m3=native)
 
 
 def _weights(device: torch.device, format_: str, *shapes: tuple[int, ...], native: bool) -> list[PackedWeight]:
@@ -304,17 +297,25 @@ def _norm_rotary(make: _Make, sizes: Sizes) -> Case:
 def _add_attention(make: _Make, sizes: Sizes) -> Case:
     x, other, weight = make(sizes.canvas, sizes.hidden), make(sizes.canvas, sizes.hidden), make(sizes.hidden)
     cost = row_cost(sizes.canvas, sizes.hidden, 6)
-    return Case(lambda: add_attention(x, other, weight, weight, weight, weight, _EPS), cost, (x, other, weight))
+    norm = Norm(weight)
+    return Case(lambda: add_attention(x, other, weight, norm, norm, weight, _EPS), cost, (x, other, weight))
 
 
 def _add_feed_forward(make: _Make, sizes: Sizes) -> Case:
-    x, other, third = (make(sizes.canvas, sizes.hidden) for _ in range(3))
-    weight, scalar = make(sizes.hidden), make(1)
+    x, dense = (make(sizes.canvas, sizes.hidden) for _ in range(2))
+    mixed, weight, scalar = make(sizes.canvas, sizes.chosen, sizes.hidden), make(sizes.hidden), make(1)
+    weights, following = (weight, weight, weight), Norm(weight)
     return Case(
-        lambda: add_feed_forward(x, other, third, (weight, weight, weight), scalar, _EPS),
-        row_cost(sizes.canvas, sizes.hidden, 4),
-        (x, other, third, weight, scalar),
+        lambda: add_feed_forward(x, dense, mixed, weights, scalar, following, _EPS),
+        row_cost(sizes.canvas, sizes.hidden, 4 + sizes.chosen),
+        (x, dense, mixed, weight, scalar),
     )
+
+
+def _gated_gelu(make: _Make, sizes: Sizes) -> Case:
+    """Of the dense MLP, which is as wide as three experts."""
+    gate, up = make(2, sizes.canvas, 3 * sizes.inner)
+    return Case(lambda: gated_gelu(gate, up), row_cost(sizes.canvas, 3 * sizes.inner, 3), (gate, up))
 
 
 def _choose_experts(make: _Make, sizes: Sizes) -> Case:

@@ -16,12 +16,14 @@ from dg_kernels.canvas_attention import Causal, CausalRuns, VisibleRuns
 from dg_kernels.canvas_attention.plan import plan as plan_canvas_attention
 from dg_kernels.choose_experts.plan import plan as plan_choose_experts
 from dg_kernels.expert_mlp.plan import plan as plan_expert_mlp
+from dg_kernels.gated_gelu.plan import plan as plan_gated_gelu
 from dg_kernels.launching import Launch
 from dg_kernels.norm_rotary import Heads
 from dg_kernels.norm_rotary.plan import plan as plan_norm_rotary
 from dg_kernels.packed_linear.plan import plan as plan_packed_linear
 from dg_kernels.quantised.packed import PackedWeight
-from dg_kernels.quantised.plan import rounded
+from dg_kernels.quantised.plan import rounding
+from dg_kernels.residual_norms import Norm
 from dg_kernels.residual_norms.plan import plan_attention, plan_feed_forward
 from dg_kernels.soft_embedding.plan import plan as plan_soft_embedding
 from dg_kernels.vocabulary_head import AllowedTokens, LogitBias
@@ -99,10 +101,20 @@ def _norm_rotary(*, key_heads: int, width: int) -> list[Launch]:
     return plan_norm_rotary(raw, weight, weight, angles, angles, 1e-6)[0]
 
 
-def _residual_norms() -> list[Launch]:
+def _add_attention(*, dense: bool, experts: bool) -> list[Launch]:
+    """By which of them reads rounded rows."""
     x, weight = _numbers(_CANVAS, _HIDDEN), _numbers(_HIDDEN)
-    behind, _ = plan_attention(x, x, weight, weight, weight, weight, 1e-6)
-    return [*behind, *plan_feed_forward(x, x, x, (weight, weight, weight), _numbers(1), 1e-6)[0]]
+    return plan_attention(x, x, weight, Norm(weight, dense), Norm(weight, experts), weight, 1e-6)[0]
+
+
+def _add_feed_forward(*, rounds: bool) -> list[Launch]:
+    x, mixed, weight = _numbers(_CANVAS, _HIDDEN), _numbers(_CANVAS, _CHOSEN, _HIDDEN), _numbers(_HIDDEN)
+    return plan_feed_forward(x, x, mixed, (weight, weight, weight), _numbers(1), Norm(weight, rounds), 1e-6)[0]
+
+
+def _gated_gelu(*, rounds: bool) -> list[Launch]:
+    gate, up = _numbers(_CANVAS, 2 * _DENSE).chunk(2, dim=-1)
+    return plan_gated_gelu(gate, up, rounds=rounds)[0]
 
 
 def _choose_experts() -> list[Launch]:
@@ -110,7 +122,7 @@ def _choose_experts() -> list[Launch]:
 
 
 def _quantise_rows(*, length: int) -> list[Launch]:
-    return [rounded(_numbers(_CANVAS, length)).launch]
+    return [rounding(_numbers(_CANVAS, length))[0]]
 
 
 def _fp8(*shape: int) -> PackedWeight:
@@ -159,6 +171,8 @@ PLANS: Mapping[str, Callable[[], list[Launch]]] = {
     "canvas_attention, full layers, causal runs, a few tokens": partial(_FULL, shown="causal runs", queries=_FEW),
     "choose_experts": _choose_experts,
     "expert_mlp": _expert_mlp,
+    "gated_gelu": partial(_gated_gelu, rounds=False),
+    "gated_gelu, FP8": partial(_gated_gelu, rounds=True),
     "norm_rotary, sliding layers": partial(_norm_rotary, key_heads=8, width=256),
     "norm_rotary, full layers": partial(_norm_rotary, key_heads=2, width=512),
     "packed_expert_mlp, FP8": partial(_packed_expert_mlp, pack=_fp8),
@@ -173,7 +187,11 @@ PLANS: Mapping[str, Callable[[], list[Launch]]] = {
     "quantise_rows": partial(_quantise_rows, length=_HIDDEN),
     "quantise_rows, between the experts' products": partial(_quantise_rows, length=_INNER),
     "quantise_rows, heads of full layers": partial(_quantise_rows, length=_HEADS * 512),
-    "residual_norms": _residual_norms,
+    "residual_norms": partial(_add_attention, dense=False, experts=False),
+    "residual_norms, FP8": partial(_add_attention, dense=True, experts=True),
+    "residual_norms, experts in four bits": partial(_add_attention, dense=True, experts=False),
+    "residual_norms, behind experts": partial(_add_feed_forward, rounds=False),
+    "residual_norms, behind experts, FP8": partial(_add_feed_forward, rounds=True),
     "soft_embedding": _soft_embedding,
     "vocabulary_head": _vocabulary_head,
 }

@@ -170,23 +170,24 @@ def expected_launches(format_: str) -> Counter[str]:
             "feed_forward_row": LAYERS,
             "choose": LAYERS,
             "sort_pairs": LAYERS,
-            "place_blocks": LAYERS,
             f"gate_up_product, {kind}": LAYERS,
             f"down_product, {kind}": LAYERS,
-            "sum_pairs": LAYERS,
+            "gated_row": LAYERS,
         }
     )
     if format_ != "bf16":
         # Queries, keys, values and outputs of sliding layers, whose keys full layers take for values; gate, up, down.
         found["linear_product, native"] = (4 + 3) * SLIDING + (3 + 3) * FULL
-        # What the first three of them read, outputs, what gate and up read, and what down reads.
-        found["round_rows"] = 4 * LAYERS
+        # Outputs, and of the first layer queries, keys and values: all others read what is rounded where it is made.
+        found["round_rows"] = LAYERS + 3
     if kind == "native":
-        found["round_rows"] += 2 * LAYERS
+        # Between the experts' products.
+        found["round_rows"] += LAYERS
     return found
 
 
-HEAD = Counter({"tile_statistics": 1, "merge_tiles": 1, "scale_tiles": 1})
+DECODER = Counter({"gated_row": 1, "tile_statistics": 1, "merge_tiles": 1, "scale_tiles": 1})
+"""Self-conditioning before the layers, and the head behind them."""
 
 
 def names(launched: Sequence[Any]) -> Counter[str]:
@@ -207,7 +208,7 @@ def test_every_operation_of_a_step_goes_to_the_kernel_that_was_made_for_it(
     found = names(launched)
     merged = found.pop("merge_splits", 0)
     rows, canvas = ASKED[asked].shape[:2]
-    assert found == expected_launches(format_) + HEAD
+    assert found == expected_launches(format_) + DECODER
     assert merged == sum(one.constants.get("splits", 1) > 1 for one in launched if "shown" in one.constants)
     # The router, self-conditioning's three matrices and the mean embedding; in bf16 the projections too.
     projections = (4 + 3) * SLIDING + (3 + 3) * FULL if format_ == "bf16" else 0

@@ -36,7 +36,7 @@ def with_kernels() -> list[str]:
     """The public operations that ask whether kernels can take what they are given."""
     public = ((name, getattr(dg_kernels, name)) for name in dg_kernels.__all__)
     names = [name for name, one in public if inspect.isfunction(one) and "served" in one.__code__.co_names]
-    assert {"canvas_attention", "packed_linears"} < set(names)
+    assert {"canvas_attention", "packed_linear"} < set(names)
     return names
 
 

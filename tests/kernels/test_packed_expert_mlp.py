@@ -10,6 +10,7 @@ import torch
 
 from dg_kernels import PackedWeight, packed_expert_mlp, quantise_e2m1, quantise_e4m3, quantise_int4
 from dg_kernels.expert_mlp.reference import expert_mlp_reference
+from dg_kernels.quantised.rows import quantise_rows
 from dg_kernels.testing import assert_agrees, random
 
 HIDDEN, INNER, EXPERTS = 32, 48, 5
@@ -41,7 +42,7 @@ def test_agrees_with_dequantised_experts(pack: Callable[[int, int, int], PackedW
     weight, index = random(7, EXPERTS, seed=3).softmax(-1).topk(chosen)
     plain = [one.dequantised(torch.float32) for one in (gate_up, down)]
     expected = expert_mlp_reference(x, plain[0], plain[1], index, weight)
-    assert_agrees(packed_expert_mlp(x, gate_up, down, index, weight), expected, terms=HIDDEN * INNER * chosen)
+    assert_agrees(packed_expert_mlp(x, gate_up, down, index, weight).sum(1), expected, terms=HIDDEN * INNER * chosen)
 
 
 def test_gate_and_up_may_have_factors_of_their_own() -> None:
@@ -74,3 +75,5 @@ def test_shapes_that_do_not_belong_together_are_refused() -> None:
         packed_expert_mlp(x, down, down, index, weight)
     with pytest.raises(ValueError, match="index is"):
         packed_expert_mlp(x, good, down, index, weight[:1])
+    with pytest.raises(ValueError, match="rounded rows are for weights that quantises_rows"):
+        packed_expert_mlp(quantise_rows(x), good, down, index, weight)

@@ -5,8 +5,18 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dg_kernels import Heads, add_attention, add_feed_forward, choose_experts, norm_rotary, rotary_angles
+from dg_kernels import (
+    Heads,
+    Norm,
+    add_attention,
+    add_feed_forward,
+    choose_experts,
+    gated_gelu,
+    norm_rotary,
+    rotary_angles,
+)
 from dg_kernels.choose_experts.reference import choose_experts_reference
+from dg_kernels.gated_gelu.reference import gated_gelu_reference
 from dg_kernels.norm_rotary.reference import norm_rotary_reference
 from dg_kernels.residual_norms.reference import add_attention_reference, add_feed_forward_reference
 from dg_kernels.testing import assert_agrees, random
@@ -29,22 +39,39 @@ def test_heads_are_normed_and_turned(batch: tuple[int, ...]) -> None:
     assert torch.equal(places[1], found.value)
 
 
-def test_what_attention_found_is_added_and_normed_for_all_that_read_it() -> None:
+@pytest.mark.parametrize("weighted", [True, False])
+def test_what_attention_found_is_added_and_normed_for_all_that_read_it(weighted: bool) -> None:
     x, attended = random(5, 40), random(5, 40, seed=1)
-    names = ("after", "dense", "experts", "router")
-    weights = {name: 1 + random(40, seed=seed) for seed, name in enumerate(names, 2)}
-    found = add_attention(x, attended, **weights, eps=EPS)
-    for one, expected in zip(found, add_attention_reference(x, attended, **weights, eps=EPS), strict=True):
-        assert_agrees(one, expected, terms=40)
+    after, router, dense, experts = (1 + random(40, seed=seed) for seed in range(2, 6))
+    norms = Norm(dense, rounds=True), Norm(experts if weighted else None)
+    found = add_attention(x, attended, after, *norms, router, EPS)
+    expected = add_attention_reference(x, attended, after, norms[0]._replace(rounds=False), norms[1], router, EPS)
+    for one, wanted in zip(found, expected, strict=True):
+        assert isinstance(one, torch.Tensor), "nothing is rounded that is not multiplied so"
+        assert isinstance(wanted, torch.Tensor)
+        assert_agrees(one, wanted, terms=40)
 
 
-def test_what_the_dense_mlp_and_the_experts_found_is_added() -> None:
-    x, dense, mixed = (random(5, 40, seed=seed) for seed in (0, 1, 2))
-    first, second, whole = (1 + random(40, seed=seed) for seed in (3, 4, 5))
-    scalar = torch.tensor([0.7])
-    found = add_feed_forward(x, dense, mixed, (first, second, whole), scalar, EPS)
-    expected = add_feed_forward_reference(x, dense, mixed, (first, second, whole), scalar, EPS)
-    assert_agrees(found, expected, terms=40)
+@pytest.mark.parametrize("parts", [1, 3])
+@pytest.mark.parametrize("weighted", [True, False])
+def test_what_the_dense_mlp_and_the_experts_found_is_added(parts: int, weighted: bool) -> None:
+    x, dense, mixed = random(5, 40), random(5, 40, seed=1), random(5, parts, 40, seed=2)
+    first, second, whole, weight = (1 + random(40, seed=seed) for seed in range(3, 7))
+    scalar, following = torch.tensor([0.7]), Norm(weight if weighted else None)
+    found = add_feed_forward(x, dense, mixed, (first, second, whole), scalar, following, EPS)
+    expected = add_feed_forward_reference(x, dense, mixed, (first, second, whole), scalar, following, EPS)
+    for one, wanted in zip(found, expected, strict=True):
+        assert isinstance(one, torch.Tensor)
+        assert isinstance(wanted, torch.Tensor)
+        assert_agrees(one, wanted, terms=40)
+
+
+def test_what_is_gated_is_multiplied() -> None:
+    gate, up = 3 * random(2, 5, 40), random(2, 5, 40, seed=1)
+    found, expected = gated_gelu(gate, up, rounds=True), gated_gelu_reference(gate, up)
+    assert isinstance(found, torch.Tensor), "nothing is rounded that is not multiplied so"
+    assert isinstance(expected, torch.Tensor)
+    assert_agrees(found, expected)
 
 
 def test_the_likeliest_experts_share_what_is_theirs() -> None:
@@ -57,10 +84,15 @@ def test_the_likeliest_experts_share_what_is_theirs() -> None:
 
 def test_what_does_not_belong_together_is_refused() -> None:
     x, weight = random(2, 8), random(8)
+    norm, parts = Norm(weight), x[:, None]
     with pytest.raises(ValueError, match=r"what is added must be \[2, 8\], not \[2, 7\]"):
-        add_attention(x, random(2, 7), weight, weight, weight, weight, EPS)
+        add_attention(x, random(2, 7), weight, norm, norm, weight, EPS)
     with pytest.raises(ValueError, match=r"weights must be \[8\], not \[7\]"):
-        add_feed_forward(x, x, x, (weight, weight, random(7)), torch.ones(1), EPS)
+        add_attention(x, x, weight, norm, Norm(random(7)), weight, EPS)
+    with pytest.raises(ValueError, match=r"weights must be \[8\], not \[7\]"):
+        add_feed_forward(x, x, parts, (weight, weight, random(7)), torch.ones(1), norm, EPS)
+    with pytest.raises(ValueError, match=r"up must be \[2, 8\], not \[2, 1, 8\]"):
+        gated_gelu(x, parts)
     with pytest.raises(ValueError, match=r"9 of \[8\] experts"):
         choose_experts(x, weight, 9)
     heads, angles = Heads(*(random(1, 2, 3, 8) for _ in range(3))), random(2, 8)

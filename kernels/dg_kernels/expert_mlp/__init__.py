@@ -10,7 +10,7 @@ __all__ = ["expert_mlp"]
 
 
 def expert_mlp(x: Tensor, gate_up: Tensor, down: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """Sum, for every row, the outputs of its chosen experts, each times its weight.
+    """For every row the outputs of its chosen experts, each times its weight, to be added up.
 
     Args:
         x: [N, H].
@@ -20,7 +20,8 @@ def expert_mlp(x: Tensor, gate_up: Tensor, down: Tensor, index: Tensor, weight: 
         weight: [N, K], in the type in which the sum is to be weighted.
 
     Returns:
-        [N, H] in the type of `x`.
+        [N, P, H] in the type of `x`: P parts whose sum is the result. `add_feed_forward` adds them where it reads
+        them, which saves the K parts that kernels find a pass of their own.
 
     Raises:
         ValueError: `index` and `weight` differ in shape, or `gate_up` does not belong to `down`.
@@ -37,8 +38,8 @@ def expert_mlp(x: Tensor, gate_up: Tensor, down: Tensor, index: Tensor, weight: 
         run(launches)
         return result
     if index.shape[1] == experts:
-        return _every_expert(x, gate_up, down, index, weight)
-    return _chosen_experts(x, gate_up, down, index, weight)
+        return _every_expert(x, gate_up, down, index, weight)[:, None]
+    return _chosen_experts(x, gate_up, down, index, weight)[:, None]
 
 
 def _every_expert(x: Tensor, gate_up: Tensor, down: Tensor, index: Tensor, weight: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""`expert_mlp` on the device: sort the pairs of row and expert, two grouped products, one sum for each row.
+"""`expert_mlp` on the device: sort the pairs of row and expert, and two grouped products.
 
 A product's blocks are runs of sorted pairs of one expert. The weight is the left operand, its rows the M of the matrix
 instruction: sixteen pairs are enough for N, while as M they would leave Hopper's own instruction unused.
@@ -7,40 +7,53 @@ instruction: sixteen pairs are enough for N, while as M they would leave Hopper'
 import triton
 import triton.language as tl
 
+from dg_kernels.gated_gelu.kernel import gated
 from dg_kernels.quantised.kernel import stored_numbers
 
 
 @triton.jit(do_not_specialize=["pair_count"])
-def sort_pairs(index, order, pair_count, size: tl.constexpr, chunk: tl.constexpr):
-    """A stable counting sort without a counter: a pair's place is the number of pairs that come before it."""
-    pair = tl.program_id(0) * size + tl.arange(0, size)
-    there = pair < pair_count
-    expert = tl.load(index + pair, mask=there, other=0).to(tl.int32)
-    place = tl.zeros((size,), tl.int32)
-    for start in range(0, pair_count, chunk):
-        other = start + tl.arange(0, chunk)
-        rival = tl.load(index + other, mask=other < pair_count, other=2147483647).to(tl.int32)[None, :]
-        before = (rival < expert[:, None]) | ((rival == expert[:, None]) & (other[None, :] < pair[:, None]))
-        place += tl.sum(before.to(tl.int32), 1)
-    tl.store(order + place, pair, mask=there)
-
-
-@triton.jit(do_not_specialize=["pair_count"])
-def place_blocks(
-    index, first_pair, first_block, pair_count, experts, rows: tl.constexpr, padded: tl.constexpr, chunk: tl.constexpr
+def sort_pairs(
+    index,
+    order,
+    first_pair,
+    first_block,
+    pair_count,
+    experts,
+    size: tl.constexpr,
+    chunk: tl.constexpr,
+    rows: tl.constexpr,
+    padded: tl.constexpr,
 ):
-    """Where each expert's sorted pairs begin, [E + 1], and its blocks of `rows` pairs, [E + 1]."""
-    expert = tl.arange(0, padded)
-    below = tl.zeros((padded,), tl.int32)
-    own = tl.zeros((padded,), tl.int32)
-    for start in range(0, pair_count, chunk):
-        pair = start + tl.arange(0, chunk)
-        chosen = tl.load(index + pair, mask=pair < pair_count, other=2147483647).to(tl.int32)[None, :]
-        below += tl.sum((chosen < expert[:, None]).to(tl.int32), 1)
-        own += tl.sum((chosen == expert[:, None]).to(tl.int32), 1)
-    needed = (own + rows - 1) // rows
-    tl.store(first_pair + expert, below, mask=expert <= experts)
-    tl.store(first_block + expert, tl.cumsum(needed, 0) - needed, mask=expert <= experts)
+    """A stable counting sort without a counter: a pair's place is the number of pairs that come before it.
+
+    The last program counts: where each expert's sorted pairs begin, [E + 1], and its blocks of `rows` pairs, [E + 1].
+    """
+    other = tl.arange(0, chunk)
+    if tl.program_id(0) < tl.num_programs(0) - 1:
+        pair = tl.program_id(0) * size + tl.arange(0, size)
+        there = pair < pair_count
+        expert = tl.load(index + pair, mask=there, other=0).to(tl.int32)
+        place = tl.zeros((size,), tl.int32)
+        for start in range(0, pair_count, chunk):
+            rival = _chosen(index, start + other, pair_count, experts)[None, :]
+            earlier = (start + other)[None, :] < pair[:, None]
+            before = (rival < expert[:, None]) | ((rival == expert[:, None]) & earlier)
+            place += tl.sum(before.to(tl.int32), 1)
+        tl.store(order + place, pair, mask=there)
+    else:
+        own = tl.zeros((padded,), tl.int32)
+        for start in range(0, pair_count, chunk):
+            own += tl.histogram(_chosen(index, start + other, pair_count, experts), padded)
+        needed = (own + rows - 1) // rows
+        expert = tl.arange(0, padded)
+        tl.store(first_pair + expert, tl.cumsum(own, 0) - own, mask=expert <= experts)
+        tl.store(first_block + expert, tl.cumsum(needed, 0) - needed, mask=expert <= experts)
+
+
+@triton.jit
+def _chosen(index, pair, pair_count, experts):
+    """The experts of pairs; of those that there are not, E, which is behind all."""
+    return tl.load(index + pair, mask=pair < pair_count, other=experts).to(tl.int32)
 
 
 @triton.jit
@@ -106,11 +119,8 @@ def gate_up_product(
         own_scale = tl.load(row_scale + pair // chosen, mask=there, other=0.0)[None, :]
         gate *= own_scale
         up *= own_scale
-    # gelu by tanh z = 1 - 2 / (e^2z + 1); beyond 40 the exponential adds nothing.
-    twice = 1.5957691216057308 * (gate + 0.044715 * gate * gate * gate)
-    value = gate * (1.0 - 1.0 / (tl.exp(tl.minimum(twice, 40.0)) + 1.0)) * up
     target = inner + place.to(tl.int64)[None, :] * width + feature[:, None]
-    tl.store(target, value.to(inner.dtype.element_ty), mask=there[None, :] & within[:, None])
+    tl.store(target, gated(gate, up).to(inner.dtype.element_ty), mask=there[None, :] & within[:, None])
 
 
 @triton.jit
@@ -158,15 +168,3 @@ def down_product(
         share *= tl.load(row_scale + place, mask=there, other=0.0)
     target = outputs + pair.to(tl.int64)[None, :] * hidden + feature[:, None]
     tl.store(target, (total * share[None, :]).to(outputs.dtype.element_ty), mask=there[None, :] & within[:, None])
-
-
-@triton.jit
-def sum_pairs(outputs, result, chosen, hidden, columns: tl.constexpr):
-    """Each row's K outputs, always added in the same order."""
-    row = tl.program_id(0).to(tl.int64)
-    column = tl.program_id(1) * columns + tl.arange(0, columns)
-    there = column < hidden
-    total = tl.zeros((columns,), tl.float32)
-    for choice in range(chosen):
-        total += tl.load(outputs + (row * chosen + choice) * hidden + column, mask=there, other=0.0).to(tl.float32)
-    tl.store(result + row * hidden + column, total.to(result.dtype.element_ty), mask=there)

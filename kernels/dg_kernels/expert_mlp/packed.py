@@ -8,31 +8,35 @@ from torch import Tensor
 from dg_kernels.expert_mlp import expert_mlp
 from dg_kernels.launching import run, served
 from dg_kernels.quantised.packed import PackedWeight
-from dg_kernels.quantised.rows import multiplies_e4m3
+from dg_kernels.quantised.rows import Operand, RoundedRows, multiplies_e4m3
 
 __all__ = ["packed_expert_mlp"]
 
 
-def packed_expert_mlp(x: Tensor, gate_up: PackedWeight, down: PackedWeight, index: Tensor, weight: Tensor) -> Tensor:
-    """`expert_mlp` with packed weights: the same shapes, [N, H] to [N, H].
+def packed_expert_mlp(x: Operand, gate_up: PackedWeight, down: PackedWeight, index: Tensor, weight: Tensor) -> Tensor:
+    """`expert_mlp` with packed weights: the same shapes, [N, H] to [N, P, H].
 
     On a GPU in bf16 a weight is multiplied by its scale in fp32 and rounded to bf16; sums are multiplied by the factor.
-    Weights that both `quantises_rows` are multiplied in their own type there, if the device has it, with rows that were
-    rounded to that, between the products too. Elsewhere, and where a group's width is no power of two, the experts that
-    are chosen are dequantised first.
+    Weights that both `quantises_rows` are multiplied in their own type there, if the device has it, with rows that are
+    rounded to that, unless they were already, between the products too. Elsewhere, and where a group's width is no
+    power of two, the experts that are chosen are dequantised first.
 
     Raises:
-        ValueError: `index` and `weight` differ in shape, or `gate_up` does not belong to `down`.
+        ValueError: `index` and `weight` differ in shape, `gate_up` does not belong to `down`, or they do not take
+            rounded rows.
     """
     experts, hidden, inner = down.shape
     if index.shape != weight.shape:
         raise ValueError(f"index is {list(index.shape)} but weight is {list(weight.shape)}")
     if gate_up.shape != (experts, 2 * inner, hidden):
         raise ValueError(f"gate_up must be {[experts, 2 * inner, hidden]}, not {list(gate_up.shape)}")
-    if served(x) and gate_up.has_kernel and down.has_kernel:
+    quantises = gate_up.quantises_rows and down.quantises_rows
+    if isinstance(x, RoundedRows) and not quantises:
+        raise ValueError("rounded rows are for weights that quantises_rows")
+    if isinstance(x, RoundedRows) or (served(x) and gate_up.has_kernel and down.has_kernel):
         from dg_kernels.expert_mlp.plan import plan
 
-        native = gate_up.quantises_rows and down.quantises_rows and multiplies_e4m3(x)
+        native = isinstance(x, RoundedRows) or (quantises and multiplies_e4m3(x))
         launches, result = plan(x, gate_up, down, index, weight, native=native)
         run(launches)
         return result

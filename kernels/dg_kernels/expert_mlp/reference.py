@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def expert_mlp_reference(x: Tensor, gate_up: Tensor, down: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-    """Same shapes as `expert_mlp`."""
+    """Same shapes as `expert_mlp`, but the parts are added up: [N, H]."""
     total = torch.zeros(x.shape, dtype=torch.float32)
     for row in range(x.shape[0]):
         for choice in range(index.shape[1]):

@@ -11,6 +11,6 @@ def packed_linear_reference(x: Tensor, weight: PackedWeight, *, native: bool = F
     """Same shapes as `packed_linear`; with rows rounded to e4m3 first if products are `native`."""
     numbers, rows = weight.dequantised(torch.float64), x.double()
     if native:
-        values, scale = quantise_rows(x)
+        values, scale, _ = quantise_rows(x)
         rows = values.double() * scale.double()[..., None]
     return torch.einsum("...k,nk->...n", rows, numbers).to(x.dtype)

@@ -46,9 +46,18 @@ def round_rows(x, values, scale, length, padded: tl.constexpr, least: tl.constex
     column = tl.arange(0, padded)
     there = column < length
     number = tl.load(x + row * length + column, mask=there, other=0.0).to(tl.float32)
-    own = tl.maximum(tl.div_rn(tl.max(tl.abs(number), 0), 448.0), least)
-    tl.store(scale + row, own)
-    tl.store(values + row * length + column, _code(tl.div_rn(number, own)).to(tl.uint8), mask=there)
+    store_row(number, values, scale, row, length, column, there, least)
+
+
+@triton.jit
+def store_row(number, values, scale, row, length, column, there, least: tl.constexpr):
+    """A row of fp32 numbers, zeros where they are not `there`: as it is or, if values are bytes, as `round_rows`."""
+    if values.dtype.element_ty == tl.uint8:
+        own = tl.maximum(tl.div_rn(tl.max(tl.abs(number), 0), 448.0), least)
+        tl.store(scale + row, own)
+        tl.store(values + row * length + column, _code(tl.div_rn(number, own)).to(tl.uint8), mask=there)
+    else:
+        tl.store(values + row * length + column, number.to(values.dtype.element_ty), mask=there)
 
 
 @triton.jit

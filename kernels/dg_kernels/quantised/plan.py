@@ -1,9 +1,9 @@
-"""How a kernel is given a weight, whatever it is stored in."""
+"""How a kernel is given weights and rows, whatever they are stored in."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from dg_kernels.configurations import Tile
 from dg_kernels.launching import Argument, Launch, padded
 from dg_kernels.quantised.kernel import round_rows
 from dg_kernels.quantised.packed import PackedWeight
-from dg_kernels.quantised.rows import LEAST_SCALE
+from dg_kernels.quantised.rows import LEAST_SCALE, Operand, RoundedRows
 
 
 class Stored(NamedTuple):
@@ -22,24 +22,64 @@ class Stored(NamedTuple):
     constants: Mapping[str, int | str]
 
 
-class Rounded(NamedTuple):
-    """Rows that will be in eight bits."""
+class Read(NamedTuple):
+    """Rows that a product reads."""
 
-    launch: Launch
-    values: Tensor
-    """[R, K] float8_e4m3fn."""
-    scale: Tensor
-    """[R] fp32."""
+    arguments: Mapping[str, Argument]
+    before: list[Launch]
+    """What makes them."""
 
 
-def rounded(x: Tensor) -> Rounded:
-    """`quantise_rows` of [R, K], in memory without gaps, as a launch."""
+def read_as(name: str, rows: Operand, *, native: bool) -> Read:
+    """[R, K] under `name`, in e4m3 if products are `native`: then the scales are `row_scale`, else it is not read."""
+    if not native:
+        assert isinstance(rows, Tensor)  # noqa: S101  (rounded rows are for native products)
+        rows = rows.contiguous()
+        return Read({name: rows, "row_scale": rows}, [])
+    before = []
+    if isinstance(rows, Tensor):
+        launch, rows = rounding(rows.contiguous())
+        before.append(launch)
+    return Read({name: rows.values, "row_scale": rows.scale}, before)
+
+
+def rounding(x: Tensor) -> tuple[Launch, RoundedRows]:
+    """`quantise_rows` of [R, K], in memory without gaps, as a launch, and what it will fill."""
     rows, length = x.shape
-    values, scale = x.new_empty(rows, length, dtype=torch.uint8), x.new_empty(rows, dtype=torch.float32)
-    arguments: dict[str, Argument] = {"x": x, "values": values, "scale": scale, "length": length}
+    found = blank_rows(x, rounds=True)
     constants = {"padded": padded(length, 16), "least": LEAST_SCALE}
-    launch = Launch(round_rows, (rows,), arguments, constants, warps=4, stages=1)
-    return Rounded(launch, values.view(torch.float8_e4m3fn), scale)
+    arguments = {"x": x, "length": length, **stored_in("values", found, "scale")}
+    return Launch(round_rows, (rows,), arguments, constants, warps=4, stages=1), found
+
+
+@overload
+def blank_rows(like: Tensor, *, rounds: Literal[True]) -> RoundedRows: ...
+@overload
+def blank_rows(like: Tensor, *, rounds: bool) -> Operand: ...
+def blank_rows(like: Tensor, *, rounds: bool) -> Operand:
+    """To be filled: as many rows as `like` [R, K] has, as wide, in the same type or, if it `rounds`, in e4m3."""
+    if not rounds:
+        return like.new_empty(like.shape)
+    values = like.new_empty(like.shape, dtype=torch.uint8).view(torch.float8_e4m3fn)
+    return RoundedRows(values, like.new_empty(len(like), dtype=torch.float32), like.dtype)
+
+
+@overload
+def shaped(rows: RoundedRows, shape: torch.Size) -> RoundedRows: ...
+@overload
+def shaped(rows: Operand, shape: torch.Size) -> Operand: ...
+def shaped(rows: Operand, shape: torch.Size) -> Operand:
+    """[R, K] as [..., K]."""
+    if isinstance(rows, RoundedRows):
+        return rows._replace(values=rows.values.view(shape), scale=rows.scale.view(shape[:-1]))
+    return rows.view(shape)
+
+
+def stored_in(values: str, rows: Operand, scale: str) -> dict[str, Argument]:
+    """What `store_row` takes, under two names; of rows that are not rounded the scale is never written."""
+    if isinstance(rows, RoundedRows):
+        return {values: rows.values.view(torch.uint8), scale: rows.scale}
+    return {values: rows, scale: rows}
 
 
 def kind_of(matrix: Tensor | PackedWeight, *, native: bool = False) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import functools
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from dg_kernels.launching import run, served
 from dg_kernels.quantised import E4M3_MAX, quantise_e4m3
 
-__all__ = ["multiplies_e4m3", "quantise_rows"]
+__all__ = ["Operand", "RoundedRows", "multiplies_e4m3", "quantise_rows"]
 
 _FIRST_CAPABILITY = (8, 9)
 """Of NVIDIA's devices that multiply e4m3 numbers: Ada."""
@@ -17,10 +19,37 @@ LEAST_SCALE = 2.0**-100
 """Of a row of zeros, so that nothing is divided by zero."""
 
 
-def quantise_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """[..., K] to [..., K] float8_e4m3fn and [...] fp32 scales, by which a row's largest number becomes 448."""
+class RoundedRows(NamedTuple):
+    """Rows [..., K] in e4m3, each times its scale: made by a kernel for another, on a device that multiplies them."""
+
+    values: Tensor
+    """[..., K] float8_e4m3fn."""
+    scale: Tensor
+    """[...] fp32."""
+    dtype: torch.dtype
+    """Of what was rounded, and of products with it."""
+
+    @property
+    def shape(self) -> torch.Size:
+        """[..., K]."""
+        return self.values.shape
+
+
+Operand = Tensor | RoundedRows
+"""Rows that a product reads."""
+
+
+def quantise_rows(x: Tensor) -> RoundedRows:
+    """[..., K], with scales by which a row's largest number becomes 448."""
+    if served(x):
+        from dg_kernels.quantised.plan import rounding, shaped
+
+        launch, rounded = rounding(x.reshape(-1, x.shape[-1]).contiguous())
+        run([launch])
+        return shaped(rounded, x.shape)
     scale = (x.float().abs().amax(-1) / E4M3_MAX).clamp_min(LEAST_SCALE)
-    return quantise_e4m3(x.reshape(-1, x.shape[-1]), scale.reshape(-1, 1)).view(x.shape), scale
+    values = quantise_e4m3(x.reshape(-1, x.shape[-1]), scale.reshape(-1, 1)).view(x.shape)
+    return RoundedRows(values, scale, x.dtype)
 
 
 def multiplies_e4m3(x: Tensor) -> bool:

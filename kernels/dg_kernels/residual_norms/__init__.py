@@ -1,7 +1,7 @@
 """The additions to a layer's residual stream, each a norm of what is added, and the norms of what comes of it.
 
 On a GPU each is one pass over [N, H] numbers that rounds what it writes and nothing else; as single operations it is
-six or seven.
+six to nine.
 """
 
 from __future__ import annotations
@@ -11,22 +11,43 @@ from typing import NamedTuple
 from torch import Tensor
 
 from dg_kernels.launching import run, served
+from dg_kernels.quantised.rows import Operand, multiplies_e4m3
 from dg_kernels.rms_norm import rms_norm
 
-__all__ = ["FeedForwardInputs", "add_attention", "add_feed_forward"]
+__all__ = ["FeedForwardInputs", "Norm", "Normed", "add_attention", "add_feed_forward"]
+
+
+class Norm(NamedTuple):
+    """A norm, by what reads it."""
+
+    weight: Tensor | None
+    """[H]; None for a norm without a scale."""
+    rounds: bool = False
+    """Whether that multiplies it in e4m3 where the device does: there it is rounded to that (`quantise_rows`)."""
+
+    def where_multiplied(self, x: Tensor) -> Norm:
+        """What it is on the device of a tensor."""
+        return self._replace(rounds=self.rounds and multiplies_e4m3(x))
+
+
+class Normed(NamedTuple):
+    """The residual stream, and the norm of it that is read next."""
+
+    x: Tensor
+    normed: Operand
 
 
 class FeedForwardInputs(NamedTuple):
     """The residual stream behind attention, and what the parts behind it read."""
 
     x: Tensor
-    dense: Tensor
-    experts: Tensor
+    dense: Operand
+    experts: Operand
     router: Tensor
 
 
 def add_attention(
-    x: Tensor, attended: Tensor, after: Tensor, dense: Tensor, experts: Tensor, router: Tensor, eps: float
+    x: Tensor, attended: Tensor, after: Tensor, dense: Norm, experts: Norm, router: Tensor, eps: float
 ) -> FeedForwardInputs:
     """`x` and the norm of what was attended to, and three norms of the sum.
 
@@ -34,51 +55,67 @@ def add_attention(
         x: [N, H].
         attended: [N, H].
         after: [H], the weight of its norm.
-        dense: [H], that of the dense MLP's norm.
-        experts: [H], that of the experts' norm.
-        router: [H], that of the router's, which is multiplied by the inverse root of H too.
+        dense: the dense MLP's norm.
+        experts: the experts' norm.
+        router: [H], the weight of the router's, which is multiplied by the inverse root of H too.
         eps: added to the mean squares.
 
     Raises:
         ValueError: shapes that do not belong together.
     """
-    _check(x, (attended,), (after, dense, experts, router))
-    if served(x, attended, after, dense, experts, router):
+    weights = after, router, *_weights(dense, experts)
+    _check(x, (attended,), weights)
+    if served(x, attended, *weights):
         from dg_kernels.residual_norms.plan import plan_attention
 
-        launches, found = plan_attention(x, attended, after, dense, experts, router, eps)
+        norms = dense.where_multiplied(x), experts.where_multiplied(x)
+        launches, found = plan_attention(x, attended, after, *norms, router, eps)
         run(launches)
         return found
     x = x + rms_norm(attended, after, eps)
     routed = rms_norm(x, None, eps) * router * x.shape[-1] ** -0.5
-    return FeedForwardInputs(x, rms_norm(x, dense, eps), rms_norm(x, experts, eps), routed)
+    return FeedForwardInputs(x, rms_norm(x, dense.weight, eps), rms_norm(x, experts.weight, eps), routed)
 
 
 def add_feed_forward(
-    x: Tensor, dense: Tensor, mixed: Tensor, weights: tuple[Tensor, Tensor, Tensor], scalar: Tensor, eps: float
-) -> Tensor:
-    """(x + norm(norm(dense) + norm(mixed))) scalar.
+    x: Tensor,
+    dense: Tensor,
+    mixed: Tensor,
+    weights: tuple[Tensor, Tensor, Tensor],
+    scalar: Tensor,
+    following: Norm,
+    eps: float,
+) -> Normed:
+    """(x + norm(norm(dense) + norm(sum of mixed))) scalar, and the norm that follows.
 
     Args:
         x: [N, H].
         dense: [N, H], of the dense MLP.
-        mixed: [N, H], of the experts.
+        mixed: [N, P, H], of the experts: parts that are added up.
         weights: [H] each, of the norms of `dense`, `mixed` and their sum.
         scalar: [1].
+        following: the norm of the result that is read next.
         eps: added to the mean squares.
 
     Raises:
         ValueError: shapes that do not belong together.
     """
-    _check(x, (dense, mixed), weights)
-    if served(x, dense, mixed, *weights, scalar):
+    _check(x, (dense, mixed[:, 0]), (*weights, *_weights(following)))
+    if served(x, dense, mixed, *weights, scalar, *_weights(following)):
         from dg_kernels.residual_norms.plan import plan_feed_forward
 
-        launches, found = plan_feed_forward(x, dense, mixed, weights, scalar, eps)
+        norm = following.where_multiplied(x)
+        launches, found = plan_feed_forward(x, dense, mixed, weights, scalar, norm, eps)
         run(launches)
         return found
     first, second, whole = weights
-    return (x + rms_norm(rms_norm(dense, first, eps) + rms_norm(mixed, second, eps), whole, eps)) * scalar
+    both = rms_norm(dense, first, eps) + rms_norm(mixed.sum(dim=1), second, eps)
+    x = (x + rms_norm(both, whole, eps)) * scalar
+    return Normed(x, rms_norm(x, following.weight, eps))
+
+
+def _weights(*norms: Norm) -> list[Tensor]:
+    return [norm.weight for norm in norms if norm.weight is not None]
 
 
 def _check(x: Tensor, rows: tuple[Tensor, ...], weights: tuple[Tensor, ...]) -> None:

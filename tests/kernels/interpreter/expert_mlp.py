@@ -28,19 +28,19 @@ def test_agrees_with_the_reference(
     launches, found = plan(x, gate_up, down, index, weight, tiles=TILES)
     run(launches)
     expected = expert_mlp_reference(x.cpu(), gate_up.cpu(), down.cpu(), index.cpu(), weight.cpu())
-    assert_agrees(found.cpu(), expected, terms=hidden * width * chosen)
+    assert_agrees(found.sum(1).cpu(), expected, terms=hidden * width * chosen)
 
 
 def test_pairs_are_sorted_by_expert_and_stay_in_order(device: torch.device, dtype: torch.dtype) -> None:
     index = torch.randint(0, 9, (83, 3), generator=torch.Generator().manual_seed(0)).to(device)
     x, gate_up, down = (random(*shape, dtype=dtype).to(device) for shape in ((83, 16), (9, 32, 16), (9, 16, 16)))
     launches, _ = plan(x, gate_up, down, index, torch.ones(83, 3, device=device), tiles=TILES)
-    run(launches[:2])
-    order, first_pair = (launches[2].arguments[name] for name in ("order", "first_pair"))
+    run(launches[:1])
+    order, first_pair = (launches[0].arguments[name] for name in ("order", "first_pair"))
     counts = torch.bincount(index.flatten(), minlength=9)
     assert torch.equal(torch.as_tensor(order).long(), index.flatten().argsort(stable=True))
     assert torch.as_tensor(first_pair).tolist() == [0, *counts.cumsum(0).tolist()]
-    first_block = torch.as_tensor(launches[2].arguments["first_block"])
+    first_block = torch.as_tensor(launches[0].arguments["first_block"])
     assert first_block.diff().tolist() == [-(-count // 16) for count in counts.tolist()]
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dg_kernels import Heads, rotary_angles
+from dg_kernels import Heads, Norm, Operand, RoundedRows, rotary_angles
 from dg_kernels.choose_experts.plan import plan as plan_choose_experts
 from dg_kernels.choose_experts.reference import choose_experts_reference
+from dg_kernels.gated_gelu.plan import plan as plan_gated_gelu
+from dg_kernels.gated_gelu.reference import gated_gelu_reference
 from dg_kernels.launching import run
 from dg_kernels.norm_rotary.plan import plan as plan_norm_rotary
 from dg_kernels.norm_rotary.reference import norm_rotary_reference
@@ -59,25 +61,79 @@ def test_heads_may_be_parts_of_wider_rows_and_keys_go_where_they_belong(
 
 
 @pytest.mark.parametrize(("rows", "width"), [(1, 32), (5, 70), (3, 2816)])
-def test_sums_and_their_norms_agree(rows: int, width: int, device: torch.device, dtype: torch.dtype) -> None:
-    x, attended, mixed = (random(rows, width, dtype=dtype, seed=seed) for seed in (0, 1, 2))
-    names = ("after", "dense", "experts", "router")
-    weights = {name: (1 + 0.3 * random(width, seed=seed)).to(dtype) for seed, name in enumerate(names, 3)}
-    there = {name: one.to(device) for name, one in weights.items()}
-    launches, found = plan_attention(x.to(device), attended.to(device), **there, eps=EPS)
-    run(launches)
-    wanted = add_attention_reference(x, attended, **weights, eps=EPS)
-    for one, expected in zip(found, wanted, strict=True):
-        assert_agrees(one.cpu(), expected, terms=width)
-
-    scalar = torch.tensor([0.7]).to(dtype)
-    first, second, whole = (there[name] for name in names[:3])
-    launches, total = plan_feed_forward(
-        x.to(device), attended.to(device), mixed.to(device), (first, second, whole), scalar.to(device), EPS
+@pytest.mark.parametrize("rounds", [False, True])
+def test_sums_and_their_norms_agree(
+    rows: int, width: int, rounds: bool, device: torch.device, dtype: torch.dtype
+) -> None:
+    x, attended = (random(rows, width, dtype=dtype, seed=seed) for seed in (0, 1))
+    after, dense, experts, router = ((1 + 0.3 * random(width, seed=seed)).to(dtype) for seed in range(2, 6))
+    norms = Norm(dense, rounds), Norm(experts)
+    there = [Norm(one.weight.to(device), one.rounds) for one in norms if one.weight is not None]
+    launches, found = plan_attention(
+        x.to(device), attended.to(device), after.to(device), there[0], there[1], router.to(device), EPS
     )
     run(launches)
-    given = (weights["after"], weights["dense"], weights["experts"])
-    assert_agrees(total.cpu(), add_feed_forward_reference(x, attended, mixed, given, scalar, EPS), terms=width)
+    wanted = add_attention_reference(x, attended, after, *norms, router, EPS)
+    for one, expected in zip(found, wanted, strict=True):
+        assert_read_alike(one, expected, terms=width)
+
+
+@pytest.mark.parametrize(("rows", "width", "parts"), [(1, 32, 1), (5, 70, 3), (3, 2816, 8)])
+@pytest.mark.parametrize("norm", ["rounded", "as it is", "without a weight"])
+def test_sums_of_all_that_was_found_and_the_norm_that_follows_agree(
+    rows: int, width: int, parts: int, norm: str, device: torch.device, dtype: torch.dtype
+) -> None:
+    x, dense = (random(rows, width, dtype=dtype, seed=seed) for seed in (0, 1))
+    mixed = random(rows, parts, width, dtype=dtype, seed=2)
+    first, second, whole, weight = ((1 + 0.3 * random(width, seed=seed)).to(dtype) for seed in range(3, 7))
+    scalar, weights = torch.tensor([0.7]).to(dtype), (first, second, whole)
+    given = [one.to(device) for one in weights]
+    following = Norm(None if norm == "without a weight" else weight, norm == "rounded")
+    there = Norm(None if following.weight is None else weight.to(device), following.rounds)
+    operands = x.to(device), dense.to(device), mixed.to(device), (given[0], given[1], given[2])
+    launches, found = plan_feed_forward(*operands, scalar.to(device), there, EPS)
+    run(launches)
+    expected = add_feed_forward_reference(x, dense, mixed, weights, scalar, following, EPS)
+    for one, wanted in zip(found, expected, strict=True):
+        assert_read_alike(one, wanted, terms=width)
+
+
+@pytest.mark.parametrize(("rows", "width"), [((1,), 32), ((2, 5), 70), ((3,), 2112)])
+@pytest.mark.parametrize("rounds", [False, True])
+def test_parts_of_one_product_are_gated(
+    rows: tuple[int, ...], width: int, rounds: bool, device: torch.device, dtype: torch.dtype
+) -> None:
+    joined = (3 * random(*rows, 2 * width)).to(dtype)
+    gate, up = joined[..., :width], joined[..., width:]
+    there = joined.to(device)
+    launches, found = plan_gated_gelu(there[..., :width], there[..., width:], rounds=rounds)
+    run(launches)
+    assert_read_alike(found, gated_gelu_reference(gate, up, rounds=rounds), terms=1)
+
+
+def test_what_is_gated_may_be_large(device: torch.device, dtype: torch.dtype) -> None:
+    gate = torch.tensor([[-1e4, -50.0, 0.0, 50.0, 1e4]]).to(device, dtype)
+    launches, found = plan_gated_gelu(gate, torch.ones_like(gate))
+    run(launches)
+    assert isinstance(found, torch.Tensor)
+    assert torch.equal(found, gate.clamp_min(0))
+
+
+def assert_read_alike(found: Operand, expected: Operand, *, terms: int) -> None:
+    """As what they are; of rounded rows a number near the middle of two may go either way."""
+    if isinstance(expected, torch.Tensor):
+        assert isinstance(found, torch.Tensor)
+        assert_agrees(found.cpu(), expected, terms=terms)
+        return
+    assert isinstance(found, RoundedRows)
+    assert found.dtype == expected.dtype
+    # The numbers themselves are not rounded to `dtype` before.
+    assert_agrees(found.scale.cpu(), expected.scale, terms=terms)
+    numbers, wanted = (one.values.cpu().double() for one in (found, expected))
+    assert numbers.shape == wanted.shape
+    # Codes are at most an eighth apart, or, below 2^-6, 2^-9.
+    assert bool(((numbers - wanted).abs() <= wanted.abs() / 8 + 2.0**-9).all())
+    assert float((numbers != wanted).double().mean()) < 0.01
 
 
 @pytest.mark.parametrize(("rows", "experts", "count"), [(1, 2, 1), (7, 12, 3), (9, 128, 8), (4, 5, 5)])
