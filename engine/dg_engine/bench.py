@@ -91,7 +91,7 @@ class Row:
         return statistics.fmean(getattr(sample.answer, field) for sample in self.samples)
 
 
-_FULL_SIZE_ALONE = ("format_", "shape", "against", "out")
+_FULL_SIZE_ALONE = ("format_", "shape", "against", "out", "fresh")
 _CHECKPOINTS_ALONE = ("model", "dtype", "holes", "steps")
 
 
@@ -128,8 +128,9 @@ _CHECKPOINTS_ALONE = ("model", "dtype", "holes", "steps")
 @click.option(
     "--out",
     type=click.Path(path_type=Path),
-    help="With --full-size: a directory for Markdown, JSON and a roofline plot.",
+    help="With --full-size: a directory for Markdown, JSON and a roofline plot; what is there is not measured again.",
 )
+@click.option("--fresh", is_flag=True, help="With --full-size: measure also what is in --out already.")
 @click.pass_context
 def bench(
     context: click.Context,
@@ -146,6 +147,7 @@ def bench(
     *,
     as_json: bool,
     full_size: bool,
+    fresh: bool,
 ) -> None:
     """Measure one-line and block infills, warm and cold, against causal decoding with the same weights.
 
@@ -158,8 +160,11 @@ def bench(
     if full_size:
         from dg_engine.full_size.command import run
 
+        if against and format_ != "bf16":
+            raise click.UsageError("--against is for --format bf16: transformers is measured over the same weights")
         torch.set_num_threads(threads or DEFAULT_THREADS)
-        run(shape, format_, device or best_device(), against, out, as_json=as_json)
+        if not run(shape, format_, device or best_device(), against, out, fresh=fresh, as_json=as_json):
+            context.exit(1)
         return
     started = time.perf_counter()
     engine = load_engine(model, device=device, threads=threads, dtype=dtype)

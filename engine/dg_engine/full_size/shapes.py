@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dg_engine.config import ModelConfig
+from dg_engine.prefix_store import GPU_PREFILL_CHUNK
 from dg_kernels.bench import Sizes
 
 RELEASED = ModelConfig(
@@ -56,7 +57,9 @@ class Shape:
     prefixes: tuple[int, ...]
     """Tokens."""
     prefix: int
-    """The one of them at which blocks and kernels are measured."""
+    """The one of them at which kernels are measured."""
+    block_prefixes: tuple[int, ...]
+    """Those of them behind which blocks are."""
     infill_prefix: int
     """Before an infill that is timed whole."""
     memory_prefix: int
@@ -71,6 +74,7 @@ class Shape:
         config = self.config
         return Sizes(
             canvas=max(self.canvases),
+            chunk=GPU_PREFILL_CHUNK if self.prefix >= GPU_PREFILL_CHUNK else self.prefix,
             prefix=self.prefix,
             window=config.window - 1,
             hidden=config.hidden_size,
@@ -91,6 +95,7 @@ SHAPES = {
         config=RELEASED,
         prefixes=(512, 2048, 8192, 32_768),
         prefix=8192,
+        block_prefixes=(512, 8192),
         infill_prefix=2048,
         memory_prefix=16_384,
         timed_steps=20,
@@ -100,6 +105,7 @@ SHAPES = {
         canvases=(64, 128),
         prefixes=(8, 96),
         prefix=96,
+        block_prefixes=(8, 96),
         infill_prefix=32,
         memory_prefix=64,
         timed_steps=2,

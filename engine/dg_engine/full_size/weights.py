@@ -14,15 +14,26 @@ from dg_engine.model import DiffusionGemma
 from dg_kernels.quantised.packed import WEIGHT_BITS, PackedWeight, random_weight
 
 
-class Bits(NamedTuple):
-    """Of a weight, its share of the scales among them."""
+class Stored(NamedTuple):
+    """What a weight takes, and in what it is multiplied."""
 
-    experts: float
-    projections: float
+    bits: float
+    """Its share of the scales among them."""
+    in_e4m3: bool
+    """Where the device multiplies that, and rows are rounded to it."""
+
+
+class Bits(NamedTuple):
+    """Of a model's matrices."""
+
+    experts: Stored
+    projections: Stored
     """Of attention and dense MLPs."""
 
 
-BITS = {"bf16": Bits(16.0, 16.0)} | {name: Bits(bits, WEIGHT_BITS["fp8"]) for name, bits in WEIGHT_BITS.items()}
+_BF16, _FP8 = Stored(16.0, in_e4m3=False), Stored(WEIGHT_BITS["fp8"], in_e4m3=True)
+BITS = {"bf16": Bits(_BF16, _BF16), "fp8": Bits(_FP8, _FP8)}
+BITS |= {name: Bits(Stored(WEIGHT_BITS[name], in_e4m3=False), _FP8) for name in ("nvfp4", "int4")}
 """What can be measured: experts in a format, and beside experts of eight or four bits projections in FP8."""
 STD = 0.02
 """Of every matrix's numbers."""
@@ -65,4 +76,4 @@ def pack_layers(model: DiffusionGemma, format_: str, generator: torch.Generator)
 
 def _weight(format_: str, shape: tuple[int, ...], generator: torch.Generator) -> PackedWeight:
     """Of FP8 as published: what it is multiplied with is rounded too."""
-    return replace(random_weight(format_, shape, STD, generator), quantises_rows=format_ == "fp8")
+    return replace(random_weight(format_, shape, STD, generator), quantises_rows=BITS[format_].experts.in_e4m3)
