@@ -44,7 +44,8 @@ class Record:
 
     def __init__(self, shape: str, format_: str, device: torch.device, directory: Path | None, *, fresh: bool) -> None:
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else "CPU"
-        digest = sources(name)
+        # Of a GPU's host nothing is asked: the next call may find the same GPU in another.
+        digest = sources(name if device.type == "cuda" else machine())
         self.report = Report(
             device=name, machine=machine(), sources=digest, commit=_commit(), shape=shape, format=format_
         )
@@ -113,8 +114,8 @@ def _found(measure: Callable[[], Result]) -> Result:
 
 
 def sources(device: str) -> str:
-    """A digest of the engine's and the kernels' sources, of the tiles, and of what they run on."""
-    digest = sha256(f"{device}\n{machine()}\n{_version('triton')}\n{_version('transformers')}".encode())
+    """A digest of the engine's and the kernels' sources, of the tiles, of the device and of other people's packages."""
+    digest = sha256("\n".join((device, *map(_version, ("torch", "triton", "transformers")))).encode())
     packages = Path(__file__).parents[1], Path(dg_kernels.__file__).parent
     for path in (*(path for package in packages for path in sorted(package.rglob("*.py"))), TILES):
         digest.update(path.read_bytes())
