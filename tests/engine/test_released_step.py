@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from dg_engine.chunks import CHUNK_BUCKETS, Told, static_encode
 from dg_engine.full_size import weights as weights_module
 from dg_engine.full_size.shapes import RELEASED
 from dg_engine.full_size.weights import BITS, pack_layers
@@ -251,7 +252,7 @@ def compiled_for(architecture: Architecture) -> set[tuple[object, ...]]:
 def test_what_is_launched_is_compiled_ahead_of_time(
     format_: str, capability: int, model: DiffusionGemma, launched: list[Any]
 ) -> None:
-    """Steps, and chunks of a prefix that are whole, of an odd length, and of one token; behind nothing and more."""
+    """Steps; chunks of a prefix that are whole, odd, of one token, and padded; texts that are ranked side by side."""
     from dg_kernels.aot import ARCHITECTURES, specialisation
 
     architecture = next(one for one in ARCHITECTURES if one.capability == capability)
@@ -265,6 +266,10 @@ def test_what_is_launched_is_compiled_ahead_of_time(
         assert cache is not None
         shown = empty(1, 9, cache.length + 9, dtype=torch.bool)
         model.encode_rows(empty(1, 9, dtype=torch.long), cache, Masks(shown, shown), torch.arange(9, device="meta"))
+        for rows, slots in (*((1, slots) for slots in CHUNK_BUCKETS), (5, 16), (8, 64)):
+            own, seen = empty(rows, dtype=torch.long), blank_places(model, 4096, 1, rows * slots)
+            told = Told(empty(rows, slots, dtype=torch.long), own, own)
+            static_encode(model, seen, told, last=rows == 1)
     compiled = compiled_for(architecture)
     missing = {specialisation(launch): launch for launch in launched if specialisation(launch) not in compiled}
     assert not [(one.kernel.fn.__name__, *one.constants.items()) for one in missing.values()]
