@@ -39,6 +39,7 @@ from dg_engine.fused import FusedModel, can_fuse
 from dg_engine.generation import Generator
 from dg_engine.hardware import best_device, fastest_dtype, multiplies_packed
 from dg_engine.infill import SPARE, Hole
+from dg_engine.joined import join
 from dg_engine.lengths import ByFiller, Gap
 from dg_engine.model import DiffusionGemma
 from dg_engine.prefix_store import Prefix, PrefixEncoder
@@ -153,6 +154,8 @@ class Engine:
             model = FusedModel(model, eight_bits=dtype == torch.int8 or (dtype is None and is_faster(precision)))
         elif dtype == torch.int8:
             raise CheckpointError(f"{directory}: int8 is for models of one expert on a CPU")
+        if model.device.type == "cuda":
+            join(model)
         return cls(model, tokenizer, directory, adapter)
 
     @property

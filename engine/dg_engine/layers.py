@@ -5,6 +5,7 @@ The parameters carry Hugging Face's names, so a state dict is a checkpoint.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 import torch
@@ -51,7 +52,44 @@ class RMSNorm(nn.Module):
         return rms_norm(x, self.weight, self.eps)
 
 
-class GatedMLP(nn.Module):
+class Together(nn.Module):
+    """A module with matrices that read the same rows."""
+
+    joined: Callable[[Operand], Sequence[Tensor]] | None = None
+    """Their products as one, if they lie one behind the other (`dg_engine.joined`)."""
+
+    @property
+    def together(self) -> list[nn.Module]:
+        """What has these matrices."""
+        raise NotImplementedError
+
+    def products(self, x: Operand) -> Sequence[Tensor]:
+        """Rows [..., K] times each of them, [..., N] each."""
+        # What is joined has no gradient.
+        if self.joined is None or torch.is_grad_enabled():
+            return [module(x) for module in self.together]
+        return self.joined(x)
+
+
+class _Gated(Together):
+    """What has a gate, an up and a down."""
+
+    gate_proj: nn.Linear
+    up_proj: nn.Linear
+    down_proj: nn.Linear
+
+    @property
+    def together(self) -> list[nn.Module]:
+        """Gate and up."""
+        return [self.gate_proj, self.up_proj]
+
+    def gated(self, x: Operand) -> Tensor:
+        """[..., H] to [..., H]."""
+        gate, up = self.products(x)
+        return self.down_proj(gated_gelu(gate, up, rounds=_rounds(self.down_proj)))  # type: ignore[no-any-return]
+
+
+class GatedMLP(_Gated):
     """The dense gated MLP."""
 
     def __init__(self, hidden: int, inner: int) -> None:
@@ -62,11 +100,7 @@ class GatedMLP(nn.Module):
 
     def forward(self, x: Operand) -> Tensor:
         """[..., H] to [..., H]."""
-        return _gated(x, self.gate_proj, self.up_proj, self.down_proj)
-
-
-def _gated(x: Operand, gate: nn.Module, up: nn.Module, down: nn.Module) -> Tensor:
-    return down(gated_gelu(gate(x), up(x), rounds=_rounds(down)))  # type: ignore[no-any-return]
+        return self.gated(x)
 
 
 def _rounds(*modules: nn.Module) -> bool:
@@ -74,7 +108,7 @@ def _rounds(*modules: nn.Module) -> bool:
     return all(isinstance(one, Packed) and all(weight.quantises_rows for weight in one.weights) for one in modules)
 
 
-class Attention(nn.Module):
+class Attention(Together):
     """Grouped-head attention with normalised queries, keys and values. Full layers use their key as the value."""
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
@@ -90,8 +124,8 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(self.width, config.rms_norm_eps)
 
     @property
-    def projections(self) -> list[nn.Module]:
-        """What is multiplied by the same rows: of queries, keys and, if they have their own, values."""
+    def together(self) -> list[nn.Module]:
+        """Of queries, keys and, if they have their own, values."""
         return [self.q_proj, self.k_proj, *([] if self.v_proj is None else [self.v_proj])]
 
     def forward(
@@ -101,7 +135,7 @@ class Attention(nn.Module):
 
         These are [B, key heads, C, width]. With `read` only those positions attend, [B, R, H]; the mask is of them.
         """
-        query, key, *own = (one(x).view(*shape, -1, self.width) for one in self.projections)
+        query, key, *own = (one.view(*shape, -1, self.width) for one in self.products(x))
         raw = Heads(query, key, *(own or [key]))
         places = seen.places(*shape)
         query, key, value = norm_rotary(raw, self.q_norm.weight, self.k_norm.weight, *angles, self.eps, places)
@@ -220,7 +254,7 @@ class Layer(nn.Module):
     @property
     def before(self) -> Norm:
         """The norm that it is given."""
-        return Norm(self.input_layernorm.weight, _rounds(*self.self_attn.projections))
+        return Norm(self.input_layernorm.weight, _rounds(*self.self_attn.together))
 
     def forward(
         self,
@@ -250,7 +284,7 @@ class Layer(nn.Module):
             x,
             attended,
             self.post_attention_layernorm.weight,
-            Norm(self.pre_feedforward_layernorm.weight, _rounds(self.mlp.gate_proj, self.mlp.up_proj)),
+            Norm(self.pre_feedforward_layernorm.weight, _rounds(*self.mlp.together)),
             Norm(self.pre_feedforward_layernorm_2.weight, _rounds(self.experts)),
             self.router.scale,
             self.eps,
@@ -262,7 +296,7 @@ class Layer(nn.Module):
         return add_feed_forward(inputs.x, dense, mixed, (first, second, whole), scalar, following, self.eps)
 
 
-class SelfConditioning(nn.Module):
+class SelfConditioning(_Gated):
     """Adds what the previous step believed to the canvas's embeddings."""
 
     def __init__(self, config: ModelConfig) -> None:
@@ -277,8 +311,7 @@ class SelfConditioning(nn.Module):
     def forward(self, embedded: Tensor, signal: Tensor | None) -> Tensor:
         """[B, C, H] twice to [B, C, H]. The norm at the end applies without a signal too."""
         if signal is not None:
-            normed = self.pre_norm(signal)
-            embedded = embedded + _gated(normed, self.gate_proj, self.up_proj, self.down_proj)
+            embedded = embedded + self.gated(self.pre_norm(signal))
         return rms_norm(embedded, None, self.eps)
 
 

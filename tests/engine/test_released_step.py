@@ -23,6 +23,7 @@ from dg_engine.full_size import weights as weights_module
 from dg_engine.full_size.shapes import RELEASED
 from dg_engine.full_size.weights import BITS, pack_layers
 from dg_engine.infill import Hole
+from dg_engine.joined import join
 from dg_engine.model import DiffusionGemma, Masks
 from dg_engine.policies import Denoising
 from dg_engine.prefix_cache import PrefixCache
@@ -103,6 +104,7 @@ def model(format_: str, monkeypatch: pytest.MonkeyPatch) -> DiffusionGemma:
     if format_ != "bf16":
         monkeypatch.setattr(weights_module, "random_weight", without_memory)
         pack_layers(model, format_, torch.Generator())
+    join(model)
     causal = Masks(Causal(None), Causal(RELEASED.window))
     monkeypatch.setattr(model, "_encoder_masks", lambda *_: causal)
     return model.eval()
@@ -177,10 +179,10 @@ def expected_launches(format_: str) -> Counter[str]:
         }
     )
     if format_ != "bf16":
-        # Queries, keys, values and outputs of sliding layers, whose keys full layers take for values; gate, up, down.
-        found["linear_product, native"] = (4 + 3) * SLIDING + (3 + 3) * FULL
-        # Outputs, and of the first layer queries, keys and values: all others read what is rounded where it is made.
-        found["round_rows"] = LAYERS + 3
+        # Queries, keys and values as one; outputs; gate and up as one; down.
+        found["linear_product, native"] = 4 * LAYERS
+        # For outputs, and for the projections of the first layer: all others read what is rounded where it is made.
+        found["round_rows"] = LAYERS + 1
     if kind == "native":
         # Between the experts' products.
         found["round_rows"] += LAYERS
@@ -211,9 +213,9 @@ def test_every_operation_of_a_step_goes_to_the_kernel_that_was_made_for_it(
     rows, canvas = ASKED[asked].shape[:2]
     assert found == expected_launches(format_) + DECODER
     assert merged == sum(one.constants.get("splits", 1) > 1 for one in launched if "shown" in one.constants)
-    # The router, self-conditioning's three matrices and the mean embedding; in bf16 the projections too.
-    projections = (4 + 3) * SLIDING + (3 + 3) * FULL if format_ == "bf16" else 0
-    assert products.made == {"product": LAYERS + 3 + 1 + projections}
+    # The router, self-conditioning's two products and the mean embedding; in bf16 the projections too.
+    projections = 4 * LAYERS if format_ == "bf16" else 0
+    assert products.made == {"product": LAYERS + 2 + 1 + projections}
     assert {part.device.type for part in after} == {"meta"}
     assert after.signal.shape == (rows, canvas, RELEASED.hidden_size)
     assert (after.tokens.dtype, after.signal.dtype) == (torch.int64, torch.bfloat16)
@@ -235,7 +237,7 @@ def test_every_operation_of_a_prefill_goes_to_the_kernel_that_was_made_for_it(
     expected = expected_launches(format_)
     expected["attend, 512"] -= 1
     assert found == expected
-    projections = (4 + 3) * SLIDING + (3 + 3) * FULL if format_ == "bf16" else 0
+    projections = 4 * LAYERS if format_ == "bf16" else 0
     assert products.made == {"product": LAYERS + projections, "attention": 1}
 
 

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from dg_engine.config import ModelConfig
+from dg_engine.joined import join
 from dg_engine.layers import PackedExperts, PackedLinear
 from dg_engine.model import DiffusionGemma
 from dg_kernels.quantised.packed import WEIGHT_BITS, PackedWeight, random_weight
@@ -58,6 +59,8 @@ def random_model(config: ModelConfig, format_: str, device: torch.device) -> Dif
         blank = torch.empty(tensor.shape, dtype=torch.bfloat16, device=device)
         state[name] = blank.fill_(1.0) if tensor.dim() < 2 else blank.normal_(0, STD, generator=generator)
     model.load_state_dict(state, assign=True)
+    if device.type == "cuda":
+        join(model)
     return model.eval().requires_grad_(requires_grad=False)
 
 

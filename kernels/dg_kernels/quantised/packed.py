@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from dg_kernels.quantised import dequantise_e2m1, dequantise_e4m3, dequantise_int4
 
-__all__ = ["WEIGHT_BITS", "PackedWeight", "random_weight"]
+__all__ = ["WEIGHT_BITS", "PackedWeight", "joined_weight", "random_weight"]
 
 WEIGHT_BITS = {"fp8": 8.0, "nvfp4": 4.5, "int4": 4.5}
 """The published formats, with what a weight takes in each: its own bits and its share of the scale."""
@@ -82,6 +83,33 @@ class PackedWeight:
         scale = None if self.scale is None else self.scale.view(torch.uint8)[experts].view(self.scale.dtype)
         values = self.values.view(torch.uint8)[experts].view(self.values.dtype)
         return replace(self, values=values, scale=scale, factor=self.factor[experts])
+
+    def is_stored_like(self, other: PackedWeight) -> bool:
+        """Whether rows of both can be those of one matrix."""
+        ours, theirs = ((one.kind, one.shape[-1], one.group, one.quantises_rows) for one in (self, other))
+        scales = [None if one.scale is None else one.scale.dtype for one in (self, other)]
+        return ours == theirs and scales[0] == scales[1]
+
+    def split(self, counts: Sequence[int]) -> Iterator[PackedWeight]:
+        """So many rows of a matrix [N, K] each, as views."""
+        first = 0
+        for count in counts:
+            rows = slice(first, first + count)
+            scale = None if self.scale is None else self.scale[rows]
+            yield replace(self, values=self.values[rows], scale=scale, factor=self.factor[rows])
+            first += count
+
+
+def joined_weight(weights: Sequence[PackedWeight]) -> PackedWeight:
+    """Matrices [N, K] that are stored alike as one: the rows of each behind those of the one before."""
+    scales = [one.scale for one in weights if one.scale is not None]
+    values, scale = _behind([one.values for one in weights]), _behind(scales) if scales else None
+    return replace(weights[0], values=values, scale=scale, factor=torch.cat([one.factor for one in weights]))
+
+
+def _behind(parts: Sequence[Tensor]) -> Tensor:
+    """As bytes: not every operation knows every type."""
+    return torch.cat([one.view(torch.uint8) for one in parts]).view(parts[0].dtype)
 
 
 def random_weight(format_: str, shape: tuple[int, ...], deviation: float, generator: torch.Generator) -> PackedWeight:

@@ -18,6 +18,7 @@ from dg_engine import rows as rows_module
 from dg_engine.config import ModelConfig
 from dg_engine.full_size.weights import random_model
 from dg_engine.infill import Hole
+from dg_engine.joined import join
 from dg_engine.model import DiffusionGemma, Masks
 from dg_engine.policies import Denoising, EntropyBound, NeverStop
 from dg_engine.prefix_cache import Seen
@@ -68,6 +69,7 @@ def model_of(config: ModelConfig, format_: str) -> DiffusionGemma:
     for parameter in model.parameters():
         if parameter.dim() > 1:
             parameter.mul_(10)
+    join(model)
     return model
 
 
@@ -109,8 +111,8 @@ def passes(count: int, experts: str, *, packed: bool) -> Counter[str]:
     once = ("canvas_attention", experts, "norm_rotary", "choose_experts", "gated_gelu")
     found = dict.fromkeys(once, 2) | {"residual_norms": 4}
     if packed:
-        # Queries, keys, values and outputs of a sliding layer, which the full one has without values; the dense MLPs.
-        found["packed_linear"] = 4 + 3 + 2 * 3
+        # Queries, keys and values as one; outputs; gate and up as one; down.
+        found["packed_linear"] = 2 * 4
     return Counter({name: count * times for name, times in found.items()})
 
 
