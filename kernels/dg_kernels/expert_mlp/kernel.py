@@ -45,9 +45,9 @@ def sort_pairs(
         for start in range(0, pair_count, chunk):
             own += tl.histogram(_chosen(index, start + other, pair_count, experts), padded)
         needed = (own + rows - 1) // rows
-        expert = tl.arange(0, padded)
-        tl.store(first_pair + expert, tl.cumsum(own, 0) - own, mask=expert <= experts)
-        tl.store(first_block + expert, tl.cumsum(needed, 0) - needed, mask=expert <= experts)
+        number = tl.arange(0, padded)
+        tl.store(first_pair + number, tl.cumsum(own, 0) - own, mask=number <= experts)
+        tl.store(first_block + number, tl.cumsum(needed, 0) - needed, mask=number <= experts)
 
 
 @triton.jit
