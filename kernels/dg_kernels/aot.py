@@ -27,8 +27,9 @@ import msgspec
 import torch
 import triton
 from triton import knobs
+from triton._C.libtriton import ir
 from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
+from triton.compiler import ASTSource, make_backend
 
 from dg_kernels.compilations import PLANS
 from dg_kernels.configurations import replace_file
@@ -118,6 +119,21 @@ def compile_launch(launch: Launch, architecture: Architecture) -> Resources:
     spills = re.findall(r"(\d+) bytes spill", log.getvalue())
     products = "+".join(sorted(set(re.findall(r"\b(HGMMA|UTCHMMA|HMMA|QGMMA|UTCQMMA|QMMA)\b", code))))
     return Resources(int(registers[-1]), sum(map(int, spills)), compiled.metadata.shared, products, loop_length(code))
+
+
+def type_launch(launch: Launch, architecture: Architecture) -> None:
+    """Give every name of a kernel its type, as compiling begins: in a tenth of the time, and the interpreter does not.
+
+    Raises:
+        triton.errors.TritonError: it cannot be compiled.
+    """
+    backend = make_backend(GPUTarget("cuda", architecture.capability, 32))
+    options = backend.parse_options({"num_warps": launch.warps, "num_stages": launch.stages})
+    context = ir.context()
+    ir.load_dialects(context)
+    backend.load_dialects(context)
+    known = backend.get_codegen_implementation(options), backend.get_module_map()
+    _source(launch).make_ir(backend.target, options, *known, context)
 
 
 def loop_length(code: str) -> int:

@@ -14,6 +14,7 @@ from dg_kernels.aot import (
     launches,
     loop_length,
     read_table,
+    type_launch,
     violations,
 )
 from dg_kernels.configurations import FILE as CONFIGURATIONS
@@ -30,6 +31,13 @@ def test_a_kernel_compiled_now_keeps_the_table(capability: int) -> None:
     found = compile_launch(launch, architecture)
     assert violations(read_table(), name, found, architecture, launch) == []
     assert found.tensor_core == architecture.tensor_core
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_every_kernel_is_typed_as_its_device_wants(capability: int) -> None:
+    """What Python lets pass, as a name of two shapes, the interpreter does too."""
+    for _, launch in launches(BY_CAPABILITY[capability]):
+        type_launch(launch, BY_CAPABILITY[capability])
 
 
 def test_the_table_has_every_kernel_on_every_architecture_and_nothing_else() -> None:

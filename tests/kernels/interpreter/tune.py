@@ -37,7 +37,7 @@ def linear(device: torch.device, dtype: torch.dtype) -> Case:
     x, weight = random(5, 64, dtype=dtype).to(device), packed("int4", random(32, 64, seed=1).to(device))
 
     def call() -> torch.Tensor:
-        launches, (found,) = plan_linear(x, weight)
+        launches, found = plan_linear(x, weight)
         run(launches)
         return found
 
