@@ -13,7 +13,8 @@ import sys
 from typing import NamedTuple
 
 from dg_kernels.aot import ARCHITECTURES, launches, read_table
-from dg_kernels.bench import FULL, say
+from dg_kernels.bench import say
+from dg_kernels.cases import FULL
 from dg_kernels.quantised.packed import WEIGHT_BITS
 
 _LANES = 128

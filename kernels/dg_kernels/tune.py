@@ -26,7 +26,8 @@ import msgspec
 import torch
 from torch import Tensor
 
-from dg_kernels.bench import FULL, Case, Sizes, cases, narrow_cases, one_line, say, seconds
+from dg_kernels.bench import one_line, say, seconds
+from dg_kernels.cases import FULL, Case, Sizes, cases, narrow_cases
 from dg_kernels.configurations import (
     FILE,
     Configurations,

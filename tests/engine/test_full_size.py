@@ -31,7 +31,8 @@ from dg_engine.full_size.results import (
 )
 from dg_engine.full_size.shapes import RELEASED, SHAPES
 from dg_engine.full_size.weights import BITS, random_model
-from dg_kernels.bench import Rates, cases
+from dg_kernels.bench import Rates
+from dg_kernels.cases import cases
 
 TINY = SHAPES["tiny"].config
 CPU = torch.device("cpu")

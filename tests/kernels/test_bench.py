@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import dg_kernels
-from dg_kernels import Causal, CausalRuns, VisibleRuns, bench, tune
+from dg_kernels import Causal, CausalRuns, VisibleRuns, bench, cases, tune
 from dg_kernels.configurations import FILE, read_configurations
 from dg_kernels.launching import pytorch_only, served
 from dg_kernels.quantised.packed import random_weight
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 def test_the_table_has_every_case_with_times_and_a_floor(capsys: pytest.CaptureFixture[str]) -> None:
     assert bench.main(["--toy"]) == 0
     table = [line.strip("| ").split(" | ") for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
-    assert [row[0] for row in table[1:]] == list(bench.cases(bench.TOY, CPU))
+    assert [row[0] for row in table[1:]] == list(cases.cases(cases.TOY, CPU))
     for row in table[1:]:
         times, megabytes, floor = row[2:4], row[4], row[6]
         assert all(float(cell) > 0 for cell in (*times, megabytes))
@@ -43,16 +43,16 @@ def with_kernels() -> list[str]:
 @pytest.mark.parametrize("name", with_kernels())
 def test_every_operation_that_has_a_kernel_is_timed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     operation = Mock(wraps=getattr(dg_kernels, name))
-    monkeypatch.setattr(bench, name, operation)
-    for made in bench.cases(bench.TOY, CPU).values():
+    monkeypatch.setattr(cases, name, operation)
+    for made in cases.cases(cases.TOY, CPU).values():
         made().call()
     assert operation.called
 
 
 def test_attention_is_timed_as_a_step_and_a_prefill_ask_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     masks: Counter[type] = Counter()
-    monkeypatch.setattr(bench, "canvas_attention", lambda *given: masks.update([type(given[-1])]))
-    for name, made in bench.cases(bench.TOY, CPU).items():
+    monkeypatch.setattr(cases, "canvas_attention", lambda *given: masks.update([type(given[-1])]))
+    for name, made in cases.cases(cases.TOY, CPU).items():
         if name.startswith("canvas_attention"):
             made().call()
     assert masks == {VisibleRuns: 2, Causal: 2, CausalRuns: 2}
@@ -62,10 +62,10 @@ def test_weights_that_a_cache_would_hold_lie_in_memory_in_copies_of_which_each_c
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     weight = random_weight("nvfp4", (32, 64), 0.1, torch.Generator().manual_seed(0))
-    call = bench.from_memory(lambda one: one, weight)
+    call = cases.from_memory(lambda one: one, weight)
     assert call() is call(), "without such a cache once is enough"
-    monkeypatch.setattr(bench, "cache_bytes", lambda device: 2 * weight.nbytes)
-    call = bench.from_memory(lambda one: one, weight)
+    monkeypatch.setattr(cases, "cache_bytes", lambda device: 2 * weight.nbytes)
+    call = cases.from_memory(lambda one: one, weight)
     first, second, third, fourth, again = (call() for _ in range(5))
     assert first is again
     places = {one.data_ptr() for each in (first, second, third, fourth) for one in (each.values, each.factor)}
@@ -80,7 +80,7 @@ def test_a_case_that_fails_is_said_and_the_others_go_on(
     def refused(*given: object, **more: object) -> None:
         raise RuntimeError("no room\nfor it")
 
-    monkeypatch.setattr(bench, "vocabulary_head", refused)
+    monkeypatch.setattr(cases, "vocabulary_head", refused)
     assert bench.main(["--toy"]) == 1
     lines = capsys.readouterr().out.splitlines()
     (failed,) = (line for line in lines if "failed" in line)
@@ -97,7 +97,7 @@ def test_tuning_tries_every_tile_that_there_is(monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(module, "run", lambda launches: None)
         if hasattr(module, "multiplies_e4m3"):
             monkeypatch.setattr(module, "multiplies_e4m3", lambda x: True)
-    sizes = replace(bench.TOY, attentions=(("sliding layer", 2, 256), ("full layer", 1, 512)))
+    sizes = replace(cases.TOY, attentions=(("sliding layer", 2, 256), ("full layer", 1, 512)))
     found = tune.groups(tune.tuned_cases(sizes, CPU), lambda name: True)
     assert {name for names in found for name in names} == read_configurations(FILE.read_bytes()).default.keys()
 

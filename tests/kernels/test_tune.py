@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from dg_kernels import tune
-from dg_kernels.bench import TOY, Case
+from dg_kernels.cases import TOY, Case
 from dg_kernels.configurations import (
     FILE,
     Configurations,

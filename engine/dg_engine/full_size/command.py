@@ -19,7 +19,8 @@ from dg_engine.full_size.shapes import SHAPES
 from dg_engine.full_size.theirs import their_blocks, their_step
 from dg_engine.full_size.weights import BITS, random_model
 from dg_engine.model import DiffusionGemma
-from dg_kernels.bench import Rates, cases, measured_rates, timing
+from dg_kernels.bench import Rates, measured_rates, timing
+from dg_kernels.cases import cases
 
 CEILINGS = "rates of copying and of products"
 

@@ -36,8 +36,9 @@ _SHORT = 16
 
 
 def forget_peak(device: torch.device) -> None:
-    """What was held before does not count; on a CPU it always does."""
+    """What was held before and is free does not count; on a CPU it always does."""
     if device.type == "cuda":
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(device)
 
 

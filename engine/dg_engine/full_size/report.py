@@ -18,7 +18,8 @@ from dg_engine.full_size.results import (
     TheirBlocks,
     TheirStep,
 )
-from dg_kernels.bench import HEAD_PRODUCT, HEADINGS, Timing, rates_text
+from dg_kernels.bench import HEADINGS, Timing, rates_text
+from dg_kernels.cases import HEAD_PRODUCT
 
 _WRONG = "its window is overrun: wrong results"
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from dg_engine.config import ModelConfig
 from dg_engine.prefix_store import GPU_PREFILL_CHUNK
-from dg_kernels.bench import Sizes
+from dg_kernels.cases import Sizes
 
 RELEASED = ModelConfig(
     vocab_size=262_144,

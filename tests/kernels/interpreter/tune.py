@@ -9,7 +9,7 @@ import msgspec
 import torch
 
 from dg_kernels import tune
-from dg_kernels.bench import Case
+from dg_kernels.cases import Case
 from dg_kernels.configurations import Tile, tile_for, tried
 from dg_kernels.costs import Cost
 from dg_kernels.expert_mlp.plan import plan as plan_experts
