@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import itertools
 import math
 import re
@@ -178,6 +179,32 @@ def test_tiles_are_tried_inside_and_forgotten_after() -> None:
             assert tile_for("soft_embedding", H200) == tile_for("packed_linear/int4", H200) == START
     assert names == {"soft_embedding", "packed_linear/int4"}
     assert tile_for("soft_embedding", H200) == usual
+
+
+@pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is for Linux")
+def test_the_command_tunes_what_is_left_and_writes_where_it_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As on a device, of which the deepest tiles are the fastest."""
+    before, file = FILE.read_bytes(), tmp_path / "tiles.json"
+
+    def using(name: str) -> Case:
+        return case(lambda: torch.full((1,), float(tile_for(name, H200).depth > 0)))
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda: H200)
+    monkeypatch.setattr(tune, "seconds", lambda call, device: 1 / min(tile_for("soft_embedding", H200).depth, 256))
+    monkeypatch.setattr(tune, "tuned_cases", lambda *given: map(using, ["soft_embedding"]))
+    for said in ("soft_embedding: ", "no kernel with a tile"):
+        assert tune.main(["--file", str(file)]) == 0
+        assert capsys.readouterr().out.startswith(said)
+    found = read_configurations(file.read_bytes())
+    assert tune.tuned(found, H200).keys() == {"soft_embedding"}
+    assert found.tile("soft_embedding", H200).depth == 256
+    assert FILE.read_bytes() == before
+    monkeypatch.setattr(tune, "tuned_cases", lambda *given: map(using, ["soft_embedding", "vocabulary_head"]))
+    assert tune.main(["--file", str(file), "--fresh", "--kernels", "soft.*"]) == 0
+    assert capsys.readouterr().out.startswith("soft_embedding: ")
 
 
 def test_without_a_device_it_says_so_and_changes_nothing(capsys: pytest.CaptureFixture[str]) -> None:
