@@ -13,7 +13,7 @@ import pytest
 import torch
 
 import dg_kernels
-from dg_kernels import Causal, CausalRuns, VisibleRuns, bench, cases, tune
+from dg_kernels import Causal, CausalRuns, PackedWeight, VisibleRuns, bench, cases, tune
 from dg_kernels.configurations import FILE, read_configurations
 from dg_kernels.launching import pytorch_only, served
 from dg_kernels.quantised.packed import random_weight
@@ -74,6 +74,27 @@ def test_weights_that_a_cache_would_hold_lie_in_memory_in_copies_of_which_each_c
     assert torch.equal(dg_kernels.packed_linear(x, first), dg_kernels.packed_linear(x, third))
 
 
+@pytest.mark.parametrize(
+    ("name", "operation"),
+    [
+        ("canvas_attention, sliding layer", "canvas_attention"),
+        ("expert_mlp", "expert_mlp"),
+        ("packed_expert_mlp, nvfp4", "packed_expert_mlp"),
+        ("packed_linear, fp8, native", "packed_linear"),
+    ],
+)
+def test_every_call_of_a_case_reads_other_memory(name: str, operation: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cases, "cache_bytes", lambda device: 2**20)
+    called = Mock()
+    monkeypatch.setattr(cases, operation, called)
+    call = cases.cases(cases.TOY, CPU)[name]().call
+    for _ in range(3):
+        call()
+    read = [given.args[1] for given in called.call_args_list]
+    places = {(one.values if isinstance(one, PackedWeight) else one).data_ptr() for one in read}
+    assert len(places) == 3
+
+
 def test_a_case_that_fails_is_said_and_the_others_go_on(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -85,7 +106,8 @@ def test_a_case_that_fails_is_said_and_the_others_go_on(
     lines = capsys.readouterr().out.splitlines()
     (failed,) = (line for line in lines if "failed" in line)
     assert failed.startswith("| vocabulary_head | failed: RuntimeError: no room |")
-    assert lines[-1].startswith("| choose_experts | PyTorch | ")
+    last = list(cases.cases(cases.TOY, CPU))[-1]
+    assert lines[-1].startswith(f"| {last} | PyTorch | ")
 
 
 @pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="triton is for Linux")
@@ -93,7 +115,7 @@ def test_tuning_tries_every_tile_that_there_is(monkeypatch: pytest.MonkeyPatch) 
     """At toy size but for the heads' widths, with kernels that are planned and not run."""
     for name in OPERATIONS:
         module = importlib.import_module(f"dg_kernels.{name}")
-        monkeypatch.setattr(module, "served", lambda *given: True)
+        monkeypatch.setattr(module, "served", lambda *given, **more: True)
         monkeypatch.setattr(module, "run", lambda launches: None)
         if hasattr(module, "multiplies_e4m3"):
             monkeypatch.setattr(module, "multiplies_e4m3", lambda x: True)
