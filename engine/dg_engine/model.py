@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from dg_engine.config import LayerType, ModelConfig
-from dg_engine.layers import Angles, Layer, LayerLike, Packed, RMSNorm, Rows, SelfConditioning, Stream
+from dg_engine.layers import Layer, LayerLike, Packed, RMSNorm, Rows, SelfConditioning, Stream
 from dg_engine.prefix_cache import PrefixCache, Seen
 from dg_kernels import (
     AllowedTokens,
@@ -184,14 +184,16 @@ class DiffusionGemma(nn.Module):
         if torch.is_grad_enabled():
             masks = self._encoder_masks(cache.length, count, tokens.device)
             shown = [Seen(*pair) for pair in zip(cache.keys, cache.values, strict=True)]
-            hidden, keys, values = self._run(self.embed(tokens), positions, shown, masks, self._encoder_scalars, read)
+            hidden, keys, values = self._run(
+                self.embed(tokens), self.angles(positions), shown, masks, self._encoder_scalars, read
+            )
             return Encoded(hidden, PrefixCache(_extended(cache.keys, keys), _extended(cache.values, values)))
         # One more token sees all that is before it, in sliding layers all that is in the window: that needs no mask.
         one = count == 1 and self.config.use_bidirectional_attention != "all"
         masks = Masks(None, None) if one else self._encoder_masks(cache.length, count, tokens.device)
         cache = cache.with_room(count, self.reach)
         seen = self._seen(cache, count, windowed=one)
-        hidden, _, _ = self._run(self.embed(tokens), positions, seen, masks, self._encoder_scalars, read)
+        hidden, _, _ = self._run(self.embed(tokens), self.angles(positions), seen, masks, self._encoder_scalars, read)
         return Encoded(hidden, cache.grown(count))
 
     def encode_rows(self, tokens: Tensor, cache: PrefixCache, masks: Masks, positions: Tensor) -> Tensor:
@@ -211,7 +213,7 @@ class DiffusionGemma(nn.Module):
         Returns:
             Hidden states of all tokens, or of those in `read`: where masks are `CausalRuns`, the last.
         """
-        return self._run(self.embed(tokens), positions, seen, masks, self._encoder_scalars, read)[0]
+        return self._run(self.embed(tokens), self.angles(positions), seen, masks, self._encoder_scalars, read)[0]
 
     def decode(
         self,
@@ -244,25 +246,43 @@ class DiffusionGemma(nn.Module):
             seen = [Seen(*pair) for pair in zip(shown.keys, shown.values, strict=True)]
         else:
             seen = self._seen(cache.with_room(canvas.shape[1], self.reach), canvas.shape[1], windowed=True)
-        return self.decode_over(canvas, seen, signal, positions, masks or Masks(None, None), read)
+        angles = self.angles(positions)
+        return self.decode_over(self.embed(canvas), seen, signal, angles, masks or Masks(None, None), read)
 
     def decode_over(
         self,
-        canvas: Tensor,
+        embedded: Tensor,
         seen: Sequence[Seen],
         signal: Tensor | None,
-        positions: Tensor,
+        angles: Tensor,
         masks: Masks,
         read: Rows | None = None,
     ) -> Tensor:
-        """`decode` over what each layer sees of the prefix, wherever that lies; the masks fit it."""
-        embedded = self.decoder.self_conditioning(self.embed(canvas), signal)
+        """`decode` of what `embed` made of a canvas, over what each layer sees of the prefix, wherever that lies.
+
+        The masks fit it, and the angles are those of the canvas's positions.
+        """
+        x = self.decoder.self_conditioning(embedded, signal)
         scalars = [layer.layer_scalar for layer in self.decoder.layers]
-        return self._run(embedded, positions, seen, masks, scalars, read)[0]  # type: ignore[arg-type]
+        return self._run(x, angles, seen, masks, scalars, read)[0]  # type: ignore[arg-type]
 
     @property
     def _encoder_scalars(self) -> list[Tensor]:
         return [layer.layer_scalar for layer in self.model.encoder.language_model.layers]  # type: ignore[union-attr]
+
+    def angles(self, positions: Tensor) -> Tensor:
+        """Cosines and sines of positions [..., C] for each kind of layer, side by side: [2, ..., C, sum of widths]."""
+        parts = []
+        for kind, width in self._widths.items():
+            rope = self.config.rope(kind)
+            pair = rotary_angles(positions, head_dim=width, theta=rope.theta, rotated_share=rope.rotated_share)
+            parts.append(torch.stack(pair))
+        return torch.cat(parts, dim=-1).to(self.decoder.embed_tokens.weight.dtype)
+
+    @property
+    def _widths(self) -> dict[LayerType, int]:
+        """Of a head in each kind of layer that there is."""
+        return {kind: self.config.head_shape(layer)[1] for layer, kind in enumerate(self.config.layer_types)}
 
     def empty_cache(self, batch: int) -> PrefixCache:
         """The cache of nothing."""
@@ -279,13 +299,14 @@ class DiffusionGemma(nn.Module):
     def _run(
         self,
         x: Tensor,
-        positions: Tensor,
+        angles: Tensor,
         seen: Sequence[Seen],
         masks: Masks,
         scalars: list[Tensor],
         read: Rows | None = None,
     ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-        angles = self._angles(positions, x.dtype)
+        parts = angles.split(list(self._widths.values()), dim=-1)  # type: ignore[no-untyped-call]
+        turns = {kind: tuple(part) for kind, part in zip(self._widths, parts, strict=True)}
         keys, values = [], []
         layers, last = self.layers, Norm(self.decoder.norm.weight)
         first, *others = (layer.before for layer in layers)
@@ -302,23 +323,11 @@ class DiffusionGemma(nn.Module):
             if isinstance(mask, Tensor):
                 # Of tokens that the layer has forgotten, nothing is seen.
                 mask = mask[..., -keys_seen:]
-            stream, key, value = layer(stream, angles[kind], seen[index], mask, scalars[index], following, wanted)
+            stream, key, value = layer(stream, turns[kind], seen[index], mask, scalars[index], following, wanted)
             keys.append(key)
             values.append(value)
         assert isinstance(stream.normed, Tensor)  # noqa: S101  (the head does not read rounded rows)
         return stream.normed.view_as(stream.x), keys, values
-
-    def _angles(self, positions: Tensor, dtype: torch.dtype) -> dict[LayerType, Angles]:
-        angles: dict[LayerType, Angles] = {}
-        for layer in range(self.config.num_hidden_layers):
-            kind = self.config.layer_types[layer]
-            if kind not in angles:
-                rope, (_, width) = self.config.rope(kind), self.config.head_shape(layer)
-                cosines, sines = rotary_angles(
-                    positions, head_dim=width, theta=rope.theta, rotated_share=rope.rotated_share
-                )
-                angles[kind] = cosines.to(dtype), sines.to(dtype)
-        return angles
 
     def _seen(self, cache: PrefixCache, places: int, *, windowed: bool) -> list[Seen]:
         """What each layer sees of a cache that has so many free places; sliding layers only the window, if told so."""

@@ -15,8 +15,7 @@ from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising
 from dg_engine.prefix_cache import PrefixCache
 from dg_engine.rows import CANVAS_BUCKETS
-from dg_engine.static_canvas import random_numbers, signed
-from dg_kernels import BANNED
+from dg_kernels import BANNED, random_numbers, signed
 
 
 class NumberedDraws:

@@ -14,7 +14,8 @@ from dg_engine.infill import Filling, Hole, next_length
 from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising, StableAndConfident
 from dg_engine.prefix_cache import PrefixCache
-from dg_engine.static_canvas import REASONS, Rules, Shape, State, random_numbers, signed
+from dg_engine.static_canvas import REASONS, Rules, Shape, State
+from dg_kernels import random_numbers, signed
 
 CANVAS_BUCKETS = (64, 128, 256)
 """Lengths of canvases; every one has its own graphs."""
@@ -101,10 +102,13 @@ def rules_of(model: DiffusionGemma, shape: Shape, rows: Sequence[Row]) -> Rules:
 
     plans, holes = [row.plan for row in rows], [row.hole for row in rows]
     stopping = [plan.stopping if isinstance(plan.stopping, StableAndConfident) else None for plan in plans]
+    prefix = each([row.cache.length for row in rows])
+    positions = prefix[:, None] + torch.arange(shape.canvas, device=model.device)
     return Rules(
         seed=each([signed(row.seed) for row in rows]),
-        prefix=each([row.cache.length for row in rows]),
+        prefix=prefix,
         suffix=each([len(row.suffix) for row in rows]),
+        angles=model.angles(positions),
         longer=torch.tensor([_longer(row, shape.canvas) for row in rows], device=model.device),
         ends=torch.stack([hole.ends for hole in holes]),
         allowed=_allowed(model, holes),

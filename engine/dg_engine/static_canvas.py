@@ -21,7 +21,7 @@ from dg_engine.infill import CERTAIN, SPARE
 from dg_engine.model import DiffusionGemma, Masks
 from dg_engine.policies import within_bound
 from dg_engine.prefix_cache import Seen
-from dg_kernels import AllowedTokens, LogitBias, VisibleRuns
+from dg_kernels import AllowedTokens, LogitBias, VisibleRuns, random_numbers
 
 REASONS: tuple[StopReason | None, ...] = (None, "converged", "max_denoising_steps")
 """What the numbers in `State.reason` mean."""
@@ -66,6 +66,8 @@ class Rules(NamedTuple):
     """[B] encoded tokens, at most P."""
     suffix: Tensor
     """[B] pinned slots."""
+    angles: Tensor
+    """[2, B, C, W] of the slots' positions, as `DiffusionGemma.angles`."""
     longer: Tensor
     """[B, C + 1] the length to which a full hole of each length grows; its own where it may not."""
     ends: Tensor
@@ -156,76 +158,38 @@ def static_step(model: DiffusionGemma, shape: Shape, seen: Sequence[Seen], rules
     slots = torch.arange(shape.canvas, device=state.tokens.device)
     free = slots < state.hole[:, None]
     uniform, noise = random_numbers(rules.seed, state.step, shape.canvas, model.config.vocab_size)
-    hidden = _decoded(model, shape, seen, rules, state)
+    embedded = model.embed(state.tokens)
+    hidden = _decoded(model, shape, seen, rules, state, embedded)
     found, believed = _sampled(model, shape, rules, state, hidden, uniform)
 
     uncertain = found.entropy.masked_fill(~free, torch.inf)
     accepted = within_bound(uncertain, rules.entropy_bound[:, None]) & free
     tokens = torch.where(free, torch.where(accepted, found.sample, noise), state.tokens)
-    signal = torch.where(free[..., None], believed, model.embed(state.tokens))
+    signal = torch.where(free[..., None], believed, embedded)
 
     end = torch.where(rules.ends.gather(1, found.argmax) & free, slots, state.hole[:, None]).amin(dim=1)
-    hole = _next_hole(rules, state, found, end, free)
+    hole = _next_hole(rules, state, found, end, slots)
     judged = torch.where((slots <= end[:, None]) & free, found.argmax, -1)
     unchanged = torch.where((judged == state.judged).all(dim=1), state.unchanged + 1, 0)
     reason = _reason(rules, state, unchanged, _mean(found.entropy, judged >= 0), growing=hole > state.hole)
 
     head = torch.stack((reason, state.step + 1, end, state.hole), dim=1)
     report = torch.cat((head, found.argmax, accepted, found.confidence, found.entropy), dim=1)
-    moved = _moved(state.hole, hole, rules.suffix, tokens, signal, noise)
+    moved = _moved(state.hole, hole, rules.suffix, tokens, signal, noise, slots)
     after = State(*moved, hole, state.step + 1, judged, unchanged, reason, report)
     running = state.reason == _RUNNING
     return State(*(_where(running, *pair) for pair in zip(after, state, strict=True)))
 
 
-def random_numbers(seed: Tensor, step: Tensor, slots: int, vocab_size: int) -> tuple[Tensor, Tensor]:
-    """The randomness of one step: a function of seed, step and slot, whatever the batch and the canvas.
-
-    SplitMix64's mixing function (Steele, Lea, Flood, OOPSLA 2014) over a counter.
-
-    Args:
-        seed: [B] int64.
-        step: [B] int64, the number of the step; -1 for the noise before the first.
-        slots: C.
-        vocab_size: bound of the noise.
-
-    Returns:
-        [B, C] fp32 in [0, 1), and [B, C] token ids, both uniform.
-    """
-    row = _mixed(_mixed(seed * _GAMMA) + step * _GAMMA)
-    counter = torch.arange(1, 2 * slots + 1, device=seed.device) * _GAMMA
-    bits = _mixed(row[:, None] + counter)
-    return _shifted(bits[:, ::2], 40).float() * 2.0**-24, _shifted(bits[:, 1::2], 1) % vocab_size
-
-
-def _mixed(bits: Tensor) -> Tensor:
-    bits = (bits ^ _shifted(bits, 30)) * _FIRST
-    bits = (bits ^ _shifted(bits, 27)) * _SECOND
-    return bits ^ _shifted(bits, 31)
-
-
-def _shifted(bits: Tensor, places: int) -> Tensor:
-    """A right shift that fills with zeros; torch's own fills with the sign."""
-    return (bits >> places) & ((1 << (64 - places)) - 1)
-
-
-def signed(number: int) -> int:
-    """The int64 with the last 64 bits of a number."""
-    return (number + 2**63) % 2**64 - 2**63
-
-
-_GAMMA, _FIRST, _SECOND = signed(0x9E3779B97F4A7C15), signed(0xBF58476D1CE4E5B9), signed(0x94D049BB133111EB)
-
-
-def _decoded(model: DiffusionGemma, shape: Shape, seen: Sequence[Seen], rules: Rules, state: State) -> Tensor:
+def _decoded(
+    model: DiffusionGemma, shape: Shape, seen: Sequence[Seen], rules: Rules, state: State, embedded: Tensor
+) -> Tensor:
     """[B, F, H]."""
-    slots = torch.arange(shape.canvas, device=state.tokens.device)
-    positions = rules.prefix[:, None] + slots
     own = state.hole + rules.suffix
     places = (_places(model, shape.prefix, sliding=sliding) for sliding in (False, True))
     masks = Masks(*(VisibleRuns(rules.prefix, own, each, shape.apart) for each in places))
     read = slice(shape.hole) if shape.hole < shape.canvas else None
-    return model.decode_over(state.tokens, seen, state.signal, positions, masks, read)
+    return model.decode_over(embedded, seen, state.signal, rules.angles, masks, read)
 
 
 def _sampled(
@@ -257,9 +221,9 @@ def _places(model: DiffusionGemma, prefix: int, *, sliding: bool) -> int:
     return min(prefix, model.config.window - 1) if sliding else prefix
 
 
-def _next_hole(rules: Rules, state: State, found: Found, end: Tensor, free: Tensor) -> Tensor:
+def _next_hole(rules: Rules, state: State, found: Found, end: Tensor, slots: Tensor) -> Tensor:
     """[B] as `infill.resized`: longer where the answer fills the hole, shorter where certain filler is behind it."""
-    tail = free & (torch.arange(free.shape[1], device=end.device) >= end[:, None])
+    tail = (slots >= end[:, None]) & (slots < state.hole[:, None])
     filled = ((found.argmax == rules.filler[:, None]) | ~tail).all(dim=1)
     spare_from = end + SPARE
     removable = filled & (state.hole - spare_from >= SPARE) & (_mean(found.entropy, tail) < CERTAIN)
@@ -281,10 +245,9 @@ def _reason(rules: Rules, state: State, unchanged: Tensor, mean_entropy: Tensor,
 
 
 def _moved(
-    before: Tensor, after: Tensor, suffix: Tensor, tokens: Tensor, signal: Tensor, noise: Tensor
+    before: Tensor, after: Tensor, suffix: Tensor, tokens: Tensor, signal: Tensor, noise: Tensor, slots: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Tokens and signal with the suffix behind a hole of another length, as `Canvas.moved`."""
-    slots = torch.arange(tokens.shape[1], device=tokens.device)
     in_hole = slots < after[:, None]
     source = torch.where(in_hole, slots, slots + (before - after)[:, None]).clamp(0, tokens.shape[1] - 1)
     fresh = in_hole & (slots >= before[:, None])

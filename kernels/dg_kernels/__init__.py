@@ -22,6 +22,7 @@ from dg_kernels.quantised import (
 )
 from dg_kernels.quantised.packed import PackedWeight
 from dg_kernels.quantised.rows import Operand, RoundedRows, quantise_rows
+from dg_kernels.random_numbers import random_numbers, signed
 from dg_kernels.residual_norms import FeedForwardInputs, Norm, Normed, add_attention, add_feed_forward
 from dg_kernels.rms_norm import rms_norm
 from dg_kernels.rotary import rotary, rotary_angles
@@ -61,11 +62,13 @@ __all__ = [
     "quantise_e4m3",
     "quantise_int4",
     "quantise_rows",
+    "random_numbers",
     "rms_norm",
     "rotary",
     "rotary_angles",
     "sampled_from",
     "sampling_statistics",
+    "signed",
     "soft_cap",
     "soft_embedding",
     "vocabulary_head",

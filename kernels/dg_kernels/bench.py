@@ -102,7 +102,7 @@ HEADINGS = ("operation", "by", "ms", "PyTorch ms", "MB", "GFLOP", "floor ms", "s
 
 def timing(name: str, case: Case, device: torch.device, rates: Rates) -> Timing:
     """Measure one operation, and PyTorch's for the same."""
-    kernels = served(*case.operands)
+    kernels = served(*case.operands, dtype=case.operands[0].dtype)
     found = seconds(case.call, device, graph=kernels)
     with pytorch_only():
         plain = seconds(case.call, device, graph=False) if kernels else found

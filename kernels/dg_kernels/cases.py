@@ -35,6 +35,7 @@ from dg_kernels import (
     packed_expert_mlp,
     packed_linear,
     quantise_rows,
+    random_numbers,
     rotary_angles,
     soft_embedding,
     vocabulary_head,
@@ -116,7 +117,7 @@ def cases(sizes: Sizes, device: torch.device) -> dict[str, Callable[[], Case]]:
     found[HEAD_PRODUCT] = functools.partial(_head_product, make, sizes)
     for sure in (0.0, 0.5, 1.0):
         found[f"soft_embedding, {sure:.0%} of the rows sure"] = functools.partial(_soft_embedding, make, sizes, sure)
-    for operation in (_norm_rotary, _add_attention, _add_feed_forward, _gated_gelu, _choose_experts):
+    for operation in (_norm_rotary, _add_attention, _add_feed_forward, _gated_gelu, _choose_experts, _random_numbers):
         found[operation.__name__.removeprefix("_")] = functools.partial(operation, make, sizes)
     return found
 
@@ -291,6 +292,13 @@ def _gated_gelu(make: _Make, sizes: Sizes) -> Case:
     """Of the dense MLP, which is as wide as three experts."""
     gate, up = make(2, sizes.canvas, 3 * sizes.inner)
     return Case(lambda: gated_gelu(gate, up), row_cost(sizes.canvas, 3 * sizes.inner, 3), (gate, up))
+
+
+def _random_numbers(make: _Make, sizes: Sizes) -> Case:
+    """Of as many rows as stand behind one prefix where lengths are tried; 12 bytes a slot."""
+    seed = torch.arange(8, device=make(1).device)
+    call = functools.partial(random_numbers, seed, seed, sizes.canvas, sizes.vocabulary)
+    return Case(call, row_cost(len(seed), sizes.canvas, 12, size=1), (seed,))
 
 
 def _choose_experts(make: _Make, sizes: Sizes) -> Case:

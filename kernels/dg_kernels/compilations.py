@@ -23,6 +23,7 @@ from dg_kernels.norm_rotary.plan import plan as plan_norm_rotary
 from dg_kernels.packed_linear.plan import plan as plan_packed_linear
 from dg_kernels.quantised.packed import PackedWeight
 from dg_kernels.quantised.plan import rounding
+from dg_kernels.random_numbers.plan import plan as plan_random_numbers
 from dg_kernels.residual_norms import Norm
 from dg_kernels.residual_norms.plan import plan_attention, plan_feed_forward
 from dg_kernels.soft_embedding.plan import plan as plan_soft_embedding
@@ -97,7 +98,7 @@ def _packed_linear(
 
 def _norm_rotary(*, key_heads: int, width: int) -> list[Launch]:
     raw = Heads(*(_numbers(1, _CANVAS, heads, width) for heads in (_HEADS, key_heads, key_heads)))
-    weight, angles = _numbers(width), _numbers(_CANVAS, width)
+    weight, angles = _numbers(width), _numbers(_CANVAS, 256 + 512)[:, :width]
     return plan_norm_rotary(raw, weight, weight, angles, angles, 1e-6)[0]
 
 
@@ -119,6 +120,11 @@ def _gated_gelu(*, rounds: bool) -> list[Launch]:
 
 def _choose_experts() -> list[Launch]:
     return plan_choose_experts(_numbers(_CANVAS, _EXPERTS), _numbers(_EXPERTS), _CHOSEN)[0]
+
+
+def _random_numbers() -> list[Launch]:
+    number = _numbers(_ROWS, dtype=torch.int64)
+    return plan_random_numbers(number, number, _CANVAS, _VOCABULARY)[0]
 
 
 def _quantise_rows(*, length: int) -> list[Launch]:
@@ -187,6 +193,7 @@ PLANS: Mapping[str, Callable[[], list[Launch]]] = {
     "quantise_rows": partial(_quantise_rows, length=_HIDDEN),
     "quantise_rows, between the experts' products": partial(_quantise_rows, length=_INNER),
     "quantise_rows, heads of full layers": partial(_quantise_rows, length=_HEADS * 512),
+    "random_numbers": _random_numbers,
     "residual_norms": partial(_add_attention, dense=False, experts=False),
     "residual_norms, FP8": partial(_add_attention, dense=True, experts=True),
     "residual_norms, experts in four bits": partial(_add_attention, dense=True, experts=False),

@@ -55,10 +55,10 @@ def run(launches: Sequence[Launch]) -> None:
         one()
 
 
-def served(*tensors: Tensor) -> bool:
-    """Whether kernels can take these: in bf16 on a CUDA device, with triton installed and no gradient wanted."""
+def served(*tensors: Tensor, dtype: torch.dtype = torch.bfloat16) -> bool:
+    """Whether kernels can take these: in a type on a CUDA device, with triton installed and no gradient wanted."""
     return (
-        all(tensor.is_cuda and tensor.dtype is torch.bfloat16 for tensor in tensors)
+        all(tensor.is_cuda and tensor.dtype is dtype for tensor in tensors)
         and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
         and _installed()
         and _wanted.get()  # last: torch's compiler cannot trace it, and elsewhere need not

@@ -17,6 +17,7 @@ OPERATIONS = (
     "norm_rotary",
     "packed_linear",
     "quantised.rows",
+    "random_numbers",
     "residual_norms",
     "soft_embedding",
     "vocabulary_head",

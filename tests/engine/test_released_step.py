@@ -26,10 +26,10 @@ from dg_engine.infill import Hole
 from dg_engine.joined import join
 from dg_engine.model import DiffusionGemma, Masks
 from dg_engine.policies import Denoising
-from dg_engine.prefix_cache import PrefixCache
+from dg_engine.prefix_cache import PrefixCache, Seen
 from dg_engine.prefix_store import GPU_PREFILL_CHUNK
 from dg_engine.rows import Row, first_state, rules_of, shape_of
-from dg_engine.static_canvas import State, blank_places, static_step
+from dg_engine.static_canvas import Rules, Shape, State, blank_places, static_step
 from dg_kernels import Causal, PackedWeight
 from dg_kernels.launching import Device, planned_for
 from dg_kernels.testing import OPERATIONS
@@ -44,10 +44,11 @@ PREFIX = 2048
 SLIDING, FULL = RELEASED.layer_types.count("sliding_attention"), RELEASED.layer_types.count("full_attention")
 LAYERS = SLIDING + FULL
 PRODUCTS = {"linear", "matmul", "mm", "addmm", "bmm", "baddbmm"}
+ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
 
 
-class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts the matrix products and attentions that PyTorch does by itself."""
+class Operations(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts what PyTorch computes on the device by itself: matrix products, attentions, and all else."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -55,10 +56,23 @@ class Products(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
-        name = str(func).split(".")[1]
-        if name in PRODUCTS or "attention" in name:
-            self.made["attention" if "attention" in name else "product"] += 1
-        return func(*args, **(kwargs or {}))
+        name, result = str(func).split(".")[1], func(*args, **(kwargs or {}))
+        if name in PRODUCTS:
+            self.made["product"] += 1
+        elif "attention" in name:
+            self.made["attention"] += 1
+        elif name not in ALLOCATIONS and writes(name, args, result):
+            self.made["other"] += 1
+        return result
+
+
+def writes(name: str, args: Any, result: Any) -> bool:
+    """Whether an operation fills memory of the device: not one that gives back a part of what it was given."""
+    first = result[0] if isinstance(result, list | tuple) else result
+    if not isinstance(first, Tensor) or not first.is_meta or name == "detach_":
+        return False
+    given = args[0] if args and isinstance(args[0], Tensor) else None
+    return name.endswith("_") or given is None or given.untyped_storage()._cdata != first.untyped_storage()._cdata
 
 
 @pytest.fixture
@@ -67,7 +81,7 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     found: list[Any] = []
     for name in OPERATIONS:
         module = importlib.import_module(f"dg_kernels.{name}")
-        monkeypatch.setattr(module, "served", lambda *given: all(on_gpu(one) for one in given))
+        monkeypatch.setattr(module, "served", lambda *given, **more: all(on_gpu(one, **more) for one in given))
         monkeypatch.setattr(module, "run", found.extend)
         if hasattr(module, "multiplies_e4m3"):
             monkeypatch.setattr(module, "multiplies_e4m3", lambda x: True)
@@ -75,9 +89,9 @@ def launched(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
         yield found
 
 
-def on_gpu(tensor: Tensor) -> bool:
+def on_gpu(tensor: Tensor, dtype: torch.dtype = torch.bfloat16) -> bool:
     """As `served` with a GPU and triton, without a gradient."""
-    return tensor.is_meta and tensor.dtype is torch.bfloat16 and not tensor.requires_grad
+    return tensor.is_meta and tensor.dtype is dtype and not tensor.requires_grad
 
 
 def empty(*shape: int, dtype: torch.dtype = torch.bfloat16) -> Tensor:
@@ -139,7 +153,8 @@ CASES = [
 """What is launched for a weight does not depend on the canvas."""
 
 
-def stepped(model: DiffusionGemma, asked: Asked) -> State:
+def given(model: DiffusionGemma, asked: Asked) -> tuple[DiffusionGemma, Shape, list[Seen], Rules, State]:
+    """What a step is given."""
     heads = [RELEASED.head_shape(layer) for layer in range(LAYERS)]
     keys = tuple(empty(1, count, PREFIX, width) for count, width in heads)
     mask = empty(RELEASED.vocab_size, dtype=torch.bool)
@@ -155,7 +170,7 @@ def stepped(model: DiffusionGemma, asked: Asked) -> State:
     shape = shape_of(rows)
     assert shape == asked.shape
     seen = blank_places(model, shape.prefix, shape.prefixes, shape.behind)
-    return static_step(model, shape, seen, rules_of(model, shape, rows), first_state(model, shape, rows))
+    return model, shape, seen, rules_of(model, shape, rows), first_state(model, shape, rows)
 
 
 EXPERTS = {"bf16": "plain", "fp8": "native", "nvfp4": "e2m1", "int4": "int4"}
@@ -189,8 +204,12 @@ def expected_launches(format_: str) -> Counter[str]:
     return found
 
 
-DECODER = Counter({"gated_row": 1, "tile_statistics": 1, "merge_tiles": 1, "scale_tiles": 1})
-"""Self-conditioning before the layers, and the head behind them."""
+DECODER = Counter({"draw": 1, "gated_row": 1, "tile_statistics": 1, "merge_tiles": 1, "scale_tiles": 1})
+"""The randomness of the step, self-conditioning before the layers, and the head behind them."""
+OTHERS = 123
+"""What PyTorch computes of a step beside products: embeddings, the first norms, and what becomes of the canvas."""
+LAUNCHES = {"bf16": (300, 276), "fp8": (481, 156), "nvfp4": (451, 156), "int4": (451, 156)}
+"""Of a step of a whole canvas in all: by Triton, and by PyTorch."""
 
 
 def names(launched: Sequence[Any]) -> Counter[str]:
@@ -206,19 +225,33 @@ def names(launched: Sequence[Any]) -> Counter[str]:
 def test_every_operation_of_a_step_goes_to_the_kernel_that_was_made_for_it(
     format_: str, asked: str, model: DiffusionGemma, launched: list[Any]
 ) -> None:
-    with Products() as products:
-        after = stepped(model, ASKED[asked])
+    step = given(model, ASKED[asked])
+    launched.clear()
+    with Operations() as operations:
+        after = static_step(*step)
     found = names(launched)
     merged = found.pop("merge_splits", 0)
-    rows, canvas = ASKED[asked].shape[:2]
+    rows, canvas, hole = ASKED[asked].shape[:3]
     assert found == expected_launches(format_) + DECODER
     assert merged == sum(one.constants.get("splits", 1) > 1 for one in launched if "shown" in one.constants)
     # The router, self-conditioning's two products and the mean embedding; in bf16 the projections too.
     projections = 4 * LAYERS if format_ == "bf16" else 0
-    assert products.made == {"product": LAYERS + 2 + 1 + projections}
+    # Of several rows, the first slots of each do not lie behind one another: they are copied, twice.
+    others = OTHERS + 2 * (rows > 1 and hole < canvas)
+    assert operations.made == {"product": LAYERS + 2 + 1 + projections, "other": others}
     assert {part.device.type for part in after} == {"meta"}
     assert after.signal.shape == (rows, canvas, RELEASED.hidden_size)
     assert (after.tokens.dtype, after.signal.dtype) == (torch.int64, torch.bfloat16)
+
+
+@pytest.mark.parametrize("format_", BITS)
+@torch.inference_mode()
+def test_a_step_is_so_many_launches(format_: str, model: DiffusionGemma, launched: list[Any]) -> None:
+    step = given(model, ASKED["a whole canvas"])
+    launched.clear()
+    with Operations() as operations:
+        static_step(*step)
+    assert (len(launched), operations.made.total()) == LAUNCHES[format_]
 
 
 @pytest.mark.parametrize("format_", BITS)
@@ -227,7 +260,7 @@ def test_every_operation_of_a_prefill_goes_to_the_kernel_that_was_made_for_it(
     format_: str, model: DiffusionGemma, launched: list[Any]
 ) -> None:
     cache = model.encode(empty(1, GPU_PREFILL_CHUNK, dtype=torch.long), None, slice(-1, None)).cache
-    with Products() as products:
+    with Operations() as operations:
         launched.clear()
         hidden, cache = model.encode(empty(1, GPU_PREFILL_CHUNK, dtype=torch.long), cache, slice(-1, None))
     assert (hidden.shape, cache.length) == ((1, 1, RELEASED.hidden_size), 2 * GPU_PREFILL_CHUNK)
@@ -238,7 +271,7 @@ def test_every_operation_of_a_prefill_goes_to_the_kernel_that_was_made_for_it(
     expected["attend, 512"] -= 1
     assert found == expected
     projections = 4 * LAYERS if format_ == "bf16" else 0
-    assert products.made == {"product": LAYERS + projections, "attention": 1}
+    assert (operations.made["product"], operations.made["attention"]) == (LAYERS + projections, 1)
 
 
 @functools.cache
@@ -259,9 +292,9 @@ def test_what_is_launched_is_compiled_ahead_of_time(
 
     architecture = next(one for one in ARCHITECTURES if one.capability == capability)
     with planned_for(architecture.device):
-        for own, asked in CASES:
-            if own == format_:
-                stepped(model, ASKED[asked])
+        for stored, asked in CASES:
+            if stored == format_:
+                static_step(*given(model, ASKED[asked]))
         cache = None
         for tokens in (GPU_PREFILL_CHUNK, GPU_PREFILL_CHUNK, 1, 37, 1, 2, GPU_PREFILL_CHUNK, 333):
             cache = model.encode(empty(1, tokens, dtype=torch.long), cache, slice(-1, None)).cache

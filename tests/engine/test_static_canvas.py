@@ -20,9 +20,9 @@ from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising, EntropyBound, LinearTemperature, NeverStop, StableAndConfident
 from dg_engine.reference import NumberedDraws
 from dg_engine.rows import Row, shape_of
-from dg_engine.static_canvas import random_numbers, static_step
+from dg_engine.static_canvas import static_step
 from dg_engine.testing import SHAPES, TINY, NothingAsksTheHost, tiny_model
-from dg_kernels import SamplingStatistics, sampled_from
+from dg_kernels import SamplingStatistics, random_numbers, sampled_from
 
 FILLER = 1
 EVERY_EXPERT = replace(TINY, top_k_experts=TINY.num_experts)

@@ -13,11 +13,13 @@ from dg_kernels import (
     choose_experts,
     gated_gelu,
     norm_rotary,
+    random_numbers,
     rotary_angles,
 )
 from dg_kernels.choose_experts.reference import choose_experts_reference
 from dg_kernels.gated_gelu.reference import gated_gelu_reference
 from dg_kernels.norm_rotary.reference import norm_rotary_reference
+from dg_kernels.random_numbers.reference import random_numbers_reference
 from dg_kernels.residual_norms.reference import add_attention_reference, add_feed_forward_reference
 from dg_kernels.testing import assert_agrees, random
 
@@ -82,6 +84,13 @@ def test_the_likeliest_experts_share_what_is_theirs() -> None:
     assert_agrees(weight, expected)
 
 
+def test_random_numbers_are_everywhere_the_same_bits() -> None:
+    seed, step = torch.tensor([0, 3, -(2**63), 2**63 - 1]), torch.tensor([-1, 0, 47, 3])
+    found, expected = random_numbers(seed, step, 30, 150), random_numbers_reference(seed, step, 30, 150)
+    assert torch.equal(found[0], expected[0])
+    assert torch.equal(found[1], expected[1])
+
+
 def test_what_does_not_belong_together_is_refused() -> None:
     x, weight = random(2, 8), random(8)
     norm, parts = Norm(weight), x[:, None]
@@ -93,6 +102,8 @@ def test_what_does_not_belong_together_is_refused() -> None:
         add_feed_forward(x, x, parts, (weight, weight, random(7)), torch.ones(1), norm, EPS)
     with pytest.raises(ValueError, match=r"up must be \[2, 8\], not \[2, 1, 8\]"):
         gated_gelu(x, parts)
+    with pytest.raises(ValueError, match=r"step must be \[2\], not \[3\]"):
+        random_numbers(torch.zeros(2).long(), torch.zeros(3).long(), 4, 4)
     with pytest.raises(ValueError, match=r"9 of \[8\] experts"):
         choose_experts(x, weight, 9)
     heads, angles = Heads(*(random(1, 2, 3, 8) for _ in range(3))), random(2, 8)

@@ -21,6 +21,7 @@ def norm_and_turn(
     heads,
     key_heads,
     angle_count,
+    angle_row,
     query_row,
     key_row,
     value_row,
@@ -43,7 +44,7 @@ def norm_and_turn(
     pair = tl.arange(0, padded)
     there = (position < position_count)[:, None] & (pair < half)[None, :]
     batch, slot = position // slots, position % slots
-    angle = (position % angle_count)[:, None] * (2 * half) + pair[None, :]
+    angle = (position % angle_count)[:, None] * angle_row + pair[None, :]
     head = tl.program_id(1)
     if head < heads:
         first, second = _normed(query + position * query_row + head * (2 * half), pair, there, half, eps)

@@ -21,7 +21,7 @@ def plan(
     eps: float,
     places: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[list[Launch], Heads]:
-    """One launch, and what it will fill. Projections may be parts of wider rows; the width must be contiguous."""
+    """One launch, and what it will fill. Projections and angles may be parts of wider rows."""
     batch, slots, heads, width = raw.query.shape
     key_heads = raw.key.shape[2]
     query = raw.query.new_empty(batch, slots, heads, width)
@@ -29,8 +29,6 @@ def plan(
     arguments: dict[str, Argument] = {
         "query_weight": query_weight.contiguous(),
         "key_weight": key_weight.contiguous(),
-        "cosines": cosines.contiguous(),
-        "sines": sines.contiguous(),
         "turned_query": query,
         "turned_key": key,
         "normed_value": value,
@@ -38,11 +36,14 @@ def plan(
         "slots": slots,
         "heads": heads,
         "key_heads": key_heads,
-        "angle_count": cosines.numel() // width,
         "eps": eps,
     }
+    turns = [_side_by_side(one.reshape(-1, width)) for one in (cosines, sines)]
+    if turns[0].stride() != turns[1].stride():
+        turns = [one.contiguous() for one in turns]
+    arguments |= {"cosines": turns[0], "sines": turns[1], "angle_count": len(turns[0]), "angle_row": turns[0].stride(0)}
     for name, one in raw._asdict().items():
-        rows = _rows(one)
+        rows = _side_by_side(one.flatten(0, 1))
         arguments |= {name: rows, f"{name}_row": rows.stride(0)}
     for name, one in (("key", key), ("value", value)):
         strides = zip(("batch", "head", "slot"), one.stride()[:3], strict=True)
@@ -56,7 +57,6 @@ def plan(
     return launches, Heads(query.transpose(1, 2), key, value)
 
 
-def _rows(raw: Tensor) -> Tensor:
-    """[B T, heads, D] with the heads of a row side by side; a copy only where they are not."""
-    rows = raw.flatten(0, 1)
-    return rows if rows.stride()[1:] == (raw.shape[3], 1) else rows.contiguous()
+def _side_by_side(rows: Tensor) -> Tensor:
+    """[R, D] or [R, heads, D] with the numbers of a row side by side; a copy only where they are not."""
+    return rows if rows.stride()[1:] in ((1,), (rows.shape[-1], 1)) else rows.contiguous()

@@ -13,6 +13,8 @@ from dg_kernels.gated_gelu.reference import gated_gelu_reference
 from dg_kernels.launching import run
 from dg_kernels.norm_rotary.plan import plan as plan_norm_rotary
 from dg_kernels.norm_rotary.reference import norm_rotary_reference
+from dg_kernels.random_numbers.plan import plan as plan_random_numbers
+from dg_kernels.random_numbers.reference import random_numbers_reference
 from dg_kernels.residual_norms.plan import plan_attention, plan_feed_forward
 from dg_kernels.residual_norms.reference import add_attention_reference, add_feed_forward_reference
 from dg_kernels.testing import assert_agrees, random
@@ -44,7 +46,8 @@ def test_heads_may_be_parts_of_wider_rows_and_keys_go_where_they_belong(
 ) -> None:
     """As one product makes them; the keys are the values too, and lie behind those of a prefix."""
     joined, weight = random(2, 5, 6 * 64, dtype=dtype), random(64, dtype=dtype, seed=1)
-    cosines, sines = (one.to(dtype) for one in rotary_angles(torch.arange(5), head_dim=64, theta=10_000.0))
+    angles = torch.cat(rotary_angles(torch.arange(5), head_dim=64, theta=10_000.0), dim=1).to(dtype)
+    cosines, sines = angles[:, :64], angles[:, 64:]
     joined = joined.to(device).view(2, 5, 6, 64)
     query, key = joined[:, :, :4], joined[:, :, 4:]
     whole = torch.zeros(2, 2, 2, 9, 64, device=device, dtype=dtype)
@@ -157,3 +160,13 @@ def test_of_equal_experts_the_first_is_chosen_once(device: torch.device, dtype: 
     run(launches)
     assert index.tolist() == [[0, 1, 2, 3]] * 3
     assert weight.tolist() == [[0.25] * 4] * 3
+
+
+@pytest.mark.parametrize(("slots", "vocabulary"), [(1, 1), (64, 150), (300, 262_144)])
+def test_random_numbers_are_everywhere_the_same_bits(slots: int, vocabulary: int, device: torch.device) -> None:
+    seed, step = torch.tensor([0, 3, -(2**63), 2**63 - 1]), torch.tensor([-1, 0, 47, 3])
+    launches, uniform, noise = plan_random_numbers(seed.to(device), step.to(device), slots, vocabulary)
+    run(launches)
+    expected = random_numbers_reference(seed, step, slots, vocabulary)
+    assert torch.equal(uniform.cpu(), expected[0])
+    assert torch.equal(noise.cpu(), expected[1])

@@ -58,7 +58,7 @@ def by_kernels(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
     with monkeypatch.context() as patched:
         for name in OPERATIONS:
             module = importlib.import_module(f"dg_kernels.{name}")
-            patched.setattr(module, "served", lambda *tensors: True)
+            patched.setattr(module, "served", lambda *tensors, **more: True)
             patched.setattr(module, "run", counted(name))
         yield ran
 
@@ -99,7 +99,8 @@ def step(model: DiffusionGemma) -> tuple[torch.Tensor, SamplingStatistics]:
         masks.append(VisibleRuns(*lengths, places))
     canvas = torch.arange(CANVAS)[None] * 11 % model.config.vocab_size
     positions = PREFIX + torch.arange(CANVAS)
-    hidden = model.decode_over(canvas, seen, None, positions, Masks(full=masks[1], sliding=masks[0]))[0]
+    shown = Masks(full=masks[1], sliding=masks[0])
+    hidden = model.decode_over(model.embed(canvas), seen, None, model.angles(positions), shown)[0]
     warmth, uniform = torch.full((CANVAS,), 0.7), torch.linspace(0, 0.99, CANVAS)
     bias = LogitBias(torch.full((CANVAS,), 3), torch.full((CANVAS,), 1.5))
     allowed = AllowedTokens(torch.arange(150)[None] % 3 == 0, torch.tensor([0] + [-1] * (CANVAS - 1)))
@@ -215,7 +216,7 @@ def test_the_captured_step_by_kernels_is_that_by_pytorch(
         experts = "expert_mlp" if format_ == "bf16" else "expert_mlp.packed"
         whole = passes(1, experts, packed=format_ != "bf16") + Counter(vocabulary_head=1)
         # Self-conditioning is gated too.
-        whole += Counter(gated_gelu=1, soft_embedding=dropped > 0)
+        whole += Counter(gated_gelu=1, random_numbers=1, soft_embedding=dropped > 0)
         assert Counter(ran) == whole
         for name in ("hole", "step", "judged", "unchanged", "reason"):
             assert torch.equal(getattr(found, name), getattr(expected, name)), name
