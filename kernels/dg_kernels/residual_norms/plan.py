@@ -11,7 +11,7 @@ from dg_kernels.quantised.rows import LEAST_SCALE
 from dg_kernels.residual_norms import FeedForwardInputs, Norm, Normed
 from dg_kernels.residual_norms.kernel import attention_row, feed_forward_row
 
-_NUMBERS_A_THREAD = 16
+_NUMBERS_A_THREAD = 8
 _THREADS_A_WARP = 32
 _MOST_WARPS = 16
 
