@@ -102,8 +102,9 @@ HEADINGS = ("operation", "by", "ms", "PyTorch ms", "MB", "GFLOP", "floor ms", "s
 
 def timing(name: str, case: Case, device: torch.device, rates: Rates) -> Timing:
     """Measure one operation, and PyTorch's for the same."""
-    kernels = served(*case.operands, dtype=case.operands[0].dtype)
-    found = seconds(case.call, device, graph=kernels)
+    on_device = served(*case.operands, dtype=case.operands[0].dtype)
+    kernels = on_device and case.has_kernel
+    found = seconds(case.call, device, graph=on_device)
     with pytorch_only():
         plain = seconds(case.call, device, graph=False) if kernels else found
     floor = rates.floor(case.cost, in_e4m3=case.in_e4m3)

@@ -93,6 +93,8 @@ class Case:
     operands: tuple[Tensor, ...]
     in_e4m3: bool = False
     """Whether its products are of e4m3, where the device has them."""
+    has_kernel: bool = True
+    """Whether it is one of ours, and no library's."""
 
 
 def cases(sizes: Sizes, device: torch.device) -> dict[str, Callable[[], Case]]:
@@ -237,7 +239,7 @@ def _head_product(make: _Make, sizes: Sizes) -> Case:
     """What the statistics cost is what lies between this and `vocabulary_head`."""
     hidden, weight = _head(make, sizes)
     cost = linear_cost(sizes.canvas, sizes.vocabulary, sizes.hidden)
-    return Case(lambda: functional.linear(hidden, weight), cost, (hidden, weight))
+    return Case(lambda: functional.linear(hidden, weight), cost, (hidden, weight), has_kernel=False)
 
 
 def _head(make: _Make, sizes: Sizes) -> tuple[Tensor, Tensor]:

@@ -14,6 +14,7 @@ import torch
 
 import dg_kernels
 from dg_kernels import Causal, CausalRuns, PackedWeight, VisibleRuns, bench, cases, tune
+from dg_kernels.bench import Rates
 from dg_kernels.configurations import FILE, read_configurations
 from dg_kernels.launching import pytorch_only, served
 from dg_kernels.quantised.packed import random_weight
@@ -122,6 +123,23 @@ def test_tuning_tries_every_tile_that_there_is(monkeypatch: pytest.MonkeyPatch) 
     sizes = replace(cases.TOY, attentions=(("sliding layer", 2, 256), ("full layer", 1, 512)))
     found = tune.groups(tune.tuned_cases(sizes, CPU), lambda name: True)
     assert {name for names in found for name in names} == read_configurations(FILE.read_bytes()).default.keys()
+
+
+def test_what_a_library_does_is_not_taken_for_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a device, whose kernels are timed out of a graph and PyTorch's operations are not."""
+    graphs: list[bool] = []
+
+    def timed(call: object, device: torch.device, *, graph: bool) -> float:
+        graphs.append(graph)
+        return 1.0
+
+    monkeypatch.setattr(bench, "served", lambda *given, **more: True)
+    monkeypatch.setattr(bench, "seconds", timed)
+    rates = Rates(bytes=1e9, flops=1e9, e4m3_flops=1e9)
+    made = cases.cases(cases.TOY, CPU)
+    by = {name: bench.timing(name, made[name](), CPU, rates).by for name in (cases.HEAD_PRODUCT, "vocabulary_head")}
+    assert by == {cases.HEAD_PRODUCT: "PyTorch", "vocabulary_head": "Triton"}
+    assert graphs == [True, True, False]
 
 
 def test_kernels_are_for_bf16_on_a_gpu_without_a_gradient() -> None:
