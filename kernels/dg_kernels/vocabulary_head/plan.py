@@ -94,9 +94,11 @@ def plan(
 def _rules(bias: LogitBias | None, allowed: AllowedTokens | None, hidden: Tensor) -> dict[str, Argument]:
     """What rows are told; a bias of nothing, and the number of no mask, where they are told nothing."""
     rows = hidden.shape[0]
-    nothing = LogitBias(hidden.new_zeros(rows, dtype=torch.int64), hidden.new_zeros(rows, dtype=torch.float32))
-    bias = bias or nothing
-    allowed = allowed or AllowedTokens(hidden.new_zeros(1, 1, dtype=torch.bool), torch.full_like(nothing.token, -1))
+    if bias is None:
+        bias = LogitBias(hidden.new_zeros(rows, dtype=torch.int64), hidden.new_zeros(rows, dtype=torch.float32))
+    if allowed is None:
+        number = torch.full((rows,), -1, device=hidden.device)
+        allowed = AllowedTokens(hidden.new_zeros(1, 1, dtype=torch.bool), number)
     return {
         "favoured": bias.token.contiguous(),
         "nats": bias.nats.float().contiguous(),
