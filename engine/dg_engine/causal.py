@@ -379,14 +379,12 @@ def gains_behind(
 def hidden_behind(model: DiffusionGemma, cache: PrefixCache, texts: Sequence[Tensor]) -> list[Tensor]:
     """The hidden states [S, H] after the final norm of each of several texts [S], of token ids, in one pass.
 
-    One row holds the tokens of all. Masks and positions make each text see the cache and itself alone, as if it stood
-    behind the cache.
+    One row holds the tokens of all; by masks and positions each text sees the cache and itself alone.
     """
     device, lengths = texts[0].device, list(map(len, texts))
     number = torch.arange(len(texts), device=device).repeat_interleave(torch.tensor(lengths, device=device))
     step = torch.cat([torch.arange(length, device=device) for length in lengths])
     positions = cache.length + step
-
     own = (number[:, None] == number) & (step[:, None] >= step)
     visible = torch.cat((torch.ones(len(step), cache.length, dtype=torch.bool, device=device), own), dim=1)
     keys = torch.cat((torch.arange(cache.length, device=device), positions))
@@ -399,5 +397,4 @@ def _log_probabilities(model: DiffusionGemma, hidden: Tensor, tokens: Tensor) ->
     """[N, H] and [N] to the log-probabilities [N], without the logits of more than some rows at a time."""
     rows = max(1, _LOGITS_AT_ONCE // model.config.vocab_size)
     parts = zip(torch.split(hidden, rows), torch.split(tokens, rows), strict=True)
-    found = [model.logits(some).log_softmax(dim=-1).gather(1, ids[:, None])[:, 0] for some, ids in parts]
-    return torch.cat(found)
+    return torch.cat([model.logits(some).log_softmax(dim=-1).gather(1, ids[:, None])[:, 0] for some, ids in parts])
