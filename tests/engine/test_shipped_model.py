@@ -16,7 +16,7 @@ from dg_engine.engine import Engine
 from dg_engine.paths import shipped_model
 from dg_engine.training.shapes import SHAPES
 
-SMALL = SHAPES["small"].config
+SHIPPED = SHAPES["base"].config
 
 
 @pytest.fixture(scope="module")
@@ -25,16 +25,16 @@ def engine() -> Engine:
 
 
 def test_it_is_what_the_trainer_says(engine: Engine) -> None:
-    assert engine.model.config == SMALL
+    assert engine.model.config == SHIPPED
     assert engine.config == msgspec.structs.replace(
-        SHAPES["small"].infill(),
+        SHAPES["base"].infill(),
         decoding="causal_fit",
         block_decoding="causal_fit",
         filler_bias=engine.config.filler_bias,
         calibration=engine.config.calibration,
         copy_trust=engine.config.copy_trust,
     )
-    assert f"{engine.info.parameters / 1e6:.1f} M" == "6.1 M"
+    assert f"{engine.info.parameters / 1e6:.1f} M" == "12.7 M"
     assert sum(path.stat().st_size for path in shipped_model().iterdir()) < 90_000_000
 
 
@@ -57,7 +57,7 @@ def test_it_opens_in_transformers() -> None:
     theirs = transformers.DiffusionGemmaForBlockDiffusion.from_pretrained(shipped_model(), dtype=torch.float32)
     tokenizer = transformers.AutoTokenizer.from_pretrained(shipped_model())
     tokens = torch.tensor([tokenizer.encode("def add(a, b):\n    return ", add_special_tokens=False)])
-    canvas = torch.randint(0, SMALL.vocab_size, (1, 16), generator=torch.Generator().manual_seed(0))
+    canvas = torch.randint(0, SHIPPED.vocab_size, (1, 16), generator=torch.Generator().manual_seed(0))
     ours = checkpoint.load(shipped_model(), dtype=torch.float32)
     with torch.no_grad():
         expected = theirs.eval()(input_ids=tokens, decoder_input_ids=canvas).logits
