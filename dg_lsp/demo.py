@@ -41,7 +41,7 @@ class Scene:
 
 
 SCENES = (
-    Scene("def __init__(self, model: DiffusionGemma) -> "),
+    Scene("loop: DeviceLoop | None = None) -> "),
     Scene("        self._model "),
     Scene("tokens: list[int]) -> PrefixCache "),
     Scene("tokens: list[int], cache: PrefixCache) -> "),
