@@ -177,7 +177,8 @@ def test_a_file_indented_with_tabs(desk: Desk) -> None:
     desk.type("n")
     desk.backspace()
     shown = desk.offers(TOTAL.replace("    ", "\t"))
-    assert "\n\t" in shown
+    # The script's answer has four lines; that of a model may have one.
+    assert all(line.startswith("\t") for line in shown.split("\n")[1:])
     assert "  " not in shown
     desk.keep()
     desk.editor.accept()
