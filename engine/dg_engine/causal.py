@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from dg_engine.api import StopReason
-from dg_engine.chunks import fits_chunk
+from dg_engine.chunks import CHUNK_BUCKETS
 from dg_engine.device_loop import DeviceLoop
 from dg_engine.model import DiffusionGemma, Masks
 from dg_engine.prefix_cache import PrefixCache
@@ -30,7 +30,6 @@ LEAST_LIKELY = -3.0
 """Nats by which a branch's cover may be less likely than the likeliest."""
 MARGIN = 3.0
 """Nats by which more of the suffix may turn the order of two beginnings that its first token leaves."""
-
 
 _LOGITS_AT_ONCE = 2**23
 """Of which a softmax is made, so that four copies in fp32 stay under what a step leaves of probabilities: of the
@@ -360,9 +359,10 @@ def gains_behind(
     device = start.hidden.device
     # The last token of a passage predicts nothing that is asked.
     texts = [torch.tensor(passage.tokens[:-1], dtype=torch.long, device=device) for passage in passages]
-    if not any(map(len, texts)):
+    longest = max(map(len, texts))
+    if not longest:
         hidden = [start.hidden[:0]] * len(texts)
-    elif loop is not None and fits_chunk(texts):
+    elif loop is not None and longest <= CHUNK_BUCKETS[-1]:
         hidden = loop.hidden_behind(start.cache, texts)
     else:
         hidden = hidden_behind(model, start.cache, texts)

@@ -35,11 +35,6 @@ def chunk_bucket(tokens: int) -> int:
     return next(slots for slots in CHUNK_BUCKETS if slots >= tokens)
 
 
-def fits_chunk(texts: Sequence[Tensor]) -> bool:
-    """Whether each of the texts, of token ids, has a bucket."""
-    return 0 < max(map(len, texts)) <= CHUNK_BUCKETS[-1]
-
-
 class Told(NamedTuple):
     """What is to be encoded: rows of S tokens behind one prefix."""
 

@@ -244,16 +244,14 @@ class Engine:
         if not isinstance(self._lengths, ByProbe):
             raise RequestError("this checkpoint tries no lengths: it learnt to close a hole with filler")
         healed = self.heal(request.prefix, "diffusion")
-        *_, prefix = self._prefixes.encode(request.document, self._prompt(request, healed.kept))
-        assert prefix is not None  # noqa: S101  (the last item always is a prefix)
+        prefix = self._prefixes.whole(request.document, self._prompt(request, healed.kept))
         gap = self._gap(_Asked(request, healed, prefix, time.perf_counter()))
         return self._lengths.first_sureness(gap, min(longest, self.model.config.canvas_length))
 
     @torch.inference_mode()
     def score(self, request: ScoreRequest) -> Score:
         """How likely the causal twin finds the text after the prefix, and the suffix after both."""
-        *_, prefix = self._prefixes.encode("", self._prompt(request, request.prefix))
-        assert prefix is not None  # noqa: S101
+        prefix = self._prefixes.whole("", self._prompt(request, request.prefix))
         text, suffix = self.tokenizer.encode(request.text), self.tokenizer.encode(request.suffix)
         (gains,) = gains_behind(self.model, prefix.start, [Passage(text + suffix)], self._device_loop)
         return Score(

@@ -5,6 +5,7 @@ The parameters carry Hugging Face's names, so a state dict is a checkpoint.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -52,16 +53,16 @@ class RMSNorm(nn.Module):
         return rms_norm(x, self.weight, self.eps)
 
 
-class Together(nn.Module):
+class Together(nn.Module, ABC):
     """A module with matrices that read the same rows."""
 
     joined: Callable[[Operand], Sequence[Tensor]] | None = None
     """Their products as one, if they lie one behind the other (`dg_engine.joined`)."""
 
     @property
+    @abstractmethod
     def together(self) -> list[nn.Module]:
         """What has these matrices."""
-        raise NotImplementedError
 
     def products(self, x: Operand) -> Sequence[Tensor]:
         """Rows [..., K] times each of them, [..., N] each."""

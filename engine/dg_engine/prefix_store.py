@@ -71,6 +71,12 @@ class PrefixEncoder:
         self._store.keep(document, tokens, cache)
         yield Prefix(Start(hidden[0, -1:], cache), len(tokens), cached)
 
+    def whole(self, document: str, tokens: list[int]) -> Prefix:
+        """As `encode`, in one go."""
+        *_, prefix = self.encode(document, tokens)
+        assert prefix is not None  # noqa: S101  (the last item always is a prefix)
+        return prefix
+
     @torch.inference_mode()
     def warm_up(self) -> None:
         """Where chunks are captured, those of every length are, behind short prefixes and behind longer ones."""

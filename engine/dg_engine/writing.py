@@ -140,8 +140,7 @@ class Writer:
 
     def _copied(self, wanted: Wanted) -> Copied:
         request, trust = wanted.request, wanted.config.copy_trust
-        weight = wanted.config.copy_probability(request)
-        if not weight or request.copied is None or trust is None:
+        if request.copied is None or trust is None:
             return NOTHING
         text, tail = request.copied.text, list[int]()
         if wanted.decoding == "causal_infill":
@@ -149,7 +148,7 @@ class Writer:
             end = end_of_copy(text, request.suffix, request.extent)
             text, tail = text[:end], [] if end is None else [self._model.config.eos_token_id]
         tokens = self._tokenizer.encode(wanted.cut + text)
-        return Copied(tokens + tail, weight, trust.keeps)
+        return Copied(tokens + tail, wanted.config.copy_probability(request), trust.keeps)
 
     def _shown(self, cut: str, first: Written, steps: int) -> Growing:
         """The first branch while it grows behind what is typed."""

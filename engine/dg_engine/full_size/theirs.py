@@ -56,7 +56,7 @@ def their_blocks(model: DiffusionGemma, mode: str, canvas: int, prefix: int, ste
     theirs, tokens = borrowed(model, canvas), _tokens(model, prefix)
     blocks = []
     for count in steps:
-        one, two = (_seconds(theirs, tokens, mode, steps=count, blocks=blocks) for blocks in (1, 2))
+        one, two = (_seconds(theirs, tokens, mode, steps=count, blocks=number) for number in (1, 2))
         blocks.append(BlockTime(canvas=canvas, prefix=prefix, steps=count, ms=(two - one) * 1e3))
     return TheirBlocks(mode=mode, right=_is_right(model, mode, prefix + canvas), blocks=blocks)
 
