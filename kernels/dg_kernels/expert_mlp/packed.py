@@ -8,7 +8,7 @@ from torch import Tensor
 from dg_kernels.expert_mlp import expert_mlp
 from dg_kernels.launching import run, served
 from dg_kernels.quantised.packed import PackedWeight
-from dg_kernels.quantised.rows import Operand, RoundedRows, multiplies_e4m3
+from dg_kernels.quantised.rows import Operand, RoundedRows, multiplied_in_e4m3
 
 __all__ = ["packed_expert_mlp"]
 
@@ -30,13 +30,10 @@ def packed_expert_mlp(x: Operand, gate_up: PackedWeight, down: PackedWeight, ind
         raise ValueError(f"index is {list(index.shape)} but weight is {list(weight.shape)}")
     if gate_up.shape != (experts, 2 * inner, hidden):
         raise ValueError(f"gate_up must be {[experts, 2 * inner, hidden]}, not {list(gate_up.shape)}")
-    quantises = gate_up.quantises_rows and down.quantises_rows
-    if isinstance(x, RoundedRows) and not quantises:
-        raise ValueError("rounded rows are for weights that quantises_rows")
+    native = multiplied_in_e4m3(x, quantises=gate_up.quantises_rows and down.quantises_rows)
     if isinstance(x, RoundedRows) or (served(x) and gate_up.has_kernel and down.has_kernel):
         from dg_kernels.expert_mlp.plan import plan
 
-        native = isinstance(x, RoundedRows) or (quantises and multiplies_e4m3(x))
         launches, result = plan(x, gate_up, down, index, weight, native=native)
         run(launches)
         return result

@@ -5,7 +5,7 @@ from torch.nn import functional
 
 from dg_kernels.launching import run, served
 from dg_kernels.quantised.packed import PackedWeight
-from dg_kernels.quantised.rows import Operand, RoundedRows, multiplies_e4m3
+from dg_kernels.quantised.rows import Operand, RoundedRows, multiplied_in_e4m3
 
 __all__ = ["packed_linear"]
 
@@ -23,12 +23,10 @@ def packed_linear(x: Operand, weight: PackedWeight) -> Tensor:
     """
     if len(weight.shape) != 2 or weight.shape[1] != x.shape[-1]:
         raise ValueError(f"weight must be [N, {x.shape[-1]}], not {list(weight.shape)}")
-    if isinstance(x, RoundedRows) and not weight.quantises_rows:
-        raise ValueError("rounded rows are for weights that quantises_rows")
+    native = multiplied_in_e4m3(x, quantises=weight.quantises_rows)
     if isinstance(x, RoundedRows) or (served(x) and weight.has_kernel):
         from dg_kernels.packed_linear.plan import plan
 
-        native = isinstance(x, RoundedRows) or (weight.quantises_rows and multiplies_e4m3(x))
         launches, product = plan(x, weight, native=native)
         run(launches)
         return product

@@ -11,7 +11,7 @@ from torch import Tensor
 from dg_kernels.launching import run, served
 from dg_kernels.quantised import E4M3_MAX, quantise_e4m3
 
-__all__ = ["Operand", "RoundedRows", "multiplies_e4m3", "quantise_rows"]
+__all__ = ["Operand", "RoundedRows", "multiplied_in_e4m3", "multiplies_e4m3", "quantise_rows"]
 
 _FIRST_CAPABILITY = (8, 9)
 """Of NVIDIA's devices that multiply e4m3 numbers: Ada."""
@@ -50,6 +50,19 @@ def quantise_rows(x: Tensor) -> RoundedRows:
     scale = (x.float().abs().amax(-1) / E4M3_MAX).clamp_min(LEAST_SCALE)
     values = quantise_e4m3(x.reshape(-1, x.shape[-1]), scale.reshape(-1, 1)).view(x.shape)
     return RoundedRows(values, scale, x.dtype)
+
+
+def multiplied_in_e4m3(x: Operand, *, quantises: bool) -> bool:
+    """Whether rows meet a weight in e4m3: because they were rounded to it, or as the weight and the device want it.
+
+    Raises:
+        ValueError: rows were rounded for a weight that does not quantise them.
+    """
+    if isinstance(x, Tensor):
+        return quantises and multiplies_e4m3(x)
+    if not quantises:
+        raise ValueError("rounded rows are for weights that quantises_rows")
+    return True
 
 
 def multiplies_e4m3(x: Tensor) -> bool:
