@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from dg_engine.api import Copy
+from dg_engine.api import Copy, Extent
 
 LONGEST_MATCH = 200
 """Characters before the cursor that are compared."""
@@ -24,6 +24,8 @@ LONGEST_COPY = 400
 _SEEDS = (24, 10, 4)
 _PLACES = 40
 _MEETING_SEEDS = (16, 8, 4, 2, 1)
+_MEETING = 6
+"""Characters of a suffix by which it is known again: fewer stand in every text."""
 
 
 class Evidence(NamedTuple):
@@ -128,3 +130,19 @@ def _common(one: str, other: str) -> int:
         else:
             high = middle - 1
     return low
+
+
+def end_of_copy(text: str, suffix: str, extent: Extent) -> int | None:
+    """Where a copied text goes over into what is behind the cursor already: there a hole ends.
+
+    Args:
+        text: that may be copied.
+        suffix: behind the cursor.
+        extent: a line ends at the first line break.
+
+    Returns:
+        None where it does not.
+    """
+    ends = [text.find(suffix[:_MEETING])] if suffix.strip() else []
+    ends += [text.find("\n")] if extent == "line" else []
+    return min((end for end in ends if end >= 0), default=None)

@@ -16,10 +16,12 @@ from operator import itemgetter
 import torch
 from torch import Tensor
 
-from dg_engine.causal import LEAST_LIKELY, Cover, Start
+from dg_engine.causal import Cover, Start
 from dg_engine.model import DiffusionGemma
 from dg_engine.spelling import Spelling
 
+LEAST_LIKELY = -3.0
+"""Nats by which what may still become a cover may be less likely than the likeliest."""
 PARTS = 4
 """Unfinished spellings that are followed at most, the likeliest."""
 
@@ -72,7 +74,7 @@ def find_covers(
     everything = float(torch.tensor(sums).logsumexp(dim=0))
     if wanted:
         covers.setdefault(wanted, -math.inf)
-    yield [Cover(tokens, gain - everything, spelling.is_exact(tokens)) for tokens, gain in covers.items()]
+    yield [Cover(tokens, gain - everything) for tokens, gain in covers.items()]
 
 
 def _completing(logs: Tensor, parts: _Gains, spelling: Spelling) -> Tensor:

@@ -30,8 +30,8 @@ from dg_engine.api import (
     ScoreRequest,
     StopReason,
 )
-from dg_engine.beginnings import end_of_copy
-from dg_engine.causal import Passage, gains_behind
+from dg_engine.causal import gains_behind
+from dg_engine.copying import end_of_copy
 from dg_engine.drafts import pieces, sound, without
 from dg_engine.eight_bits import is_faster
 from dg_engine.errors import CheckpointError, RequestError
@@ -253,7 +253,7 @@ class Engine:
         """How likely the causal twin finds the text after the prefix, and the suffix after both."""
         prefix = self._prefixes.whole("", self._prompt(request, request.prefix))
         text, suffix = self.tokenizer.encode(request.text), self.tokenizer.encode(request.suffix)
-        (gains,) = gains_behind(self.model, prefix.start, [Passage(text + suffix)], self._device_loop)
+        (gains,) = gains_behind(self.model, prefix.start, [text + suffix], self._device_loop)
         return Score(
             text=sum(gains[: len(text)]),
             text_tokens=len(text),
@@ -299,7 +299,7 @@ class Engine:
         assert state.stop_reason is not None  # noqa: S101  (`fill` ends with one)
         gains = state.gains
         if gains is None:
-            (gains,) = gains_behind(self.model, asked.prefix.start, [Passage(state.tokens)], self._device_loop)
+            (gains,) = gains_behind(self.model, asked.prefix.start, [state.tokens], self._device_loop)
         yield self._answer(asked, state.tokens, gains, state.step, state.stop_reason)
 
     def _hole(self, asked: _Asked) -> Hole:

@@ -205,6 +205,18 @@ class DiffusionGemma(nn.Module):
         seen = [Seen(*pair) for pair in zip(cache.keys, cache.values, strict=True)]
         return self.encode_over(tokens, seen, positions, masks)
 
+    def encode_among(self, tokens: Tensor, cache: PrefixCache, masks: Masks, positions: Tensor) -> Encoded:
+        """Run the causal encoder over rows [B, S] that see a cache and one another through masks of their own.
+
+        Returns:
+            Hidden states [B, S, H] after the final norm, and the cache extended by the S tokens. No layer forgets any:
+            what a window shows later may lie anywhere among them.
+        """
+        count = tokens.shape[1]
+        cache = cache.with_room(count, [None] * self.config.num_hidden_layers)
+        seen = self._seen(cache, count, windowed=False)
+        return Encoded(self.encode_over(tokens, seen, positions, masks), cache.grown(count))
+
     def encode_over(
         self, tokens: Tensor, seen: Sequence[Seen], positions: Tensor, masks: Masks, read: Rows | None = None
     ) -> Tensor:

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from dg_engine.api import StopReason
 from dg_engine.canvas import Belief, SeededDraws
-from dg_engine.causal import Passage, gains_behind
+from dg_engine.causal import gains_behind
 from dg_engine.infill import Choose, Filling, confident, fill_chosen
 from dg_engine.lengths import ByFiller, Gap
 from dg_engine.model import DiffusionGemma
@@ -105,7 +105,7 @@ class ByProbe:
         beliefs = [(one.belief, one.end) for one in candidates] + [_as_typed(gap)]
         answers: list[list[int]] = [belief.argmax[:end].tolist() for belief, end in beliefs]
         suffix = gap.suffix[:JUDGED_SUFFIX].tolist()
-        passages = [Passage([*answer, *suffix]) for answer in answers]
+        passages = [[*answer, *suffix] for answer in answers]
         gains = gains_behind(self._model, gap.start, passages, self._by_filler.device_loop)
         scores = [sum(each) / len(each) ** self._probe.score_exponent for each in gains]
         best = scores.index(max(scores))

@@ -35,10 +35,6 @@ class Spelling:
         """[N] what may come behind the same and leaves more to spell."""
         return self.tokenizer.beginning(self.left(tokens))
 
-    def is_exact(self, tokens: Sequence[int]) -> bool:
-        """Whether they spell all of it and no more, where there is anything."""
-        return self._text(tokens) == self.cut != ""
-
     def cover(self, tokens: Sequence[int]) -> tuple[int, ...]:
         """The cover with which tokens begin; none where they begin otherwise, or end before."""
         for end in range(1, len(tokens) + 1):

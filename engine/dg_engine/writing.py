@@ -1,30 +1,32 @@
-"""What is written from left to right for a request: several texts as they grow, then the beginning of one that fits."""
+"""What is written from left to right for a request: one text as it grows, or the best that fits what is behind it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from torch import Tensor
 
 from dg_engine.api import Decoding, Extent, InfillRequest, Piece, StopReason
-from dg_engine.beginnings import Beginning, best_fit, end_of_copy, likeliest_end
-from dg_engine.causal import NOTHING, Copied, Fit, Start, Written, behind, write
+from dg_engine.causal import Cover, Start, behind, write
+from dg_engine.copying import end_of_copy
 from dg_engine.covers import find_covers
 from dg_engine.drafts import without
 from dg_engine.errors import RequestError
+from dg_engine.mixture import NOTHING, Copied
 from dg_engine.model import DiffusionGemma
 from dg_engine.prompt import encode_suffix
+from dg_engine.search import Search, Sought
 from dg_engine.settings import InfillConfig
 from dg_engine.spelling import Spelling
 from dg_engine.suffix import SuffixHead
 from dg_engine.tokenizer import Tokenizer
 
-PATIENCE: dict[Extent, int] = {"line": 8, "block": 16}
-"""Tokens that branches go on beyond the best end so far: on validation projects more found nothing better."""
-BRANCHES = 4
-"""Texts that are begun with different tokens before one is chosen by the suffix."""
+PATIENCE: dict[Extent, int] = {"line": 5, "block": 10}
+"""Passes that a search goes on beyond the best end so far."""
+COVERS = 48
+"""With which texts may begin, the likeliest."""
 FIT_TOKENS = 10
 """Of the suffix, by which an answer's end is judged."""
 
@@ -48,6 +50,11 @@ class Wanted:
     """`time.perf_counter()` seconds."""
 
     @property
+    def limit(self) -> int:
+        """Tokens at most."""
+        return self.length or self.request.max_new_tokens
+
+    @property
     def decoding(self) -> Decoding:
         """What the request names, or what the checkpoint does then."""
         return self.config.decoding_of(self.request)
@@ -68,7 +75,7 @@ class Chosen(NamedTuple):
     """The log-probability of each, in nats."""
     steps: int
     stop_reason: StopReason
-    overlap: int
+    overlap: int = 0
     """Characters at the end of its last token that belong to the suffix."""
 
 
@@ -87,56 +94,69 @@ class Writer:
         Raises:
             RequestError: the checkpoint did not learn what is asked.
         """
-        start, head = wanted.start, SuffixHead.of(self._tokenizer, wanted.request.suffix, FIT_TOKENS)
-        behind_text = None
+        start, suffix = wanted.start, SuffixHead.of(self._tokenizer, wanted.request.suffix, FIT_TOKENS)
         if wanted.decoding == "causal_infill":
             start = behind(self._model, start.cache, self._suffix_row(wanted))
-            behind_text = self._model.config.eos_token_id
-        elif wanted.decoding == "causal_fit" and head.tokens:
-            behind_text = head.tokens[0]
-        spelling = Spelling(self._tokenizer, wanted.cut)
-        for steps, texts in enumerate(self._texts(wanted, start, spelling, behind_text)):
-            if any(text.stop_reason is None for text in texts):
-                yield self._shown(wanted.cut, texts[0], steps)
-            elif not texts:
-                yield _NOTHING_NEW
-        one = Beginning(0, len(texts[0].tokens))
-        if one.end and wanted.decoding == "causal_infill":
-            one = likeliest_end(texts)
-        elif one.end and behind_text is not None:
-            one = best_fit(self._model, start, texts, head, spelling, length=wanted.length)
-        best = texts[one.text]
-        assert best.stop_reason is not None  # noqa: S101  (`causal.write` ends with one)
-        yield Chosen(best.tokens[: one.end], best.gains, steps, best.stop_reason, one.overlap)
+            # End-of-sequence says that the suffix begins, of which the model was told: nothing else needs to be asked.
+            suffix = SuffixHead(self._tokenizer, [self._model.config.eos_token_id], "")
+        if wanted.decoding == "causal" or not suffix.tokens:
+            return self._greedy(wanted, start)
+        return self._fitted(wanted, start, suffix)
 
-    def _texts(
-        self, wanted: Wanted, start: Start, spelling: Spelling, behind_text: int | None
-    ) -> Iterator[list[Written]]:
-        """One text as it grows, or several of which one is chosen by the token that comes behind it.
-
-        There are none while it is sought with what they begin.
-        """
-        request, ends, known = wanted.request, wanted.ends, wanted.length
-        copied = NOTHING if behind_text is None else self._copied(wanted)
-        branches, copied_cover = 1 if behind_text is None else BRANCHES, spelling.cover(copied.tokens)
-        covers = None
-        for covers in find_covers(
-            self._model, start, ends, spelling, most=branches, wanted=copied_cover, deadline=wanted.deadline
+    def _greedy(self, wanted: Wanted, start: Start) -> Iterator[Growing | Chosen]:
+        """One text, shown as it grows."""
+        covers = yield from self._covers(wanted, start, Spelling(self._tokenizer, wanted.cut))
+        if not covers:
+            yield Chosen([], [], 0, "end_of_sequence")
+            return
+        best = max(covers, key=lambda cover: cover.gain)
+        for steps, text in enumerate(
+            write(self._model, start, best, wanted.ends, wanted.limit, deadline=wanted.deadline)
         ):
-            if covers is None:
-                yield []
-        assert covers is not None  # noqa: S101  (the last item is the list of them)
-        yield from write(
-            self._model,
-            start,
-            covers,
-            ends,
-            known or request.max_new_tokens,
-            branches=branches,
-            fit=Fit(behind_text, PATIENCE[request.extent]) if behind_text is not None and known is None else None,
+            if text.stop_reason is None:
+                yield self._shown(wanted.cut, text.tokens, steps, settled=True)
+            else:
+                yield Chosen(text.tokens, text.gains, steps, text.stop_reason)
+
+    def _fitted(self, wanted: Wanted, start: Start, suffix: SuffixHead) -> Iterator[Growing | Chosen]:
+        """Of all texts the one that the suffix follows best; the best so far is shown."""
+        spelling, copied = Spelling(self._tokenizer, wanted.cut), self._copied(wanted)
+        sought = Sought(
+            covers=(yield from self._covers(wanted, start, spelling, COVERS, spelling.cover(copied.tokens))),
+            spelling=spelling,
+            suffix=suffix,
+            ends=wanted.ends,
+            limit=wanted.limit,
+            patience=PATIENCE[wanted.request.extent],
             copied=copied,
+            length=wanted.length,
             deadline=wanted.deadline,
         )
+        search, steps, shown = Search(self._model, start, sought), 0, _NOTHING_NEW
+        for steps, _ in enumerate(search.passes(), 1):
+            best = self._shown(wanted.cut, search.best.tokens, steps, search.best.overlap)
+            yield best if best.pieces != shown.pieces else _NOTHING_NEW
+            shown = best
+        text, overlap = search.judged()
+        reason: StopReason = "converged"
+        if search.is_out_of_time:
+            reason = "time_budget"
+        elif text is None or text.length == wanted.limit:
+            reason = "end_of_sequence" if text is None else "max_new_tokens"
+        yield Chosen(text.tokens, text.gains, steps, reason, overlap) if text else Chosen([], [], steps, reason)
+
+    def _covers(
+        self, wanted: Wanted, start: Start, spelling: Spelling, most: int = 1, copied: tuple[int, ...] = ()
+    ) -> Generator[Growing, None, list[Cover]]:
+        """With what texts begin, and the cover that is copied, if there is one."""
+        covers = None
+        for covers in find_covers(
+            self._model, start, wanted.ends, spelling, most=most, wanted=copied, deadline=wanted.deadline
+        ):
+            if covers is None:
+                yield _NOTHING_NEW
+        assert covers is not None  # noqa: S101  (the last item is the list of them)
+        return covers
 
     def _copied(self, wanted: Wanted) -> Copied:
         request, trust = wanted.request, wanted.config.copy_trust
@@ -150,12 +170,11 @@ class Writer:
         tokens = self._tokenizer.encode(wanted.cut + text)
         return Copied(tokens + tail, wanted.config.copy_probability(request), trust.keeps)
 
-    def _shown(self, cut: str, first: Written, steps: int) -> Growing:
-        """The first branch while it grows behind what is typed."""
-        if first.stop_reason is not None or first.is_opening:
-            return _NOTHING_NEW
-        text, whole = without(cut, self._tokenizer.decode(first.tokens))
-        return Growing(steps, (Piece(text, settled=True),) if whole and text else ())
+    def _shown(self, cut: str, tokens: list[int], steps: int, overlap: int = 0, *, settled: bool = False) -> Growing:
+        """A text behind what is typed."""
+        written = self._tokenizer.decode(tokens)
+        text, whole = without(cut, written[: len(written) - overlap])
+        return Growing(steps, (Piece(text, settled=settled),) if whole and text else ())
 
     def _suffix_row(self, wanted: Wanted) -> list[int]:
         """`<|suffix|>`, the first tokens of the suffix, `<|middle|>`."""

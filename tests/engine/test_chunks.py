@@ -15,7 +15,7 @@ from dg_engine import lengths as lengths_module
 from dg_engine import rows as rows_module
 from dg_engine.api import Infill, InfillRequest, ScoreRequest
 from dg_engine.captures import can_capture
-from dg_engine.causal import Passage, Start, gains_behind, hidden_behind
+from dg_engine.causal import Start, gains_behind, hidden_behind
 from dg_engine.chunks import CHUNK_BUCKETS, Chunk, ChunkShape, chunk_bucket, static_encode
 from dg_engine.device_loop import DeviceLoop
 from dg_engine.engine import Engine
@@ -90,7 +90,7 @@ def test_log_probabilities_of_some_rows_at_a_time_are_those_of_all(
 ) -> None:
     hidden, cache = model.encode(numbers(9))
     start = Start(hidden[0, -1:], cache)
-    passages = [Passage(numbers(count)[0].tolist(), known) for count, known in ((7, 2), (1, 0), (4, 0))]
+    passages = [numbers(count)[0].tolist() for count in (7, 1, 2)]
     expected, rows, logits = gains_behind(model, start, passages), list[int](), DiffusionGemma.logits
 
     def noted(model: DiffusionGemma, hidden: torch.Tensor) -> torch.Tensor:
@@ -101,7 +101,7 @@ def test_log_probabilities_of_some_rows_at_a_time_are_those_of_all(
     monkeypatch.setattr(DiffusionGemma, "logits", noted)
     found = gains_behind(model, start, passages)
     assert rows == [4, 4, 2]
-    assert [len(gains) for gains in found] == [5, 1, 4]
+    assert [len(gains) for gains in found] == [7, 1, 2]
     for one, other in zip(found, expected, strict=True):
         assert one == pytest.approx(other, rel=1e-12)
 

@@ -15,16 +15,23 @@ import msgspec
 import pytest
 import torch
 
-from dg_engine import causal
+from dg_engine import search
 from dg_engine.api import Copy, Extent, Infill, InfillRequest
-from dg_engine.beginnings import end_of_copy
-from dg_engine.causal import Copied
-from dg_engine.copying import LONGEST_COPY, LONGEST_MATCH, LONGEST_MEETING, Evidence, continuation, evidence
+from dg_engine.copying import (
+    LONGEST_COPY,
+    LONGEST_MATCH,
+    LONGEST_MEETING,
+    Evidence,
+    continuation,
+    end_of_copy,
+    evidence,
+)
 from dg_engine.engine import Engine
 from dg_engine.errors import EngineError
 from dg_engine.evaluation.copy_trust import Run, fit, runs
 from dg_engine.infill import SPARE, Filling
 from dg_engine.lengths import ByFiller, Gap
+from dg_engine.mixture import Copied
 from dg_engine.paths import shipped_model
 from dg_engine.settings import CopyTrust
 from dg_engine.training.sources import Document
@@ -213,8 +220,8 @@ def test_what_is_copied_is_read_at_once_and_the_answer_is_that_of_token_by_token
         copy = continuation(before, after)
         request = InfillRequest(prefix=before, suffix=after, extent=extent, document="twin", copied=copy)
         answers = []
-        for least in (causal.READ_AHEAD, 2.0):
-            monkeypatch.setattr(causal, "READ_AHEAD", least)
+        for least in (search.READ_AHEAD, 2.0):
+            monkeypatch.setattr(search, "READ_AHEAD", least)
             answers.append(last(exact, request))
             steps[least] += answers[-1].steps
         assert answers[0].text == answers[1].text, place

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import heapq
 import math
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 import pytest
 import torch
+from torch import Tensor
 
-from dg_engine import beginnings, causal, covers
+from dg_engine import covers, search, writing
 from dg_engine.api import Draft, Infill, InfillRequest, ScoreRequest
+from dg_engine.causal import Cover
 from dg_engine.covers import every_cover
 from dg_engine.engine import Engine
 from dg_engine.errors import RequestError
@@ -22,7 +25,6 @@ from dg_engine.settings import Calibration
 from dg_engine.spelling import Spelling
 from dg_engine.testing import tiny_checkpoint
 from dg_engine.tokenizer import Tokenizer
-from dg_engine.writing import BRANCHES, FIT_TOKENS, PATIENCE
 
 SOURCE = Path(torch.__file__).parent.joinpath("functional.py").read_text(encoding="utf-8")
 
@@ -105,92 +107,96 @@ def test_the_causal_baseline_decodes_greedily_what_the_score_ranks_first(engine:
     assert answer.stop_reason in ("max_new_tokens", "end_of_sequence")
 
 
+@pytest.fixture
+def narrow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A search of few texts, of which none is given up or falls out unjudged."""
+    for name, value in {"TEXTS": 1000, "FOLLOWERS": 3, "SHORTLIST": 10_000, "SLACK": 1e9, "MARGIN": 1e9}.items():
+        monkeypatch.setattr(search, name, value)
+    monkeypatch.setattr(writing, "COVERS", 6)
+    monkeypatch.setattr(covers, "LEAST_LIKELY", -1e9)
+    monkeypatch.setattr(covers, "PARTS", 1000)
+    monkeypatch.setitem(writing.PATIENCE, "block", 1000)
+
+
+Logs = Callable[[Sequence[int]], Tensor]
+"""Gives the model's log-probabilities [V] behind some tokens."""
+
+
+def all_texts(logs: Logs, spelling: Spelling, special: Tensor, limit: int) -> dict[tuple[int, ...], int]:
+    """What a narrow search opens, and how many characters of the last token do not belong to what is behind it."""
+    begun = every_cover(logs, spelling) if spelling.cut else [Cover((n,), float(g)) for n, g in enumerate(logs(()))]
+    allowed = [cover for cover in begun if not special[cover.tokens[-1]]]
+    likeliest = sorted(allowed, key=lambda cover: cover.gain)[-6:]
+    found = {cover.tokens: 1 + len(spelling.left(cover.tokens[:-1])) for cover in likeliest}
+    longest = list(found)
+    while longest := [text for text in longest if len(text) < limit]:
+        followers = {text: logs(text).masked_fill(special, -torch.inf).topk(3).indices.tolist() for text in longest}
+        longest = [(*text, token) for text, tokens in followers.items() for token in tokens]
+        found |= dict.fromkeys(longest, 0)
+    return found
+
+
+@pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("document", ["", "file:///c"])
 @torch.inference_mode()
-def test_causal_infill_is_the_beginning_behind_prefix_and_suffix_that_is_likeliest_to_be_all(
-    engine: Engine, document: str, monkeypatch: pytest.MonkeyPatch
+def test_causal_infill_is_the_text_behind_prefix_and_suffix_that_is_likeliest_to_be_all(
+    engine: Engine, document: str
 ) -> None:
-    """Against every beginning of every branch with end-of-sequence behind it; nothing is given up."""
-    monkeypatch.setattr(causal, "MARGIN", 1e9)
-    for module in (causal, covers):
-        monkeypatch.setattr(module, "LEAST_LIKELY", -1e9)
-    tokenizer, model, limit = engine.tokenizer, engine.model, 6
-    prefix, suffix = "def f(a, b):\n    ", "\n\ndef g():\n"
+    """Against every text, with end-of-sequence behind it."""
+    tokenizer, model, limit = engine.tokenizer, engine.model, 4
+    prefix, suffix = "def f(a, b):\n    re", "\n\ndef g():\n"
     request = InfillRequest(
         prefix=prefix, suffix=suffix, document=document, decoding="causal_infill", max_new_tokens=limit
     )
     answer = [run(engine, request) for _ in range(2)][-1][1]
 
-    count = engine.config.causal_suffix_tokens
-    row = encode_prefix(tokenizer, "", prefix, 256)
+    count, healed = engine.config.causal_suffix_tokens, tokenizer.heal_by_spelling(prefix)
+    row = encode_prefix(tokenizer, "", healed.kept, 256)
     row += [tokenizer.special_id("<|suffix|>"), *tokenizer.encode(suffix)[:count], tokenizer.special_id("<|middle|>")]
 
-    def logs(tokens: list[int]) -> torch.Tensor:
-        return model.logits(model.encode(torch.tensor([row + tokens])).hidden[0, -1]).log_softmax(dim=-1)
+    def logs(tokens: Sequence[int]) -> Tensor:
+        return model.logits(model.encode(torch.tensor([[*row, *tokens]])).hidden[0, -1]).log_softmax(dim=-1)
 
-    found = dict[tuple[int, ...], tuple[float, float]]()
-    first = logs([]).masked_fill(tokenizer.special, -torch.inf).topk(BRANCHES)
-    for gain, token in zip(first.values.tolist(), first.indices.tolist(), strict=True):
-        text = [token]
-        while len(text) < limit:
-            after = logs(text)
-            found[tuple(text)] = gain, gain + float(after[model.config.eos_token_id])
-            if tokenizer.special[int(after.argmax())]:
-                break
-            gain += float(after.max())
-            text.append(int(after.argmax()))
-    best = max(found, key=lambda text: found[text][1])
-    assert answer.text == tokenizer.decode(list(best)).split("\ufffd")[0]
+    def gain(text: tuple[int, ...]) -> float:
+        return sum(float(logs(text[:place])[token]) for place, token in enumerate(text))
+
+    spelling = Spelling(tokenizer, healed.cut)
+    texts = all_texts(logs, spelling, tokenizer.special, limit)
+    best = max(texts, key=lambda text: gain(text) + float(logs(text)[model.config.eos_token_id]))
+    assert healed.cut + answer.text == tokenizer.decode(list(best)).split("\ufffd")[0]
     assert answer.tokens == len(best)
-    assert answer.score == pytest.approx(found[best][0] / len(best), rel=1e-2)
+    of_the_cut = math.log(math.fsum(math.exp(cover.gain) for cover in every_cover(logs, spelling)))
+    assert answer.score == pytest.approx((gain(best) - of_the_cut) / len(best), rel=1e-2)
 
 
+@pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("place", [120, 350, 700, 1100])
 @torch.inference_mode()
-def test_a_fitted_answer_is_the_beginning_that_is_likeliest_together_with_the_suffix(
-    engine: Engine, place: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Against every beginning of every branch, judged one by one; nothing is given up or falls out unjudged."""
-    for module in (causal, beginnings):
-        monkeypatch.setattr(module, "MARGIN", 1e9)
-    monkeypatch.setattr(beginnings, "SHORTLIST", 100)
-    for module in (causal, covers):
-        monkeypatch.setattr(module, "LEAST_LIKELY", -1e9)
-    monkeypatch.setattr(covers, "PARTS", 1000)
-    prefix, suffix, limit = SOURCE[place - 100 : place], SOURCE[place + 6 : place + 60], 5
+def test_a_fitted_answer_is_the_text_that_is_likeliest_together_with_the_suffix(engine: Engine, place: int) -> None:
+    """Against every text and every overlap, judged one by one."""
+    prefix, suffix, limit = SOURCE[place - 100 : place], SOURCE[place + 6 : place + 60], 4
     request = InfillRequest(prefix=prefix, suffix=suffix, decoding="causal_fit", max_new_tokens=limit)
     found = run(engine, request)[1]
     tokenizer, model = engine.tokenizer, engine.model
     healed = tokenizer.heal_by_spelling(prefix)
     spelling = Spelling(tokenizer, healed.cut)
-    row, behind = encode_prefix(tokenizer, "", healed.kept, 256), tokenizer.encode(suffix)[:FIT_TOKENS]
+    row, behind = encode_prefix(tokenizer, "", healed.kept, 256), tokenizer.encode(suffix)[: writing.FIT_TOKENS]
     head = tokenizer.decode(behind)
 
-    def logs(tokens: list[int]) -> torch.Tensor:
-        return model.logits(model.encode(torch.tensor([row + tokens])).hidden[0]).log_softmax(dim=-1)
+    def logs(tokens: Sequence[int]) -> Tensor:
+        return model.logits(model.encode(torch.tensor([[*row, *tokens]])).hidden[0]).log_softmax(dim=-1)
 
-    def joint(text: list[int], overlap: int) -> float:
-        tokens = text + (tokenizer.encode(head[overlap:]) if overlap else behind)
+    def joint(text: tuple[int, ...], overlap: int) -> float:
+        tokens = [*text, *(tokenizer.encode(head[overlap:]) if overlap else behind)]
         every = logs(tokens)
         return sum(float(every[len(row) - 1 + place, token]) for place, token in enumerate(tokens))
 
-    every = every_cover(lambda tokens: logs([*tokens])[-1], spelling)
-    judged = list[tuple[list[int], int]]()
-    for cover in sorted(every, key=lambda one: one.gain)[-BRANCHES:]:
-        text = [*cover.tokens]
-        while len(text) < limit and not tokenizer.special[token := int(logs(text)[-1].argmax())]:
-            text.append(token)
-        for end in range(len(cover.tokens), len(text) + 1):
-            own = len(spelling.left(cover.tokens[:-1])) + 1 if end == len(cover.tokens) else 0
-            ending = tokenizer.texts[text[end - 1]]
-            judged += [
-                (text[:end], overlap)
-                for overlap in range(len(head))
-                # Behind the last token of a text that was cut off the suffix was never looked at.
-                if (ending[own:].endswith(head[:overlap]) if overlap else end < len(text) or len(text) < limit)
-            ]
+    judged: list[tuple[tuple[int, ...], int]] = [] if healed.cut else [((), 0)]
+    for text, own in all_texts(lambda tokens: logs(tokens)[-1], spelling, tokenizer.special, limit).items():
+        ending = tokenizer.texts[text[-1]][own:]
+        judged += [(text, overlap) for overlap in range(len(head)) if ending.endswith(head[:overlap])]
     written, overlap = max(judged, key=lambda one: joint(*one))
-    best = tokenizer.decode(written)
+    best = tokenizer.decode(list(written))
     best = best[: len(best) - overlap]
     assert found.text == best.split("\ufffd")[0].removeprefix(healed.cut)
 
@@ -232,11 +238,10 @@ def test_what_is_given_up_for_speed_changes_no_answer_of_the_shipped_model(monke
         return [run(engine, one)[1].text for one in asked]
 
     quick = answers()
-    monkeypatch.setattr(causal, "MARGIN", 1e9)
-    for module in (causal, covers):
-        monkeypatch.setattr(module, "LEAST_LIKELY", -1e9)
+    monkeypatch.setattr(search, "READ_AHEAD", 2.0)
+    monkeypatch.setattr(covers, "LEAST_LIKELY", -1e9)
     monkeypatch.setattr(covers, "PARTS", 100)
-    monkeypatch.setitem(PATIENCE, "line", 1000)
+    monkeypatch.setitem(writing.PATIENCE, "line", 1000)
     assert answers() == quick
 
 

@@ -19,7 +19,7 @@ from dg_engine import infill as infill_module
 from dg_engine import probe as probe_module
 from dg_engine.api import Infill, InfillRequest, ScoreRequest
 from dg_engine.canvas import Belief, Canvas, SeededDraws, denoise_together, new_canvas
-from dg_engine.causal import Passage, Start, gains_behind
+from dg_engine.causal import Start, gains_behind
 from dg_engine.engine import Engine
 from dg_engine.infill import Filling, Hole
 from dg_engine.lengths import ByFiller, Gap
@@ -192,18 +192,15 @@ def test_the_answer_is_the_candidate_that_is_likeliest_together_with_the_suffix(
 
 
 def test_to_insert_nothing_is_a_candidate(monkeypatch: pytest.MonkeyPatch) -> None:
-    judged = list[Passage]()
+    judged = list[Sequence[int]]()
 
-    def nothing_is_best(model: Any, start: Start, passages: Sequence[Passage], loop: Any) -> list[list[float]]:
+    def nothing_is_best(model: Any, start: Start, passages: Sequence[Sequence[int]], loop: Any) -> list[list[float]]:
         judged.extend(passages)
-        return [
-            [-9.0] * len(one.tokens) if number + 1 < len(passages) else [-1.0] * 5
-            for number, one in enumerate(passages)
-        ]
+        return [[-9.0] * len(one) if number + 1 < len(passages) else [-1.0] * 5 for number, one in enumerate(passages)]
 
     monkeypatch.setattr(probe_module, "gains_behind", nothing_is_best)
     last = filled(gap())[-1]
-    assert list(judged[-1].tokens) == [3, 4, *SUFFIX.tolist()]
+    assert list(judged[-1]) == [3, 4, *SUFFIX.tolist()]
     assert last.tokens == [3, 4]
     assert last.belief.accepted.all()
 
@@ -338,7 +335,7 @@ def test_a_candidate_s_score_is_that_of_the_api(released: Engine) -> None:
     row = torch.tensor([encode_prefix(released.tokenizer, "", prefix, 256)])
     hidden, cache = released.model.encode(row)
     texts = ["import sys", "", "import json, math", "x"]
-    passages = [Passage(encode(text) + encode(suffix)) for text in texts]
+    passages = [encode(text) + encode(suffix) for text in texts]
     found = gains_behind(released.model, Start(hidden[0, -1:], cache), passages)
     for text, gains in zip(texts, found, strict=True):
         score = released.score(ScoreRequest(prefix=prefix, text=text, suffix=suffix))
@@ -363,7 +360,7 @@ def test_a_model_that_knows_the_texts_ranks_what_stood_there_first() -> None:
         hidden, cache = model.encode(text[None, :place])
         suffix = text[place + length :][:8].tolist()
         tried = [text[place : place + other].tolist() for other in range(13)]
-        found = gains_behind(model, Start(hidden[0, -1:], cache), [Passage([*one, *suffix]) for one in tried])
+        found = gains_behind(model, Start(hidden[0, -1:], cache), [[*one, *suffix] for one in tried])
         totals = [sum(gains) for gains in found]
         right += totals.index(max(totals)) == length
     assert right == len(texts)

@@ -5,8 +5,7 @@ The same guess that the engine may take over; here it must be right by itself.
 
 from __future__ import annotations
 
-from dg_engine.beginnings import end_of_copy
-from dg_engine.copying import continuation
+from dg_engine.copying import continuation, end_of_copy
 from dg_engine.evaluation.cases import MAX_ANSWER, Case
 
 # Characters of the suffix's start that end a copied block: shorter coincidences are ordinary.
