@@ -65,7 +65,7 @@ class InfillRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Return the confident left part of the draft at hand when this much time is spent."""
     decoding: Decoding | None = None
     """None is what the checkpoint does best. `diffusion` refines a canvas in steps. `causal` writes from left to right
-    and does not see the suffix: the baseline. `causal_fit` writes like it and then ends where the suffix follows best.
+    and does not see the suffix: the baseline. `causal_fit` seeks the text that the suffix follows best.
     `causal_infill` writes with the suffix before its eyes, where the checkpoint learnt that."""
     copied: Copy | None = None
     """What `causal_fit` may take over, and diffusion start from, if the checkpoint says how far to trust it."""

@@ -113,19 +113,19 @@ SYSTEMS = (
     ),
     System(
         name="causal-fit",
-        about="from left to right or copied from the same file, ended where the suffix follows best",
+        about="the text that the suffix follows best, sought from left to right and in copies from the same file",
         decoding="causal_fit",
         copies="file",
     ),
     System(
         name="causal-fit-project",
-        about="the same, also copied from the files beside it, as in an editor",
+        about="as `causal-fit`, and copied from the files beside it too, as in an editor",
         decoding="causal_fit",
         copies="project",
     ),
     System(
         name="causal-fit-alone",
-        about="the same without copying",
+        about="as `causal-fit`, without copying",
         decoding="causal_fit",
     ),
     System(
@@ -143,7 +143,7 @@ SYSTEMS = (
     ),
     System(
         name="causal-infill-project",
-        about="the same, also copied from the files beside it, as in an editor",
+        about="as `causal-infill`, and copied from the files beside it too, as in an editor",
         decoding="causal_infill",
         copies="project",
     ),

@@ -23,7 +23,7 @@ class LowRank:
 
     rank: int = 64
     alpha: float = 128.0
-    rate: float = 5e-3
+    rate: float = 1.5e-3
     """AdamW's at the top of the schedule, for a width of 256; it falls as the width grows (muP, arXiv 2203.03466)."""
     betas: tuple[float, float] = (0.9, 0.99)
     decay: float = 0.01
