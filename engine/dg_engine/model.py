@@ -192,7 +192,7 @@ class DiffusionGemma(nn.Module):
         one = count == 1 and self.config.use_bidirectional_attention != "all"
         masks = Masks(None, None) if one else self._encoder_masks(cache.length, count, tokens.device)
         cache = cache.with_room(count, self.reach)
-        seen = self._seen(cache, count, windowed=one)
+        seen = self._seen(cache, count, self._window_start(cache) if one else 0)
         hidden, _, _ = self._run(self.embed(tokens), self.angles(positions), seen, masks, self._encoder_scalars, read)
         return Encoded(hidden, cache.grown(count))
 
@@ -205,17 +205,23 @@ class DiffusionGemma(nn.Module):
         seen = [Seen(*pair) for pair in zip(cache.keys, cache.values, strict=True)]
         return self.encode_over(tokens, seen, positions, masks)
 
-    def encode_among(self, tokens: Tensor, cache: PrefixCache, masks: Masks, positions: Tensor) -> Encoded:
+    def encode_among(self, tokens: Tensor, cache: PrefixCache, masks: Masks, positions: Tensor, first: int) -> Encoded:
         """Run the causal encoder over rows [B, S] that see a cache and one another through masks of their own.
 
+        Args:
+            tokens: token ids.
+            cache: its first tokens are at the positions 0, 1, ..., the others wherever the masks know them to be.
+            masks: which of the cache and of the tokens each token sees.
+            positions: [S], none before `first`.
+            first: so many tokens of the cache lie in order; sliding layers see the last of them and all others.
+
         Returns:
-            Hidden states [B, S, H] after the final norm, and the cache extended by the S tokens. No layer forgets any:
-            what a window shows later may lie anywhere among them.
+            Hidden states [B, S, H] after the final norm, and the cache extended by the S tokens.
         """
-        count = tokens.shape[1]
+        count, start = tokens.shape[1], max(0, first - (self.config.window - 1))
         cache = cache.with_room(count, [None] * self.config.num_hidden_layers)
-        seen = self._seen(cache, count, windowed=False)
-        return Encoded(self.encode_over(tokens, seen, positions, masks), cache.grown(count))
+        hidden = self.encode_over(tokens, self._seen(cache, count, start), positions, masks)
+        return Encoded(hidden, cache.grown(count))
 
     def encode_over(
         self, tokens: Tensor, seen: Sequence[Seen], positions: Tensor, masks: Masks, read: Rows | None = None
@@ -257,7 +263,7 @@ class DiffusionGemma(nn.Module):
             shown = cache if masks is not None else self._windowed(cache)
             seen = [Seen(*pair) for pair in zip(shown.keys, shown.values, strict=True)]
         else:
-            seen = self._seen(cache.with_room(canvas.shape[1], self.reach), canvas.shape[1], windowed=True)
+            seen = self._seen(cache.with_room(canvas.shape[1], self.reach), canvas.shape[1], self._window_start(cache))
         angles = self.angles(positions)
         return self.decode_over(self.embed(canvas), seen, signal, angles, masks or Masks(None, None), read)
 
@@ -341,9 +347,8 @@ class DiffusionGemma(nn.Module):
         assert isinstance(stream.normed, Tensor)  # noqa: S101  (the head does not read rounded rows)
         return stream.normed.view_as(stream.x), keys, values
 
-    def _seen(self, cache: PrefixCache, places: int, *, windowed: bool) -> list[Seen]:
-        """What each layer sees of a cache that has so many free places; sliding layers only the window, if told so."""
-        start = self._window_start(cache) if windowed else 0
+    def _seen(self, cache: PrefixCache, places: int, start: int) -> list[Seen]:
+        """What each layer sees of a cache that has so many free places; sliding layers from a token on."""
         layers = range(self.config.num_hidden_layers)
         return [cache.seen(layer, places, start if self.config.is_sliding(layer) else 0) for layer in layers]
 

@@ -29,7 +29,7 @@ from dg_engine.spelling import Spelling
 from dg_engine.suffix import SuffixHead
 from dg_engine.text_tree import Text, TextTree, chain
 
-TEXTS = 16
+TEXTS = 12
 """Read in a pass."""
 FOLLOWERS = 8
 """Tokens, the likeliest, with which a text goes on."""
@@ -41,7 +41,7 @@ READ_AHEAD = 0.35
 """The probability of going on from which what a text copies is read at once."""
 COPIED_AHEAD = 24
 """Tokens that are read so at most."""
-SHORTLIST = 12
+SHORTLIST = 8
 """Ends that are judged by the whole suffix; those that it hardly can turn to the best are not."""
 MARGIN = 4.0
 """Nats by which more of the suffix may turn the order of two ends that its first token leaves."""

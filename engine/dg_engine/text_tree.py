@@ -110,6 +110,6 @@ class TextTree:
         near = visible & (positions[:, None] - self._positions < self._model.config.window)
         device, tokens = self._model.device, torch.tensor([[text.token for text in texts]])
         masks = Masks(visible[None].to(device), near[None].to(device))
-        encoded = self._model.encode_among(tokens.to(device), self._cache, masks, positions.to(device))
+        encoded = self._model.encode_among(tokens.to(device), self._cache, masks, positions.to(device), self._prefix)
         self._cache = encoded.cache
         return encoded.hidden[0]

@@ -27,7 +27,7 @@ PATIENCE: dict[Extent, int] = {"line": 5, "block": 10}
 """Passes that a search goes on beyond the best end so far."""
 COVERS = 48
 """With which texts may begin, the likeliest."""
-FIT_TOKENS = 10
+FIT_TOKENS = 8
 """Of the suffix, by which an answer's end is judged."""
 
 
