@@ -138,14 +138,6 @@ class PrefixCache:
         keys, values = (tuple(one[rows] for one in part) for part in (self.keys, self.values))
         return PrefixCache(keys, values)
 
-    def beside(self, other: PrefixCache) -> PrefixCache:
-        """The rows of this and of another cache of the same length; a copy of what both know."""
-        keys, values = (
-            tuple(_stacked(*pair) for pair in zip(*parts, strict=True))
-            for parts in ((self.keys, other.keys), (self.values, other.values))
-        )
-        return PrefixCache(keys, values)
-
     def with_room(self, places: int, reach: Reach) -> PrefixCache:
         """The same with so many free places behind it: itself, or a copy where they are not there or not its own.
 
@@ -176,12 +168,6 @@ def _in(room: Room, length: int) -> PrefixCache:
         tuple(one[:, :, :end] for one, end in zip(part, ends, strict=True)) for part in (room.keys, room.values)
     )
     return PrefixCache(keys, values, room)
-
-
-def _stacked(one: Tensor, other: Tensor) -> Tensor:
-    """The last tokens of both, row by row."""
-    kept = min(one.shape[2], other.shape[2])
-    return torch.cat((one[:, :, one.shape[2] - kept :], other[:, :, other.shape[2] - kept :]))
 
 
 def _usable(room: Room) -> bool:
