@@ -201,7 +201,7 @@ class Engine:
     def infill(self, request: InfillRequest, length: int | None = None) -> Iterator[Draft | Infill]:
         """Do the work of a request, yielding after every unit; the last item is the `Infill`.
 
-        A draft of step 0 has nothing to show: a chunk of the prefix was encoded, or a text that is not the first grew.
+        A draft of step 0 has nothing new to show: a chunk of the prefix was encoded, or a pass found no better text.
 
         Args:
             request: what is asked.
