@@ -229,10 +229,19 @@ def test_a_benchmarks_solution_is_found_in_other_clothes(tmp_path: Path, form: s
     assert not known.leak_into(GOOD)
 
 
-def test_what_everybody_writes_is_no_leak() -> None:
-    idiom = "    for i in range(len(x)):\n"
-    assert not Benchmarks([idiom]).leak_into(f"def f(x):\n{idiom}        print(i)\n")
-    assert Benchmarks([SOLUTION]).leak_into(f"def f(x):\n{idiom}        print(i)\n{SOLUTION}")
+@pytest.mark.parametrize(
+    "idiom",
+    [
+        "    for i in range(len(x)):\n",
+        '    print(x)\n\n\nif __name__ == "__main__":\n    main()\n',
+        f"# {'-' * 70}\n",
+        f"    [{'0, ' * 30}]\n",
+    ],
+)
+def test_what_everybody_writes_is_no_leak(idiom: str) -> None:
+    text = f"def f(x):\n{idiom}        print(i)\n"
+    assert not Benchmarks([idiom]).leak_into(text)
+    assert Benchmarks([SOLUTION]).leak_into(f"{text}{SOLUTION}")
 
 
 @pytest.mark.parametrize("content", [b"text", b'{"question": "?"}\n', b"[1]\n"])

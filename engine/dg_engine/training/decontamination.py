@@ -21,6 +21,12 @@ WINDOW_CHARACTERS = 30
 """A window is the shortest run of words and signs that has so many of both, white space aside. Ten words and signs
 alone are an idiom (`for i in range(len(x))`): 3 % of all Python files were dropped for them, and with thirty characters
 it is 0.1 %."""
+WINDOW_DIFFERENT = 5
+"""A window of fewer different words and signs is a ruler (`# -----`) or a table of zeros: with SAFIM among the
+benchmarks every fifth file of collections of examples was dropped for one, or for its main guard."""
+
+_MAIN_GUARD = "__main__"
+"""A window with this is everybody's: `if __name__ == "__main__": main()` has ten words and signs."""
 
 _DOCSTRING = re.compile(r'"""|\'\'\'')
 
@@ -62,8 +68,14 @@ def windows(text: str) -> NDArray[np.int64]:
     numbers = np.arange(len(words) - WINDOW_WORDS + 1)
     ends = np.maximum(numbers + WINDOW_WORDS, np.searchsorted(starts, starts[numbers] + WINDOW_CHARACTERS))
     inside = ends < len(starts)
-    places = zip(starts[numbers[inside]].tolist(), starts[ends[inside]].tolist(), strict=True)
-    return np.array([hash(joined[first:last]) for first, last in places], dtype=np.int64)
+    runs = zip(numbers[inside].tolist(), ends[inside].tolist(), strict=True)
+    telling = [(first, last) for first, last in runs if _is_telling(words[first:last])]
+    return np.array([hash(joined[starts[first] : starts[last]]) for first, last in telling], dtype=np.int64)
+
+
+def _is_telling(words: list[str]) -> bool:
+    """Whether a window says something of the text that it is in."""
+    return len(set(words)) >= WINDOW_DIFFERENT and _MAIN_GUARD not in words
 
 
 def digests(paths: Iterable[Path]) -> list[str]:
