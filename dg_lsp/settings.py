@@ -76,8 +76,8 @@ class CompletionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
         DecodingChoice,
         _about(
             "How completions are made: in denoising steps (`diffusion`); from left to right without a look at what "
-            "follows (`causal`), with a search for the text that it follows best (`causal_fit`), or with a look at it "
-            "(`causal_infill`, if the model learnt that); `auto` is what the model does best."
+            "follows (`causal`), or with a search for the text that it follows best (`causal_fit`); `auto` is what the "
+            "model does best."
         ),
     ] = "auto"
     max_new_tokens: Annotated[Count, _about("The longest completion, in tokens.")] = 64

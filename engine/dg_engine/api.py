@@ -20,7 +20,7 @@ from typing import Literal
 import msgspec
 
 Extent = Literal["line", "block"]
-Decoding = Literal["diffusion", "causal", "causal_fit", "causal_infill"]
+Decoding = Literal["diffusion", "causal", "causal_fit"]
 StopReason = Literal[
     "converged", "max_denoising_steps", "time_budget", "superseded", "end_of_sequence", "max_new_tokens"
 ]
@@ -65,8 +65,7 @@ class InfillRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Return the confident left part of the draft at hand when this much time is spent."""
     decoding: Decoding | None = None
     """None is what the checkpoint does best. `diffusion` refines a canvas in steps. `causal` writes from left to right
-    and does not see the suffix: the baseline. `causal_fit` seeks the text that the suffix follows best.
-    `causal_infill` writes with the suffix before its eyes, where the checkpoint learnt that."""
+    and does not see the suffix: the baseline. `causal_fit` seeks the text that the suffix follows best."""
     copied: Copy | None = None
     """What `causal_fit` may take over, and diffusion start from, if the checkpoint says how far to trust it."""
     seed: int = 0

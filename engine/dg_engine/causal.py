@@ -1,10 +1,6 @@
 """Writing from left to right with the encoder and the head: what the same weights do as a causal language model.
 
 `write` decodes greedily. `gains_behind` says how likely given texts are.
-
-A checkpoint that was trained for it is told the suffix before, in the order prefix, suffix, middle (Bavarian et al.,
-arXiv 2207.14255): behind the cached prefix come `<|suffix|>`, the first tokens of the suffix and `<|middle|>`, then the
-answer. The prefix comes first, so that its cache is the one that diffusion uses, and stays while the user types.
 """
 
 from __future__ import annotations
@@ -34,13 +30,6 @@ class Start(NamedTuple):
     hidden: Tensor
     """[1, H], which predicts the first token."""
     cache: PrefixCache
-
-
-def behind(model: DiffusionGemma, cache: PrefixCache, tokens: Sequence[int]) -> Start:
-    """The start behind more tokens."""
-    device = cache.keys[0].device
-    encoded = model.encode(torch.tensor([tokens], device=device), cache, slice(-1, None))
-    return Start(encoded.hidden[0], encoded.cache)
 
 
 class Cover(NamedTuple):

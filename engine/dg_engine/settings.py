@@ -153,17 +153,13 @@ class InfillConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """What a request for one line gets that names none: what the evaluation found best."""
     block_decoding: Decoding = "diffusion"
     """The same for several lines."""
-    causal_suffix_tokens: int = 0
-    """Suffix tokens that causal infill is shown; 0 where the checkpoint did not learn it."""
     copy_trust: CopyTrust | None = None
     """None where copied text counts for nothing."""
     calibration: Calibration | None = None
     """Of the answers of `decoding`."""
 
     def __post_init__(self) -> None:
-        """Refuse a default that the checkpoint did not learn, and what is no share."""
-        if "causal_infill" in (self.decoding, self.block_decoding) and not self.causal_suffix_tokens:
-            raise ValueError("decoding: causal_infill needs causal_suffix_tokens")
+        """Refuse what is no share."""
         if not 0 <= self.dropped_mass < 1:
             raise ValueError(f"dropped_mass: must be at least 0 and less than 1, not {self.dropped_mass}")
 

@@ -103,7 +103,7 @@ class NothingAsksTheHost(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return func(*args, **(kwargs or {}))
 
 
-SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<|file|>", "<|suffix|>", "<|middle|>")
+SPECIAL_TOKENS = ("<pad>", "<eos>", "<bos>", "<|file|>")
 
 
 def tiny_tokenizer(vocab_size: int = 320, special_tokens: Sequence[str] = SPECIAL_TOKENS) -> Tokenizer:
@@ -138,7 +138,6 @@ def tiny_checkpoint(directory: Path, config: ModelConfig = TINY, *, seed: int = 
         "block_hole": 16,
         "pinned_signal": True,
         "file_header": True,
-        "causal_suffix_tokens": 16,
     }
     (directory / "infill_config.json").write_text(json.dumps(infill), encoding="utf-8")
     return directory

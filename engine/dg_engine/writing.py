@@ -9,14 +9,11 @@ from typing import NamedTuple
 from torch import Tensor
 
 from dg_engine.api import Decoding, Extent, InfillRequest, Piece, StopReason
-from dg_engine.causal import Cover, Start, behind, write
-from dg_engine.copying import end_of_copy
+from dg_engine.causal import Cover, Start, write
 from dg_engine.covers import find_covers
 from dg_engine.drafts import without
-from dg_engine.errors import RequestError
 from dg_engine.mixture import NOTHING, Copied
 from dg_engine.model import DiffusionGemma
-from dg_engine.prompt import encode_suffix
 from dg_engine.search import Search, Sought
 from dg_engine.settings import InfillConfig
 from dg_engine.spelling import Spelling
@@ -89,40 +86,32 @@ class Writer:
         self._model, self._tokenizer = model, tokenizer
 
     def write(self, wanted: Wanted) -> Iterator[Growing | Chosen]:
-        """Do the work, yielding after every unit; the last item is the answer.
-
-        Raises:
-            RequestError: the checkpoint did not learn what is asked.
-        """
-        start, suffix = wanted.start, SuffixHead.of(self._tokenizer, wanted.request.suffix, FIT_TOKENS)
-        if wanted.decoding == "causal_infill":
-            start = behind(self._model, start.cache, self._suffix_row(wanted))
-            # End-of-sequence says that the suffix begins, of which the model was told: nothing else needs to be asked.
-            suffix = SuffixHead(self._tokenizer, [self._model.config.eos_token_id], "")
+        """Do the work, yielding after every unit; the last item is the answer."""
+        suffix = SuffixHead.of(self._tokenizer, wanted.request.suffix, FIT_TOKENS)
         if wanted.decoding == "causal" or not suffix.tokens:
-            return self._greedy(wanted, start)
-        return self._fitted(wanted, start, suffix)
+            return self._greedy(wanted)
+        return self._fitted(wanted, suffix)
 
-    def _greedy(self, wanted: Wanted, start: Start) -> Iterator[Growing | Chosen]:
+    def _greedy(self, wanted: Wanted) -> Iterator[Growing | Chosen]:
         """One text, shown as it grows."""
-        covers = yield from self._covers(wanted, start, Spelling(self._tokenizer, wanted.cut))
+        covers = yield from self._covers(wanted, Spelling(self._tokenizer, wanted.cut))
         if not covers:
             yield Chosen([], [], 0, "end_of_sequence")
             return
         best = max(covers, key=lambda cover: cover.gain)
         for steps, text in enumerate(
-            write(self._model, start, best, wanted.ends, wanted.limit, deadline=wanted.deadline)
+            write(self._model, wanted.start, best, wanted.ends, wanted.limit, deadline=wanted.deadline)
         ):
             if text.stop_reason is None:
                 yield self._shown(wanted.cut, text.tokens, steps, settled=True)
             else:
                 yield Chosen(text.tokens, text.gains, steps, text.stop_reason)
 
-    def _fitted(self, wanted: Wanted, start: Start, suffix: SuffixHead) -> Iterator[Growing | Chosen]:
+    def _fitted(self, wanted: Wanted, suffix: SuffixHead) -> Iterator[Growing | Chosen]:
         """Of all texts the one that the suffix follows best; the best so far is shown."""
         spelling, copied = Spelling(self._tokenizer, wanted.cut), self._copied(wanted)
         sought = Sought(
-            covers=(yield from self._covers(wanted, start, spelling, COVERS, spelling.cover(copied.tokens))),
+            covers=(yield from self._covers(wanted, spelling, COVERS, spelling.cover(copied.tokens))),
             spelling=spelling,
             suffix=suffix,
             ends=wanted.ends,
@@ -132,7 +121,7 @@ class Writer:
             length=wanted.length,
             deadline=wanted.deadline,
         )
-        search, steps, shown = Search(self._model, start, sought), 0, _NOTHING_NEW
+        search, steps, shown = Search(self._model, wanted.start, sought), 0, _NOTHING_NEW
         for steps, _ in enumerate(search.passes(), 1):
             best = self._shown(wanted.cut, search.best.tokens, steps, search.best.overlap)
             yield best if best.pieces != shown.pieces else _NOTHING_NEW
@@ -146,12 +135,12 @@ class Writer:
         yield Chosen(text.tokens, text.gains, steps, reason, overlap) if text else Chosen([], [], steps, reason)
 
     def _covers(
-        self, wanted: Wanted, start: Start, spelling: Spelling, most: int = 1, copied: tuple[int, ...] = ()
+        self, wanted: Wanted, spelling: Spelling, most: int = 1, copied: tuple[int, ...] = ()
     ) -> Generator[Growing, None, list[Cover]]:
         """With what texts begin, and the cover that is copied, if there is one."""
         covers = None
         for covers in find_covers(
-            self._model, start, wanted.ends, spelling, most=most, wanted=copied, deadline=wanted.deadline
+            self._model, wanted.start, wanted.ends, spelling, most=most, wanted=copied, deadline=wanted.deadline
         ):
             if covers is None:
                 yield _NOTHING_NEW
@@ -162,24 +151,11 @@ class Writer:
         request, trust = wanted.request, wanted.config.copy_trust
         if request.copied is None or trust is None:
             return NOTHING
-        text, tail = request.copied.text, list[int]()
-        if wanted.decoding == "causal_infill":
-            # What is written ends where the suffix begins, and then comes end-of-sequence.
-            end = end_of_copy(text, request.suffix, request.extent)
-            text, tail = text[:end], [] if end is None else [self._model.config.eos_token_id]
-        tokens = self._tokenizer.encode(wanted.cut + text)
-        return Copied(tokens + tail, wanted.config.copy_probability(request), trust.keeps)
+        tokens = self._tokenizer.encode(wanted.cut + request.copied.text)
+        return Copied(tokens, wanted.config.copy_probability(request), trust.keeps)
 
     def _shown(self, cut: str, tokens: list[int], steps: int, overlap: int = 0, *, settled: bool = False) -> Growing:
         """A text behind what is typed."""
         written = self._tokenizer.decode(tokens)
         text, whole = without(cut, written[: len(written) - overlap])
         return Growing(steps, (Piece(text, settled=settled),) if whole and text else ())
-
-    def _suffix_row(self, wanted: Wanted) -> list[int]:
-        """`<|suffix|>`, the first tokens of the suffix, `<|middle|>`."""
-        count = wanted.config.causal_suffix_tokens
-        if not count:
-            raise RequestError("this checkpoint did not learn causal infill; ask for diffusion or causal")
-        tokens = encode_suffix(self._tokenizer, wanted.request.suffix, count)
-        return [self._tokenizer.special_id("<|suffix|>"), *tokens, self._tokenizer.special_id("<|middle|>")]

@@ -15,13 +15,13 @@ from dg_engine.model import DiffusionGemma
 from dg_engine.prompt import encode_prefix
 from dg_engine.testing import TINY, tiny_model, tiny_tokenizer
 from dg_engine.tokenizer import Tokenizer
-from dg_engine.training.batches import Batch, Batcher, Canvases, Chunks, Layout, Middles, noised
+from dg_engine.training.batches import Batcher, Canvases, Chunks, Layout, noised
 from dg_engine.training.encoded import EncodedSplit, encode_split
 from dg_engine.training.sources import Document
 from dg_engine.training.spans import Vocabulary
-from dg_engine.training.views import canvas_view, middle_view
+from dg_engine.training.views import canvas_view
 
-LAYOUT = Layout(chunks=2, encoder_tokens=96, canvases=3, slots=48, middles=4)
+LAYOUT = Layout(chunks=2, encoder_tokens=96, canvases=3, slots=48)
 
 
 @pytest.fixture(scope="module")
@@ -43,20 +43,10 @@ def batcher(split: EncodedSplit, tokenizer: Tokenizer) -> Batcher:
 
 
 @pytest.fixture
-def whole(batcher: Batcher) -> Batch:
-    return batcher.batch(0, LAYOUT)
-
-
-@pytest.fixture
-def batch(whole: Batch) -> tuple[Chunks, Canvases]:
-    assert whole.canvases is not None
-    return whole.chunks, whole.canvases
-
-
-@pytest.fixture
-def rows(whole: Batch) -> tuple[Chunks, Middles]:
-    assert whole.middles is not None
-    return whole.chunks, whole.middles
+def batch(batcher: Batcher) -> tuple[Chunks, Canvases]:
+    chunks, canvases = batcher.batch(0, LAYOUT)
+    assert canvases is not None
+    return chunks, canvases
 
 
 @pytest.fixture
@@ -116,46 +106,6 @@ def test_a_canvas_in_a_batch_equals_the_same_canvas_decoded_alone(
         prefix = chunks.tokens[number // LAYOUT.canvases, None, :cut]
         alone = model.decode(canvases.clean[number, real][None], model.encode(prefix).cache, None)
         torch.testing.assert_close(together[number, real], alone[0], rtol=1e-4, atol=1e-5)
-
-
-def test_a_causal_row_in_a_batch_equals_the_same_row_read_behind_its_prefix(
-    model: DiffusionGemma, rows: tuple[Chunks, Middles]
-) -> None:
-    chunks, middles = rows
-    together = model.encode_rows(middles.tokens, *middle_view(model.config, model.encode(chunks.tokens).cache, middles))
-    for number, row in enumerate(middles.tokens):
-        prefix = chunks.tokens[number // LAYOUT.middles, None, : int(middles.cut[number])]
-        used = int(middles.answer[number].nonzero().max()) + 1
-        alone = model.encode(row[None, :used], model.encode(prefix).cache).hidden[0]
-        torch.testing.assert_close(together[number, :used], alone, rtol=1e-4, atol=1e-5)
-
-
-def test_a_causal_row_reads_suffix_then_span_and_is_judged_on_the_span_and_its_end(
-    rows: tuple[Chunks, Middles], split: EncodedSplit, tokenizer: Tokenizer
-) -> None:
-    chunks, middles = rows
-    documents = [split.tokens(document).tolist() for document in range(len(split))]
-    texts = [tokenizer.decode(document) for document in documents]
-    suffix_mark, middle_mark, eos = (tokenizer.special_id(name) for name in ("<|suffix|>", "<|middle|>", "<eos>"))
-    for number, row in enumerate(middles.tokens.tolist()):
-        answer = middles.answer[number].nonzero()[:, 0].tolist()
-        middle = row.index(middle_mark)
-        assert row[0] == suffix_mark
-        assert answer == list(range(middle + 1, answer[-1] + 1))
-        assert row[answer[-1]] == eos
-        prefix = chunks.tokens[number // LAYOUT.middles, : int(middles.cut[number])].tolist()
-        body = prefix[header_length(prefix, tokenizer) :]
-        written = tokenizer.decode(body + row[middle + 1 : answer[-1]] + row[1:middle])
-        assert any(written in text for text in texts)
-
-
-def test_a_vocabulary_without_marks_has_no_causal_rows(split: EncodedSplit) -> None:
-    older = Tokenizer(tiny_tokenizer(special_tokens=("<pad>", "<eos>", "<bos>", "<|file|>")))
-    vocabulary = Vocabulary.of(older)
-    assert vocabulary.marks is None
-    batch = Batcher(split, vocabulary, replace(TINY, vocab_size=older.vocab_size), seed=3).batch(0, LAYOUT)
-    assert batch.middles is None
-    assert batch.canvases is not None
 
 
 def test_chunk_and_canvas_together_are_the_document(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import shutil
 import signal
@@ -29,7 +30,7 @@ from dg_engine.training.gathering import Progress
 from dg_engine.training.mixture import kept_shares, read_shares
 from dg_engine.training.prepare import Recipe, load_prepared, prepare
 from dg_engine.training.sources import Document, Splits, read_sources
-from dg_engine.training.tokenizer_training import SPECIAL_TOKENS, save_tokenizer, with_special_tokens
+from dg_engine.training.tokenizer_training import SPECIAL_TOKENS, save_tokenizer
 
 MIT = "Permission is hereby granted, free of charge, to any person obtaining a copy of this software"
 VOCABULARY = 600
@@ -296,20 +297,15 @@ def test_shares_are_read_as_weights_and_wrong_ones_are_refused_by_name() -> None
             read_shares([wrong])
 
 
-def test_a_corpus_takes_the_vocabulary_of_a_checkpoint_and_adds_the_marks_that_it_lacks(
-    sources: list[str], tmp_path: Path
-) -> None:
+def test_a_corpus_takes_the_vocabulary_of_a_checkpoint(sources: list[str], tmp_path: Path) -> None:
     older = tmp_path / "older"
-    trained = tiny_tokenizer(VOCABULARY, special_tokens=SPECIAL_TOKENS[:4])
+    trained = tiny_tokenizer(VOCABULARY, special_tokens=(*SPECIAL_TOKENS, "<|mark|>"))
     save_tokenizer(trained, older)
     build(tmp_path / "corpus", replace(recipe(sources), tokenizer=older))
     adopted = load_prepared(tmp_path / "corpus").tokenizer
-    assert adopted.vocab_size == VOCABULARY
-    before = {token: place for token, place in trained.get_vocab().items() if place < VOCABULARY - 2}
-    assert before.items() <= adopted.backend.get_vocab().items()
-    assert [adopted.special_id(token) for token in SPECIAL_TOKENS[4:]] == [VOCABULARY - 2, VOCABULARY - 1]
-    assert adopted.decode(adopted.encode("def f(a):\n    return a\n")) == "def f(a):\n    return a\n"
-    assert with_special_tokens(adopted.backend).get_vocab() == adopted.backend.get_vocab()
+    assert adopted.backend.get_vocab() == trained.get_vocab()
+    told = json.loads((tmp_path / "corpus" / "tokenizer_config.json").read_bytes())
+    assert told["additional_special_tokens"] == ["<|file|>", "<|mark|>"]
 
 
 def test_the_split_is_the_same_in_one_shard_and_in_several(tmp_path: Path) -> None:

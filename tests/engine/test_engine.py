@@ -17,7 +17,6 @@ from dg_engine.api import Draft, Infill, InfillRequest, ScoreRequest
 from dg_engine.causal import Cover
 from dg_engine.covers import every_cover
 from dg_engine.engine import Engine
-from dg_engine.errors import RequestError
 from dg_engine.paths import shipped_model
 from dg_engine.prefix_store import PREFILL_CHUNK
 from dg_engine.prompt import CUT_STEP, encode_header, encode_prefix
@@ -137,39 +136,6 @@ def all_texts(logs: Logs, spelling: Spelling, special: Tensor, limit: int) -> di
 
 
 @pytest.mark.usefixtures("narrow")
-@pytest.mark.parametrize("document", ["", "file:///c"])
-@torch.inference_mode()
-def test_causal_infill_is_the_text_behind_prefix_and_suffix_that_is_likeliest_to_be_all(
-    engine: Engine, document: str
-) -> None:
-    """Against every text, with end-of-sequence behind it."""
-    tokenizer, model, limit = engine.tokenizer, engine.model, 4
-    prefix, suffix = "def f(a, b):\n    re", "\n\ndef g():\n"
-    request = InfillRequest(
-        prefix=prefix, suffix=suffix, document=document, decoding="causal_infill", max_new_tokens=limit
-    )
-    answer = [run(engine, request) for _ in range(2)][-1][1]
-
-    count, healed = engine.config.causal_suffix_tokens, tokenizer.heal_by_spelling(prefix)
-    row = encode_prefix(tokenizer, "", healed.kept, 256)
-    row += [tokenizer.special_id("<|suffix|>"), *tokenizer.encode(suffix)[:count], tokenizer.special_id("<|middle|>")]
-
-    def logs(tokens: Sequence[int]) -> Tensor:
-        return model.logits(model.encode(torch.tensor([[*row, *tokens]])).hidden[0, -1]).log_softmax(dim=-1)
-
-    def gain(text: tuple[int, ...]) -> float:
-        return sum(float(logs(text[:place])[token]) for place, token in enumerate(text))
-
-    spelling = Spelling(tokenizer, healed.cut)
-    texts = all_texts(logs, spelling, tokenizer.special, limit)
-    best = max(texts, key=lambda text: gain(text) + float(logs(text)[model.config.eos_token_id]))
-    assert healed.cut + answer.text == tokenizer.decode(list(best)).split("\ufffd")[0]
-    assert answer.tokens == len(best)
-    of_the_cut = math.log(math.fsum(math.exp(cover.gain) for cover in every_cover(logs, spelling)))
-    assert answer.score == pytest.approx((gain(best) - of_the_cut) / len(best), rel=1e-2)
-
-
-@pytest.mark.usefixtures("narrow")
 @pytest.mark.parametrize("place", [120, 350, 700, 1100])
 @torch.inference_mode()
 def test_a_fitted_answer_is_the_text_that_is_likeliest_together_with_the_suffix(engine: Engine, place: int) -> None:
@@ -247,22 +213,12 @@ def test_what_is_given_up_for_speed_changes_no_answer_of_the_shipped_model(monke
 
 def test_the_checkpoint_says_how_a_request_is_decoded_that_does_not(engine: Engine) -> None:
     asked = InfillRequest(prefix="import os\n", suffix="\n", max_new_tokens=4, extent="line")
-    named = msgspec.structs.replace(asked, decoding="causal_infill")
+    named = msgspec.structs.replace(asked, decoding="causal_fit")
     default = engine.config
     assert run(engine, asked)[1].text == run(engine, msgspec.structs.replace(asked, decoding="diffusion"))[1].text
     try:
-        engine.config = msgspec.structs.replace(default, decoding="causal_infill")
+        engine.config = msgspec.structs.replace(default, decoding="causal_fit")
         assert run(engine, asked)[1].text == run(engine, named)[1].text
-    finally:
-        engine.config = default
-
-
-def test_a_checkpoint_that_did_not_learn_causal_infill_says_so(engine: Engine) -> None:
-    default = engine.config
-    try:
-        engine.config = msgspec.structs.replace(default, causal_suffix_tokens=0)
-        with pytest.raises(RequestError, match="did not learn"):
-            run(engine, InfillRequest(prefix="x", decoding="causal_infill"))
     finally:
         engine.config = default
 

@@ -21,7 +21,7 @@ from dg_engine.evaluation.copying import copied
 from dg_engine.evaluation.harness import count, run
 from dg_engine.evaluation.humaneval import read_tasks
 from dg_engine.evaluation.metrics import score
-from dg_engine.evaluation.systems import LADDER_STEPS, RANKING_CHARACTERS, SYSTEMS, System, answer, available, chosen
+from dg_engine.evaluation.systems import LADDER_STEPS, RANKING_CHARACTERS, SYSTEMS, System, answer, chosen, ordered
 from dg_engine.settings import InfillConfig
 from dg_engine.testing import tiny_checkpoint
 from dg_engine.training.sources import Document
@@ -96,7 +96,7 @@ def test_a_system_may_copy_from_the_files_beside_the_hole() -> None:
     case = msgspec.structs.replace(CASE, prefix="x = compute_the_", beside=("y = compute_the_sum(1)\n",))
     found = {system.name: system.request(case, 5).copied for system in SYSTEMS if system.decoding != "copy"}
     told = {name for name, copy in found.items() if copy is not None}
-    assert told == {"causal-fit-project", "causal-infill-project"}
+    assert told == {"causal-fit-project"}
     assert found["causal-fit-project"].text == "sum(1)\n"  # type: ignore[union-attr]  # it was told
 
 
@@ -160,18 +160,15 @@ def test_systems_are_chosen_by_name_and_a_wrong_name_is_told_the_right_ones() ->
     assert [one.name for one in chosen(["copy", "diffusion"], plain)] == ["copy", "diffusion"]
     steps = [one.max_denoising_steps for one in chosen(["copy"], plain, ladder=True)]
     assert steps == [None, *LADDER_STEPS]
-    with pytest.raises(EngineError, match=r"^guess: is no system of this checkpoint; there are .*causal.*diffusion"):
+    with pytest.raises(EngineError, match=r"^guess: is no system; there are .*causal.*diffusion"):
         chosen(["guess"], plain)
 
 
-def test_what_a_checkpoint_does_by_itself_is_measured_first_and_what_it_did_not_learn_is_not() -> None:
-    plain = InfillConfig()
-    assert chosen([], plain) == tuple(one for one in SYSTEMS if one.decoding != "causal_infill")
-    with pytest.raises(EngineError, match="causal-infill: is no system of this checkpoint"):
-        chosen(["causal-infill"], plain)
-    able = InfillConfig(decoding="causal_infill", causal_suffix_tokens=32)
-    assert chosen([], able)[0].name == "causal-infill"
-    assert set(chosen([], able)) == set(SYSTEMS)
+def test_what_a_checkpoint_does_by_itself_is_measured_first() -> None:
+    assert chosen([], InfillConfig()) == SYSTEMS
+    fitting = chosen([], InfillConfig(decoding="causal_fit"))
+    assert fitting[0].name == "causal-fit"
+    assert set(fitting) == set(SYSTEMS)
 
 
 def test_ranking_takes_the_candidate_that_the_causal_twin_finds_likeliest_before_the_suffix(
@@ -207,7 +204,7 @@ def test_copying_goes_on_as_the_best_match_did() -> None:
 
 def test_every_system_answers_every_case_and_only_sampling_is_repeated(engine: Engine, cases: list[Case]) -> None:
     some = [next(case for case in cases if case.kind == kind) for kind in ("line", "random")]
-    systems = available(engine.config)
+    systems = ordered(engine.config)
     outcomes = list(run(engine, some, systems, seeds=2))
     assert len(outcomes) == len({one.key for one in outcomes}) == count(some, systems, 2)
     answers = Counter(one.key.system for one in outcomes)

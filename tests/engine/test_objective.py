@@ -19,7 +19,7 @@ from dg_engine.model import DiffusionGemma
 from dg_engine.policies import Denoising, StableAndConfident
 from dg_engine.testing import TINY, tiny_model, tiny_tokenizer
 from dg_engine.tokenizer import Tokenizer
-from dg_engine.training.batches import Batch, Batcher, Canvases, Chunks, Cut, Layout, lay_out
+from dg_engine.training.batches import Batch, Canvases, Chunks, Cut, lay_out
 from dg_engine.training.encoded import EncodedSplit, encode_split
 from dg_engine.training.objective import Loss, Objective, row_cross_entropy, row_losses
 from dg_engine.training.optimiser import Optimiser, Rates
@@ -70,7 +70,7 @@ class Examples:
     def canvases(self, rng: np.random.Generator, slots: int = 48) -> Canvases:
         """All holes, each in a random bucket that it fits: what is learnt must not hang on the length."""
         cuts = []
-        for text, hole, prefix, _ in self.cuts:
+        for text, hole, prefix in self.cuts:
             fitting = [bucket for bucket in (8, 16, 24, 32) if bucket >= hole.end - hole.start]
             chosen = int(rng.choice(fitting))
             cuts.append(Cut(text, hole._replace(slots=chosen, suffix=min(hole.suffix, 16)), prefix))
@@ -96,7 +96,7 @@ def test_the_denoising_loss_is_the_weighted_mean_over_open_slots(
         causal_weight=0.5,
         pinned_signal=pinned_signal,
     )
-    losses = Loss(model, torch.Generator().manual_seed(4))(Batch(examples.chunks, canvases, None), objective)
+    losses = Loss(model, torch.Generator().manual_seed(4))(Batch(examples.chunks, canvases), objective)
 
     generator = torch.Generator().manual_seed(4)
     total, weights = torch.zeros(()), 0.0
@@ -125,33 +125,15 @@ def _noise_as_drawn(canvases: Canvases, config: ModelConfig, generator: torch.Ge
     return torch.randint(0, config.vocab_size, shape, generator=generator)
 
 
-def test_the_infill_loss_is_the_mean_over_spans_and_their_ends(split: EncodedSplit, tokenizer: Tokenizer) -> None:
-    config = config_of(tokenizer)
-    model = tiny_model(config)
-    layout = Layout(chunks=2, encoder_tokens=96, canvases=0, slots=40, middles=3)
-    batch = Batcher(split, Vocabulary.of(tokenizer), config, seed=1).batch(0, layout)
-    assert batch.middles is not None
-    losses = Loss(model, torch.Generator())(batch, Objective(causal_weight=0.5, infill_weight=2.0))
-    found = []
-    for number, (row, answer) in enumerate(zip(batch.middles.tokens, batch.middles.answer, strict=True)):
-        prefix = batch.chunks.tokens[number // layout.middles, None, : int(batch.middles.cut[number])]
-        hidden = model.encode(row[None], model.encode(prefix).cache).hidden[0]
-        predicted = answer.nonzero()[:, 0]
-        found.append(functional.cross_entropy(model.logits(hidden[predicted - 1]), row[predicted], reduction="none"))
-    judged = torch.cat(found)[: batch.middles.answer[:, 1:].numel() // 3]
-    torch.testing.assert_close(losses.infill, judged.mean(), rtol=1e-4, atol=1e-4)
-    torch.testing.assert_close(losses.total, 0.5 * losses.causal + 2.0 * losses.infill)
-
-
 def test_padding_is_not_part_of_the_causal_loss(split: EncodedSplit, tokenizer: Tokenizer) -> None:
     config = config_of(tokenizer)
     model = tiny_model(config)
     tokens = Examples(split, tokenizer, config, 2, 1).chunks.tokens
     loss = Loss(model, torch.Generator().manual_seed(0))
-    whole = loss(Batch(Chunks(tokens, torch.ones_like(tokens, dtype=torch.bool)), None, None), Objective()).causal
+    whole = loss(Batch(Chunks(tokens, torch.ones_like(tokens, dtype=torch.bool)), None), Objective()).causal
     padded = functional.pad(tokens, (0, 30))
     real = torch.arange(padded.shape[1]).expand_as(padded) < tokens.shape[1]
-    torch.testing.assert_close(loss(Batch(Chunks(padded, real), None, None), Objective()).causal, whole)
+    torch.testing.assert_close(loss(Batch(Chunks(padded, real), None), Objective()).causal, whole)
 
 
 def test_row_losses_agree_with_torch(tokenizer: Tokenizer) -> None:
@@ -187,9 +169,7 @@ def test_every_setting_of_the_objective_changes_the_loss(
     canvases = examples.canvases(np.random.default_rng(1))
 
     def loss(objective: Objective) -> float:
-        return float(
-            Loss(model, torch.Generator().manual_seed(1))(Batch(examples.chunks, canvases, None), objective).total
-        )
+        return float(Loss(model, torch.Generator().manual_seed(1))(Batch(examples.chunks, canvases), objective).total)
 
     plain = Objective(conditioned_share=0.0)
     base = replace(plain, conditioned_share=1.0) if "own_noise_share" in change else plain
@@ -223,7 +203,7 @@ def test_64_memorised_holes_come_back_exactly_at_unknown_length(split: EncodedSp
     steps = 260
     for step in range(steps):
         canvases = examples.canvases(rng)
-        losses = loss(Batch(examples.chunks, canvases, None), Objective(causal_weight=0.1))
+        losses = loss(Batch(examples.chunks, canvases), Objective(causal_weight=0.1))
         losses.total.backward()  # type: ignore[no-untyped-call]
         optimiser.step(min(1.0, (steps - step) / (0.6 * steps)))
     exact = sum(_restored(model, examples, index) for index in range(len(examples.cuts)))
@@ -233,7 +213,7 @@ def test_64_memorised_holes_come_back_exactly_at_unknown_length(split: EncodedSp
 
 def _restored(model: DiffusionGemma, examples: Examples, index: int) -> bool:
     """Whether sampling, told no length, gives back the span."""
-    text, hole, prefix, _ = examples.cuts[index]
+    text, hole, prefix = examples.cuts[index]
     row = examples.chunks.tokens[index // 4, None, :prefix]
     suffix = torch.from_numpy(text[hole.end : hole.end + min(hole.suffix, 16)])
     ends = torch.arange(model.config.vocab_size) == FILLER

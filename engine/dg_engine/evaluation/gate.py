@@ -19,7 +19,7 @@ from dg_engine.errors import EngineError
 from dg_engine.evaluation.bootstrap import mean_interval
 from dg_engine.evaluation.cases import DRAWN_KINDS, Case, CaseKind, draw_cases
 from dg_engine.evaluation.harness import run
-from dg_engine.evaluation.systems import available
+from dg_engine.evaluation.systems import ordered
 from dg_engine.training.corpus import write_json
 from dg_engine.training.sources import Document
 
@@ -157,7 +157,7 @@ def _digest(text: str) -> str:
 
 def _similarities(engine: Engine, cases: Sequence[Case]) -> list[float]:
     """Of what the checkpoint does when it is not told."""
-    return [one.scores.similarity for one in run(engine, cases, available(engine.config)[:1])]
+    return [one.scores.similarity for one in run(engine, cases, ordered(engine.config)[:1])]
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -136,29 +136,6 @@ SYSTEMS = (
         length="given",
     ),
     System(
-        name="causal-infill",
-        about="from left to right behind the suffix, as the checkpoint learnt it, or copied from the same file",
-        decoding="causal_infill",
-        copies="file",
-    ),
-    System(
-        name="causal-infill-project",
-        about="as `causal-infill`, and copied from the files beside it too, as in an editor",
-        decoding="causal_infill",
-        copies="project",
-    ),
-    System(
-        name="causal-infill-alone",
-        about="causal infill without copying",
-        decoding="causal_infill",
-    ),
-    System(
-        name="causal-infill-given",
-        about="causal infill that is told the number of tokens",
-        decoding="causal_infill",
-        length="given",
-    ),
-    System(
         name="rerank",
         about="diffusion from two seeds in short and long holes, ranked by the causal score of answer and suffix",
         tries=tuple(Try(seed, length) for seed in (0, 1) for length in (8, MAX_NEW_TOKENS)),
@@ -179,25 +156,23 @@ LADDER = tuple(
 )
 
 
-def available(config: InfillConfig) -> tuple[System, ...]:
-    """The systems that a checkpoint can do; the first is what it does when it is not told."""
-    able = [one for one in SYSTEMS if one.decoding != "causal_infill" or config.causal_suffix_tokens]
-    own = next(one for one in able if one.decoding == config.decoding)
-    return (own, *(one for one in able if one is not own))
+def ordered(config: InfillConfig) -> tuple[System, ...]:
+    """All systems; the first is what a checkpoint does when it is not told."""
+    own = next(one for one in SYSTEMS if one.decoding == config.decoding)
+    return (own, *(one for one in SYSTEMS if one is not own))
 
 
 def chosen(names: Iterable[str], config: InfillConfig, *, ladder: bool = False) -> tuple[System, ...]:
     """The systems of these names in this order, or all where there are none, and the ladder's.
 
     Raises:
-        EngineError: the checkpoint has no system of a name; the message has those that there are.
+        EngineError: there is no system of a name; the message has those that there are.
     """
-    able = available(config)
-    known = {system.name: system for system in (*LADDER, *able)}
-    wanted = list(names) or [system.name for system in able]
+    known = {system.name: system for system in (*LADDER, *SYSTEMS)}
+    wanted = list(names) or [system.name for system in ordered(config)]
     for name in wanted:
         if name not in known:
-            raise EngineError(f"{name}: is no system of this checkpoint; there are {', '.join(sorted(known))}")
+            raise EngineError(f"{name}: is no system; there are {', '.join(sorted(known))}")
     return tuple(known[name] for name in dict.fromkeys([*wanted, *(step.name for step in LADDER if ladder)]))
 
 

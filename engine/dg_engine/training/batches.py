@@ -1,8 +1,4 @@
-"""Batches: chunks of documents, and several holes cut out of each that share its encoding.
-
-A hole is shown to the decoder as a canvas, and to the encoder as a row in the order prefix, suffix, middle (Bavarian et
-al., arXiv 2207.14255).
-"""
+"""Batches: chunks of documents, and several holes cut out of each that share its encoding."""
 
 from __future__ import annotations
 
@@ -19,7 +15,7 @@ from torch import Tensor
 from dg_engine.config import ModelConfig
 from dg_engine.prompt import CUT_STEP
 from dg_engine.training.encoded import EncodedSplit
-from dg_engine.training.spans import MAX_SUFFIX, Hole, Marks, SpanSampler, Vocabulary
+from dg_engine.training.spans import Hole, SpanSampler, Vocabulary
 
 
 class Chunks(NamedTuple):
@@ -42,39 +38,22 @@ class Canvases(NamedTuple):
     """[N] encoder tokens that are the canvas's prefix."""
 
 
-class Middles(NamedTuple):
-    """M = B L rows of the causal side, L consecutive ones over each chunk; R tokens each, padded at the right.
-
-    A row is `<|suffix|>`, the tokens behind the hole, `<|middle|>`, the span, `<eos>`.
-    """
-
-    tokens: Tensor
-    """[M, R]."""
-    answer: Tensor
-    """[M, R] the tokens to be predicted: span and `<eos>`."""
-    cut: Tensor
-    """[M] encoder tokens that are the row's prefix."""
-
-
 class Batch(NamedTuple):
-    """Chunks, and what was cut out of them; None where the layout has none."""
+    """Chunks, and the holes that were cut out of them; None where the layout has none."""
 
     chunks: Chunks
     canvases: Canvases | None
-    middles: Middles | None
 
     @property
     def tokens(self) -> int:
         """Tokens that one forward pass goes over, padding among them."""
         canvases = 0 if self.canvases is None else self.canvases.clean.numel()
-        middles = 0 if self.middles is None else self.middles.tokens.numel()
-        return self.chunks.tokens.numel() + canvases + middles
+        return self.chunks.tokens.numel() + canvases
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
         canvases = None if self.canvases is None else Canvases(*(one.to(device) for one in self.canvases))
-        middles = None if self.middles is None else Middles(*(one.to(device) for one in self.middles))
-        return Batch(Chunks(*(one.to(device) for one in self.chunks)), canvases, middles)
+        return Batch(Chunks(*(one.to(device) for one in self.chunks)), canvases)
 
 
 class Cut(NamedTuple):
@@ -85,8 +64,6 @@ class Cut(NamedTuple):
     hole: Hole
     prefix: int
     """Encoder tokens before the hole, the header among them."""
-    suffix: int = 0
-    """Tokens behind the hole that a row of the causal side is shown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -98,18 +75,11 @@ class Layout:
     canvases: int
     """Over each chunk; 0 while only the causal side is trained."""
     slots: int
-    middles: int = 0
-    """Rows of the causal side over each chunk."""
 
     @property
     def stride(self) -> int:
         """Tokens between two chunks. They overlap a little: each begins up to a line late, and behind a header."""
         return self.encoder_tokens * 7 // 8
-
-    @property
-    def row_tokens(self) -> int:
-        """Tokens of a row: wide enough for the longest hole that a canvas has, and some suffix."""
-        return self.slots + _ROW_BEYOND_CANVAS
 
 
 # One chunk in four is told no path: users complete unnamed buffers too.
@@ -130,17 +100,15 @@ class Batcher:
 
     def batch(self, number: int, layout: Layout) -> Batch:
         """Batch 0, 1, ...; all layouts of a run have as many chunks."""
-        rng, marks = np.random.default_rng((self._seed, number)), self._vocabulary.marks
-        rows, canvases, middles = list[NDArray[np.int64]](), list[Cut](), list[Cut]()
+        rng = np.random.default_rng((self._seed, number))
+        rows, canvases = list[NDArray[np.int64]](), list[Cut]()
         for index in range(number * layout.chunks, (number + 1) * layout.chunks):
             tokens, cuts = self._chunk(self._place(index, layout)[1], layout, rng)
             rows.append(tokens)
-            canvases += cuts[: layout.canvases]
-            middles += cuts[: layout.middles] if marks is not None else []
+            canvases += cuts
         return Batch(
             _padded(rows, layout.encoder_tokens, self._config.pad_token_id),
             lay_out(canvases, layout.slots, self._config) if canvases else None,
-            lay_out_middles(middles, layout.row_tokens, marks, self._config) if middles and marks else None,
         )
 
     def epochs(self, batches: int, layout: Layout) -> float:
@@ -183,12 +151,11 @@ class Batcher:
         start = self._line_start(text, start)
         end = min(len(text), start + layout.encoder_tokens - len(header))
         cuts: list[Cut] = []
-        if wanted := max(layout.canvases, layout.middles):
+        if layout.canvases:
             nodes = self._data.nodes(document)
             sampler = SpanSampler(text, nodes, (start, end), self._vocabulary, layout.slots, rng)
-            for hole in (sampler.draw() for _ in range(wanted)):
-                suffix = _row_suffix(len(text), hole, layout, rng)
-                cuts.append(Cut(text, hole, len(header) + hole.start - start, suffix))
+            holes = (sampler.draw() for _ in range(layout.canvases))
+            cuts = [Cut(text, hole, len(header) + hole.start - start) for hole in holes]
         return np.concatenate((header, text[start:end])), cuts
 
     def _line_start(self, text: NDArray[np.int64], start: int) -> int:
@@ -198,20 +165,6 @@ class Batcher:
             return 0
         breaks = np.flatnonzero(self._vocabulary.newline[text[start : start + CUT_STEP]])
         return min(start + int(breaks[0]) if len(breaks) else start, max(0, len(text) - 2))
-
-
-# `<|suffix|>`, `<|middle|>` and `<eos>`.
-_ROW_MARKS = 3
-_ROW_BEYOND_CANVAS = 8
-_ANY_SUFFIX = 0.2
-
-
-def _row_suffix(length: int, hole: Hole, layout: Layout, rng: np.random.Generator) -> int:
-    """Of a causal row: as many as it may be shown, or any number, so that the length never becomes a cue."""
-    if hole.kind == "end":
-        return 0
-    room = min(MAX_SUFFIX, layout.row_tokens - _ROW_MARKS - (hole.end - hole.start), length - hole.end)
-    return int(rng.integers(0, room + 1)) if rng.random() < _ANY_SUFFIX else room
 
 
 # Tokens that a chunk has at the least, if its document does.
@@ -250,7 +203,7 @@ def lay_out(cuts: list[Cut], slots: int, config: ModelConfig) -> Canvases:
     """The canvases of some holes: span, filler, suffix, padding up to `slots`."""
     clean = np.full((len(cuts), slots), config.pad_token_id)
     filled = np.arange(slots)
-    for number, (text, hole, _, _) in enumerate(cuts):
+    for number, (text, hole, _) in enumerate(cuts):
         span = hole.end - hole.start
         clean[number, :span] = text[hole.start : hole.end]
         clean[number, span : hole.slots] = config.eos_token_id
@@ -259,17 +212,3 @@ def lay_out(cuts: list[Cut], slots: int, config: ModelConfig) -> Canvases:
     used = holes + np.array([cut.hole.suffix for cut in cuts])[:, None]
     arrays = clean, filled < holes, filled < used, np.array([cut.prefix for cut in cuts])
     return Canvases(*map(torch.from_numpy, arrays))
-
-
-def lay_out_middles(cuts: list[Cut], width: int, marks: Marks, config: ModelConfig) -> Middles:
-    """The causal rows of some holes."""
-    tokens = np.full((len(cuts), width), config.pad_token_id)
-    answer = np.zeros((len(cuts), width), dtype=bool)
-    for number, (text, hole, _, suffix) in enumerate(cuts):
-        row = [marks.suffix, *text[hole.end : hole.end + suffix], marks.middle]
-        end = len(row) + hole.end - hole.start
-        tokens[number, : len(row)] = row
-        tokens[number, len(row) : end] = text[hole.start : hole.end]
-        tokens[number, end] = config.eos_token_id
-        answer[number, len(row) : end + 1] = True
-    return Middles(*map(torch.from_numpy, (tokens, answer, np.array([cut.prefix for cut in cuts]))))

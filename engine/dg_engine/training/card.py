@@ -157,8 +157,8 @@ def _recipe(run: Path, lines: list[dict[str, Any]]) -> str:
 
 {before}{minutes:.0f} minutes of training on {_processor()}, {len(steps):,} updates of a plan of
 {plan["seconds"] / 60:.0f} minutes. Muon on hidden matrices, AdamW on the rest, warm-down to zero, averaged weights.
-Three stages: causal language modelling; causal, infill and denoising losses together, several rows and canvases over
-one encoder pass; a finish at the sampler's noise levels. Uniform noise over the vocabulary, self-conditioning in half
+Three stages: causal language modelling; causal and denoising losses together, several canvases over one encoder
+pass; a finish at the sampler's noise levels. Uniform noise over the vocabulary, self-conditioning in half
 of the steps, pinned slots conditioned on their own embedding. The whole plan (of the last part, if the run was resumed
 with another length):
 

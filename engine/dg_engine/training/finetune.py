@@ -77,20 +77,14 @@ class Plan:
 
         Args:
             config: of the checkpoint.
-            layouts: those of training, with rows for causal infill, which a checkpoint is shown that has learnt it.
+            layouts: those of training.
             seconds: to spend.
             seed: of the run.
             diffusion: whether it learns to denoise, too, even if it is not asked to by default.
         """
-        if not config.causal_suffix_tokens:
-            shapes = {name: replace(getattr(layouts, name), middles=0) for name in ("causal", "usual", "wide")}
-            layouts = replace(layouts, **shapes)
-        decodings = {config.decoding, config.block_decoding}
-        if diffusion or "diffusion" in decodings:
+        if diffusion or "diffusion" in {config.decoding, config.block_decoding}:
             objective = replace(BOTH_SIDES.objective, pinned_signal=config.pinned_signal)
             return cls(seconds=seconds, layouts=layouts, schedule=replace(BOTH_SIDES, objective=objective), seed=seed)
-        if "causal_infill" in decodings:
-            layouts = replace(layouts, causal=replace(layouts.usual, canvases=0))
         return cls(seconds=seconds, layouts=layouts, schedule=CAUSAL_SIDE, checked_batches=8, seed=seed)
 
     @property
@@ -110,10 +104,9 @@ class Check:
 
     @property
     def score(self) -> float:
-        """What is to become small: the mean over noise levels, and the two causal losses, each counting as much."""
-        levels = [value for name, value in self.losses.items() if name.startswith("denoising")]
-        causal = sum(value for name, value in self.losses.items() if not name.startswith("denoising"))
-        return causal + (mean(levels) if levels else 0.0)
+        """What is to become small: the causal loss, and the mean over noise levels, which counts as much."""
+        levels = [value for name, value in self.losses.items() if name != "causal"]
+        return self.losses["causal"] + (mean(levels) if levels else 0.0)
 
 
 class FineTuning:

@@ -17,7 +17,7 @@ from dg_engine.engine import Engine
 from dg_engine.errors import EngineError
 from dg_engine.evaluation.cases import draw_cases
 from dg_engine.evaluation.harness import run
-from dg_engine.evaluation.systems import available
+from dg_engine.evaluation.systems import ordered
 from dg_engine.tokenizer import Tokenizer
 from dg_engine.training.corpus import write_json
 from dg_engine.training.encoded import EncodedSplit, encode_split, save_split
@@ -98,7 +98,7 @@ def open_run(
 def measure(engine: Engine, documents: list[Document], count: int) -> Measured:
     """Fill so many rests of lines, always the same ones."""
     cases = [case for case in draw_cases(documents, count) if case.kind == "line"]
-    outcomes = list(run(engine, cases, available(engine.config)[:1]))
+    outcomes = list(run(engine, cases, ordered(engine.config)[:1]))
     return Measured(
         paths=[case.path for case in cases],
         exact=[outcome.scores.exact for outcome in outcomes],

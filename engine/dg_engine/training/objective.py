@@ -1,5 +1,4 @@
-"""What is minimised: the causal loss of the encoder, its infill loss on rows that show it the suffix, and the denoising
-loss of the canvases that share its cache.
+"""What is minimised: the causal loss of the encoder, and the denoising loss of the canvases that share its cache.
 
 The denoising loss is a flat cross-entropy over all slots of the hole, replaced or not, as in the public recipes for
 this architecture; filler counts less than text. Half of the steps run a first pass without gradient and condition the
@@ -18,9 +17,9 @@ from torch.nn import functional
 
 from dg_engine.model import DiffusionGemma
 from dg_engine.prefix_cache import PrefixCache
-from dg_engine.training.batches import Batch, Canvases, Chunks, Middles, noised
+from dg_engine.training.batches import Batch, Canvases, Chunks, noised
 from dg_engine.training.spans import longest_hole
-from dg_engine.training.views import View, canvas_view, middle_view
+from dg_engine.training.views import View, canvas_view
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -28,7 +27,6 @@ class Objective:
     """Weights and noise at one moment of a run."""
 
     causal_weight: float = 1.0
-    infill_weight: float = 1.0
     filler_weight: float = 0.3
     all_noise_share: float = 0.2
     """Of canvases that are noise altogether, as every answer begins."""
@@ -51,8 +49,6 @@ class Losses(NamedTuple):
 
     total: Tensor
     causal: Tensor
-    infill: Tensor
-    """Zero in a batch without rows for it."""
     denoising: Tensor
     """Zero in a batch without canvases."""
 
@@ -104,14 +100,12 @@ class Loss:
 
     def __call__(self, batch: Batch, objective: Objective) -> Losses:
         """The losses of a batch, wherever it lies."""
-        chunks, canvases, middles = batch.to(self.model.device)
+        chunks, canvases = batch.to(self.model.device)
         encoded = self.model.encode(chunks.tokens)
         zero = encoded.hidden.new_zeros((), dtype=torch.float32)
         causal = self._causal(encoded.hidden, chunks)
-        infill = zero if middles is None else self._infill(encoded.cache, middles)
         denoising = zero if canvases is None else self._denoising(encoded.cache, canvases, objective)
-        total = denoising + objective.causal_weight * causal + objective.infill_weight * infill
-        return Losses(total, causal, infill, denoising)
+        return Losses(denoising + objective.causal_weight * causal, causal, denoising)
 
     def at(self, batch: Batch, corruption: float, *, pinned_signal: bool = True) -> Losses:
         """The losses with every canvas corrupted alike, as a first step of sampling meets them: for validation."""
@@ -122,19 +116,6 @@ class Loss:
         each = self.row_cross_entropy(self.model, hidden[:, :-1].flatten(0, 1), chunks.tokens[:, 1:].flatten())
         real = chunks.real[:, 1:].flatten()
         return (each * real).sum() / real.sum()
-
-    def _infill(self, cache: PrefixCache, middles: Middles) -> Tensor:
-        """The causal loss of span and `<eos>`. The head sees at most a third of the rows' tokens, always as many."""
-        view = middle_view(self.model.config, cache, middles)
-        hidden = self.model.encode_rows(middles.tokens, *view)[:, :-1].flatten(0, 1)
-        answer = middles.answer[:, 1:].flatten()
-        places = answer.nonzero()[:, 0][: len(answer) // 3]
-        padding = len(answer) // 3 - len(places)
-        weight = functional.pad(torch.ones(len(places), device=places.device), (0, padding))
-        places = functional.pad(places, (0, padding))
-        target = middles.tokens[:, 1:].flatten()[places]
-        each = self.row_cross_entropy(self.model, functional.embedding(places, hidden), target)
-        return (each * weight).sum() / weight.sum()
 
     def _denoising(self, cache: PrefixCache, canvases: Canvases, objective: Objective) -> Tensor:
         view = canvas_view(self.model.config, cache, canvases)

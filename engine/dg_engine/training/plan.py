@@ -56,19 +56,14 @@ class Layouts:
 
 
 def layouts(chunks: int, encoder_tokens: int = 512) -> Layouts:
-    """About as many tokens of holes as of chunks, more of them for the causal side."""
-    share = encoder_tokens / 512
+    """Two thirds as many tokens of holes as of chunks."""
 
-    def layout(canvases: float, slots: int, middles: float) -> Layout:
+    def layout(canvases: float, slots: int) -> Layout:
         return Layout(
-            chunks=chunks,
-            encoder_tokens=encoder_tokens,
-            canvases=round(canvases * share),
-            slots=slots,
-            middles=round(middles * share),
+            chunks=chunks, encoder_tokens=encoder_tokens, canvases=round(canvases * encoder_tokens / 512), slots=slots
         )
 
-    return Layouts(causal=layout(0, 0, 0), usual=layout(5, 64, 7), wide=layout(3, 96, 4))
+    return Layouts(causal=layout(0, 0), usual=layout(5, 64), wide=layout(3, 96))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

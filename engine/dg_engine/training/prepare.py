@@ -37,7 +37,7 @@ from dg_engine.training.mixture import PYTHON_ALONE, Mixture, kept_shares
 from dg_engine.training.projects import Split
 from dg_engine.training.selection import MAX_PROJECT_BYTES, MAX_TEST_SHARE, Rules
 from dg_engine.training.sources import Source
-from dg_engine.training.tokenizer_training import save_tokenizer, train_tokenizer, with_special_tokens
+from dg_engine.training.tokenizer_training import save_tokenizer, train_tokenizer
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -99,7 +99,7 @@ def prepare(directory: Path, recipe: Recipe, report: Report) -> Manifest:
         _learn_vocabulary(directory, projects, mixture, recipe.vocabulary, report)
     else:
         (directory / _VOCABULARY).unlink(missing_ok=True)
-        save_tokenizer(with_special_tokens(Tokenizer.load(recipe.tokenizer).backend), directory)
+        save_tokenizer(Tokenizer.load(recipe.tokenizer).backend, directory)
     manifest = Manifest(
         settings=recipe.settings(),
         projects=_encode(directory, projects, mixture, report),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from dg_engine.config import LayerType, ModelConfig
 from dg_engine.settings import InfillConfig
 from dg_engine.training.objective import Objective
-from dg_engine.training.spans import BUCKETS, MAX_SUFFIX, USUAL_SUFFIX
+from dg_engine.training.spans import BUCKETS, USUAL_SUFFIX
 
 _SLIDING: LayerType = "sliding_attention"
 _FULL: LayerType = "full_attention"
@@ -36,7 +36,6 @@ class Shape:
             filler_bias=math.log(1 / objective.filler_weight),
             pinned_signal=objective.pinned_signal,
             file_header=True,
-            causal_suffix_tokens=MAX_SUFFIX,
         )
 
 

@@ -44,13 +44,6 @@ class Hole(NamedTuple):
     kind: SpanKind
 
 
-class Marks(NamedTuple):
-    """The tokens that frame the suffix for the causal side."""
-
-    suffix: int
-    middle: int
-
-
 class Vocabulary(NamedTuple):
     """What a batch must know of the tokens."""
 
@@ -58,17 +51,13 @@ class Vocabulary(NamedTuple):
     """[V] it begins a line."""
     typed: NDArray[np.bool_]
     """[V] people type behind it."""
-    marks: Marks | None
-    """None of a vocabulary that was learnt before causal infill: then there are no rows for it."""
 
     @classmethod
     def of(cls, tokenizer: Tokenizer) -> Vocabulary:
         """Read them off the tokens' texts."""
         newline = tokenizer.with_newline.numpy()
         typed = [text.endswith(_TYPED_AT) or text.strip(" _").isalpha() for text in tokenizer.texts]
-        suffix, middle = (tokenizer.backend.token_to_id(token) for token in ("<|suffix|>", "<|middle|>"))
-        marks = None if suffix is None or middle is None else Marks(suffix, middle)
-        return cls(newline, newline | np.array(typed), marks)
+        return cls(newline, newline | np.array(typed))
 
 
 class SpanSampler:

@@ -30,8 +30,6 @@ def training_flops(config: ModelConfig, batch: Batch, objective: Objective) -> f
     """
     layers, head = layer_parameters(config), config.vocab_size * config.hidden_size
     total = 6.0 * batch.chunks.tokens.numel() * (layers + head)
-    if batch.middles is not None:
-        total += 6.0 * batch.middles.tokens.numel() * (layers + head / 3)
     if batch.canvases is not None:
         canvases, slots = batch.canvases.clean.shape
         once = canvases * slots * layers + canvases * longest_hole(slots) * head

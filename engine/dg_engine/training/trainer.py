@@ -237,7 +237,6 @@ class Trainer:
             "stage": progress.stage,
             "loss": float(progress.losses.total),
             "causal": float(progress.losses.causal),
-            "infill": float(progress.losses.infill),
             "denoising": float(progress.losses.denoising),
             "rate": moment.rate,
             "gradient_norm": norm,

@@ -27,7 +27,7 @@ class Validation:
 
     @torch.no_grad()
     def losses(self, loss: Loss, *, pinned_signal: bool = True) -> dict[str, float]:
-        """`causal` and, where there are rows for it, `infill` and `denoising_<corruption>`: means in nats per token.
+        """`causal` and, where there are canvases, `denoising_<corruption>`: means in nats per token.
 
         The generator is lent: the run's randomness is the same with and without validation.
         """
@@ -38,8 +38,6 @@ class Validation:
             for corruption in levels:
                 found = loss.at(batch, corruption, pinned_signal=pinned_signal)
                 sums["causal"] += float(found.causal) / len(levels)
-                if batch.middles is not None:
-                    sums["infill"] += float(found.infill) / len(levels)
                 if batch.canvases is not None:
                     sums[f"denoising_{corruption:g}"] += float(found.denoising)
         loss.generator = lent

@@ -14,7 +14,7 @@ from torch.nn import functional
 from dg_engine.config import ModelConfig
 from dg_engine.model import Masks
 from dg_engine.prefix_cache import PrefixCache
-from dg_engine.training.batches import Canvases, Middles
+from dg_engine.training.batches import Canvases
 
 
 class View(NamedTuple):
@@ -33,42 +33,13 @@ def canvas_view(config: ModelConfig, cache: PrefixCache, canvases: Canvases) -> 
         cache: of B chunks of S tokens.
         canvases: N = B K canvases of C slots.
     """
-    slots = canvases.clean.shape[1]
-    own = canvases.real[:, None, :].expand(-1, slots, -1)
-    full, near = _prefix_masks(config, cache.length, canvases.cut, slots)
-    masks = Masks(torch.cat((full, own), dim=2), torch.cat((near, own), dim=2))
-    return View(_cut(config, cache, canvases.cut), masks, _positions(canvases.cut, slots))
-
-
-def middle_view(config: ModelConfig, cache: PrefixCache, middles: Middles) -> View:
-    """What causal rows see, as the encoder would that read them behind their prefix.
-
-    Args:
-        config: kinds of layers and window.
-        cache: of B chunks of S tokens.
-        middles: M = B L rows of R tokens.
-    """
-    width = middles.tokens.shape[1]
-    place = torch.arange(width, device=middles.cut.device)
-    back = place[:, None] - place
-    causal = (back >= 0).expand(len(middles.cut), -1, -1)
-    full, near = _prefix_masks(config, cache.length, middles.cut, width)
-    # Key j of the window stands `window` - 1 - j tokens before the cut; token i of the row has moved on by i.
-    near = near & (torch.arange(config.window - 1, device=place.device) >= place[:, None])
-    masks = Masks(torch.cat((full, causal), dim=2), torch.cat((near, causal & (back < config.window)), dim=2))
-    return View(_cut(config, cache, middles.cut), masks, _positions(middles.cut, width))
-
-
-def _positions(cut: Tensor, width: int) -> Tensor:
-    return cut[:, None] + torch.arange(width, device=cut.device)
-
-
-def _prefix_masks(config: ModelConfig, length: int, cut: Tensor, width: int) -> tuple[Tensor, Tensor]:
-    """[N, width, S] and [N, width, window - 1]: the keys before the cut."""
-    full = (torch.arange(length, device=cut.device) < cut[:, None])[:, None, :].expand(-1, width, -1)
-    window = torch.arange(1 - config.window, 0, device=cut.device)
-    near = (cut[:, None] + window >= 0)[:, None, :].expand(-1, width, -1)
-    return full, near
+    cut, slots, device = canvases.cut, canvases.clean.shape[1], canvases.cut.device
+    whole = torch.arange(cache.length, device=device) < cut[:, None]
+    window = cut[:, None] + torch.arange(1 - config.window, 0, device=device) >= 0
+    full, near = (
+        torch.cat((before, canvases.real), dim=1)[:, None].expand(-1, slots, -1) for before in (whole, window)
+    )
+    return View(_cut(config, cache, cut), Masks(full, near), cut[:, None] + torch.arange(slots, device=device))
 
 
 def _cut(config: ModelConfig, cache: PrefixCache, cuts: Tensor) -> PrefixCache:
