@@ -187,9 +187,10 @@ class Session:
         infill = await self._infill(planned, services, watch)
         if isinstance(infill, Silence):
             return infill
-        if ask.automatic and (doubt := _doubt(infill, services.settings)) is not None:
-            return doubt
-        suggestion = suggest(planned, infill.text, self._syntax)
+        text = _sure(infill, services.settings) if ask.automatic else infill.text
+        if isinstance(text, Silence):
+            return text
+        suggestion = suggest(planned, text, self._syntax)
         if isinstance(suggestion, Silence):
             return suggestion
         self._memory.keep(planned, suggestion)
@@ -273,13 +274,19 @@ class _Run:
             self.outcome.set_exception(error)
 
 
-def _doubt(infill: Infill, settings: Settings) -> Silence | None:
-    """Why an automatic answer is kept back: its probability from a calibrated model, its score from any other."""
-    found, least, kind = infill.score, settings.min_score, "score"
-    if infill.probability is not None:
-        found, least, kind = infill.probability, settings.min_probability, "probability"
-    if found is None or found >= least:
-        return None
+def _sure(infill: Infill, settings: Settings) -> str | Silence:
+    """What an automatic answer shows: lines up to which a calibrated model is sure; all or nothing from any other."""
+    likely = [(head.characters, head.probability) for head in infill.heads if head.probability is not None]
+    if sure := [characters for characters, probability in likely if probability >= settings.min_probability]:
+        return infill.text[: sure[-1]]
+    if likely:
+        return _doubt("probability", likely[0][1], settings.min_probability)
+    if infill.score is not None and infill.score < settings.min_score:
+        return _doubt("score", infill.score, settings.min_score)
+    return infill.text
+
+
+def _doubt(kind: str, found: float, least: float) -> Silence:
     return Silence(f"The model was not sure enough: a {kind} of {found:.2g}, where {least:.2g} is asked for.")
 
 

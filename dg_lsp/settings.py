@@ -101,9 +101,10 @@ class CompletionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     min_probability: Annotated[
         Share,
         _about(
-            "Automatic completions with a smaller chance of being exactly right are not shown, if the model knows it."
+            "Of automatic completions only the lines are shown up to which the chance of being exactly right is at "
+            "least this, if the model knows it: less shows more, and more that is wrong."
         ),
-    ] = 0.05
+    ] = 0.3
     min_score: Annotated[
         float,
         _about(

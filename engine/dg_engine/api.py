@@ -120,12 +120,22 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True, tag="draft", tag_field="e
         return "".join(piece.text for piece in self.pieces)
 
 
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """An answer's text up to the end of one of its lines."""
+
+    characters: int
+    tokens: int
+    score: float
+    """As `Infill.score`, of these tokens."""
+    probability: float | None = None
+    """The calibrated chance that it is exactly what was missing up to there; None from a checkpoint without
+    calibration, and of a decoding that is not the one that it was fitted to."""
+
+
 class Infill(msgspec.Struct, frozen=True, kw_only=True, tag="infill", tag_field="event"):
     """The answer.
 
     `score` is the mean log-probability per token (nats) that the causal twin gives to the text, or found in writing it.
-    `probability` is the calibrated chance that the text is exactly what was missing; None from a checkpoint without
-    calibration.
     """
 
     text: str
@@ -137,7 +147,8 @@ class Infill(msgspec.Struct, frozen=True, kw_only=True, tag="infill", tag_field=
     prefix_tokens: int
     cached_tokens: int
     """How many of `prefix_tokens` came from the prefix cache."""
-    probability: float | None = None
+    heads: tuple[Head, ...] = ()
+    """One for each line that is not blank, the last of all the text; none where nothing was scored."""
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True, tag="block", tag_field="event"):

@@ -41,6 +41,7 @@ from dg_engine.hardware import best_device, fastest_dtype, multiplies_packed
 from dg_engine.infill import SPARE, Hole
 from dg_engine.joined import join
 from dg_engine.lengths import ByFiller, Gap
+from dg_engine.line_ends import find_heads
 from dg_engine.model import DiffusionGemma
 from dg_engine.prefix_store import Prefix, PrefixEncoder
 from dg_engine.probe import ByProbe
@@ -363,12 +364,12 @@ class Engine:
         """The last characters may overlap with the suffix, and are left out."""
         written = self.tokenizer.decode(chosen)
         text, whole = without(asked.healed.cut, sound(written[: len(written) - overlap]))
-        found = gains[: len(chosen)]
-        # Fitted to the answers that a line gets where the request names no decoding.
-        fitted = asked.request.extent == "line" and self.config.decoding_of(asked.request) == self.config.decoding
-        calibration = self.config.calibration if fitted else None
+        text, found = text if whole else "", gains[: len(chosen)]
+        # Fitted to what the checkpoint answers where the request names no decoding.
+        fitted = self.config.decoding_of(asked.request) == self.config.decoding
+        heads = find_heads(self.tokenizer, chosen, found, asked.healed.cut, text)
         return Infill(
-            text=text if whole else "",
+            text=text,
             tokens=len(chosen),
             steps=steps,
             milliseconds=asked.milliseconds,
@@ -376,7 +377,7 @@ class Engine:
             stop_reason=reason,
             prefix_tokens=asked.prefix.tokens,
             cached_tokens=asked.prefix.cached,
-            probability=calibration.probability(found) if calibration and found else None,
+            heads=self.config.rated(heads) if fitted else heads,
         )
 
 

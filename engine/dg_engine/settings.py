@@ -15,7 +15,7 @@ import msgspec
 import torch
 from torch import Tensor
 
-from dg_engine.api import Decoding, InfillRequest
+from dg_engine.api import Decoding, Head, InfillRequest
 from dg_engine.config import ModelConfig
 from dg_engine.copying import Evidence, evidence
 from dg_engine.errors import CheckpointError
@@ -33,7 +33,7 @@ def _logistic(odds: float, most: float) -> float:
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Logistic regression of "the answer is exactly what was missing" on what the causal side thinks of it.
+    """Logistic regression of "up to the end of a line the answer is what was missing" on what the causal side thinks.
 
     Fitted on projects that were not trained on, by `dg-engine evaluate`.
     """
@@ -44,11 +44,9 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     total: float
     """Weight of the summed log-probability, in nats."""
 
-    def probability(self, gains: Sequence[float]) -> float:
-        """Of an answer whose tokens have these log-probabilities, at least one."""
-        total = math.fsum(gains)
-        odds = self.bias + self.mean * total / len(gains) + self.total * total
-        return _logistic(odds, _SURE)
+    def probability(self, head: Head) -> float:
+        """That it is right."""
+        return _logistic(self.bias + self.mean * head.score + self.total * head.score * head.tokens, _SURE)
 
 
 class LengthBias(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -156,7 +154,7 @@ class InfillConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     copy_trust: CopyTrust | None = None
     """None where copied text counts for nothing."""
     calibration: Calibration | None = None
-    """Of the answers of `decoding`."""
+    """Of what `decoding` answers."""
 
     def __post_init__(self) -> None:
         """Refuse what is no share."""
@@ -166,6 +164,12 @@ class InfillConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     def decoding_of(self, request: InfillRequest) -> Decoding:
         """What a request gets."""
         return request.decoding or (self.decoding if request.extent == "line" else self.block_decoding)
+
+    def rated(self, heads: Sequence[Head]) -> tuple[Head, ...]:
+        """The same with the probability of each, if that is known."""
+        if self.calibration is None:
+            return tuple(heads)
+        return tuple(msgspec.structs.replace(head, probability=self.calibration.probability(head)) for head in heads)
 
     def copy_probability(self, request: InfillRequest) -> float:
         """That the first token of what the request offers is copied; 0 where it offers nothing, or nothing is known."""

@@ -232,20 +232,30 @@ def test_writing_from_left_to_right_ends_when_the_time_is_over(engine: Engine) -
 def test_the_probability_is_the_calibrated_one_of_the_tokens_as_they_were_written(engine: Engine) -> None:
     default = engine.config
     request = InfillRequest(prefix="x = ", max_new_tokens=3, extent="line")
+
+    def probabilities(request: InfillRequest) -> set[float | None]:
+        heads = run(engine, request)[1].heads
+        assert heads
+        return {head.probability for head in heads}
+
     calibration = Calibration(bias=1.0, mean=2.0, total=0.5)
     try:
         engine.config = msgspec.structs.replace(default, decoding="causal")
-        assert run(engine, request)[1].probability is None
+        assert probabilities(request) == {None}
         engine.config = msgspec.structs.replace(engine.config, calibration=calibration)
         answer = run(engine, request)[1]
-        assert run(engine, msgspec.structs.replace(request, decoding="diffusion"))[1].probability is None
-        assert run(engine, msgspec.structs.replace(request, extent="block"))[1].probability is None
+        assert probabilities(msgspec.structs.replace(request, decoding="diffusion")) == {None}
+        assert probabilities(msgspec.structs.replace(request, extent="block")) == {None}
+        engine.config = msgspec.structs.replace(engine.config, block_decoding="causal")
+        assert None not in probabilities(msgspec.structs.replace(request, extent="block"))
     finally:
         engine.config = default
-    assert answer.score is not None
-    assert answer.stop_reason == "max_new_tokens"
-    odds = 1.0 + 2.0 * answer.score + 0.5 * answer.score * answer.tokens
-    assert answer.probability == pytest.approx(1 / (1 + math.exp(-odds)))
+    (head,) = answer.heads
+    assert head.score == pytest.approx(answer.score)
+    assert head.tokens == answer.tokens
+    assert answer.text[: head.characters] == answer.text
+    odds = 1.0 + 2.0 * head.score + 0.5 * head.score * head.tokens
+    assert head.probability == pytest.approx(1 / (1 + math.exp(-odds)))
 
 
 def test_score_adds_up_over_text_and_suffix(engine: Engine) -> None:

@@ -6,6 +6,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from dg_engine.api import Head
 from dg_engine.evaluation.bootstrap import Resamples, mean_interval
 from dg_engine.evaluation.calibration import BINS, Evidence, evidence, fit, judge, probabilities, reliability
 from dg_engine.evaluation.cases import CaseKind
@@ -64,13 +65,14 @@ def outcome(
         key=Key(str(case), system, "", seed),
         kind=kind,
         project=str(case % 7),
-        answer="",
+        answer="x" if exact else "y",
         truth="x",
         steps=4,
         tokens=8,
         milliseconds=ms,
         log_probability=-1.0,
         scores=Scores(exact, exact, exact, None, 0.0, 0.0, 0.0),
+        heads=(Head(characters=1, tokens=8, score=-1.0),),
     )
 
 
@@ -119,7 +121,9 @@ def test_the_fit_finds_the_probabilities_that_the_data_were_drawn_with() -> None
     assert found.bias == pytest.approx(1.5, abs=0.15)
     assert found.mean == pytest.approx(2.0, abs=0.2)
     assert found.total == pytest.approx(0.1, abs=0.02)
-    assert found.probability([-0.5, -1.5]) == pytest.approx(probabilities(found, np.array([(-1.0, -2.0)]))[0])
+    assert found.probability(Head(characters=1, tokens=2, score=-1.0)) == pytest.approx(
+        probabilities(found, np.array([(-1.0, -2.0)]))[0]
+    )
     inside = probabilities(found, np.array([(0.0, 0.0), (-5.0, -50.0)]))
     assert 0.75 < inside[0] < 0.9
     assert inside[1] < 1e-4
@@ -130,7 +134,7 @@ def test_a_fitted_probability_is_reliable_on_other_projects_and_a_boast_is_not()
     found = reliability(data)
     assert found is not None
     assert found.expected_error < 0.02
-    assert found.answers == sum(one.answers for one in found.bins) == 5_000
+    assert found.heads == sum(one.heads for one in found.bins) == 5_000
     boast = judge(np.full(5_000, 0.99), data.correct)
     assert boast.expected_error == pytest.approx(0.99 - data.correct.mean())
     assert len(boast.bins) == 1
@@ -155,8 +159,21 @@ def test_nothing_is_fitted_to_answers_that_are_all_wrong_or_of_one_project() -> 
     assert reliability(alone) is None
 
 
-def test_an_answer_without_a_log_probability_is_no_evidence() -> None:
-    silent = msgspec.structs.replace(outcome(0, "a", 0.0), log_probability=None)
+def test_an_answer_that_was_not_scored_is_no_evidence() -> None:
+    silent = msgspec.structs.replace(outcome(0, "a", 0.0), heads=())
     found = evidence([silent, outcome(1, "a", 1.0)])
     assert found.features.tolist() == [[-1.0, -8.0]]
     assert found.correct.tolist() == [True]
+
+
+def test_an_answer_is_evidence_at_the_end_of_each_line_of_whether_all_is_right_up_to_there() -> None:
+    answer = "if a:  \n    return b\nreturn c"
+    ends = [len(answer.split("\n")[0]), answer.rindex("\n"), len(answer)]
+    heads = tuple(Head(characters=end, tokens=number, score=-1.0) for number, end in enumerate(ends, 3))
+    found = {
+        truth: evidence(
+            [msgspec.structs.replace(outcome(0, "a", 0.0), answer=answer, truth=truth, heads=heads)]
+        ).correct.tolist()
+        for truth in (answer, "if a:\n    return b", "if a:\n    return bc\nreturn c", "if a:\n    return b\nreturn")
+    }
+    assert list(found.values()) == [[True] * 3, [True, True, False], [True, False, False], [True, True, False]]

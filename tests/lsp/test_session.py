@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 import pytest
 
-from dg_engine.api import Decoding, Draft, Infill, InfillRequest, Piece
+from dg_engine.api import Decoding, Draft, Head, Infill, InfillRequest, Piece
 from dg_engine.errors import EngineFailed
 from dg_engine.exclusion import Exclusions
 from dg_lsp.backends import Report
@@ -33,7 +33,7 @@ class Gate:
         self.asked = asyncio.Event()
         self.stop_reason: Any = "converged"
         self.score: float | None = None
-        self.probability: float | None = None
+        self.heads: tuple[Head, ...] = ()
         self.failure: Exception | None = None
         if is_open:
             self.opened.set()
@@ -53,7 +53,7 @@ class Gate:
                 steps=2,
                 milliseconds=1,
                 score=self.score,
-                probability=self.probability,
+                heads=self.heads,
                 stop_reason=self.stop_reason,
                 prefix_tokens=9,
                 cached_tokens=0,
@@ -380,11 +380,47 @@ async def test_a_calibrated_model_is_taken_at_its_probability_whatever_its_score
     probability: float, automatic: bool, is_shown: bool
 ) -> None:
     case = Case()
-    case.gate.score, case.gate.probability = -9.0, probability
+    case.gate.score, case.gate.heads = -9.0, rated("a + b", probability)
     settings = Settings(min_probability=0.2, min_score=-2.0, debounce_ms=0)
     outcome = await case.complete(settings, case.ask._replace(automatic=automatic))
     assert isinstance(outcome, Offer) == is_shown
     assert is_shown or f"{probability:.2g}" in outcome.reason  # type: ignore[union-attr]
+
+
+def rated(text: str, *probabilities: float) -> tuple[Head, ...]:
+    """The heads of a text, one for each line that is not blank."""
+    lines = text.split("\n")
+    ends = [len("\n".join(lines[: number + 1])) for number, line in enumerate(lines) if line.strip()]
+    return tuple(
+        Head(characters=end, tokens=3, score=-1.0, probability=probability)
+        for end, probability in zip(ends, probabilities, strict=True)
+    )
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("probabilities", "automatic", "shown"),
+    [
+        ((0.9, 0.6, 0.4), True, 3),
+        ((0.9, 0.6, 0.2), True, 2),
+        ((0.9, 0.2, 0.1), True, 1),
+        ((0.2, 0.2, 0.1), True, 0),
+        ((0.2, 0.2, 0.1), False, 3),
+    ],
+)
+async def test_of_several_lines_those_are_shown_up_to_which_the_model_is_sure(
+    probabilities: tuple[float, ...], automatic: bool, shown: int
+) -> None:
+    lines = ["total = a", "total += b", "return total"]
+    case = Case("def add(a, b):\n    |\n")
+    case.gate.text = "\n    ".join(lines)
+    case.gate.heads = rated(case.gate.text, *probabilities)
+    settings = Settings(min_probability=0.3, debounce_ms=0)
+    outcome = await case.complete(settings, case.ask._replace(automatic=automatic))
+    if shown:
+        assert text(outcome) == "\n    ".join(lines[:shown])
+    else:
+        assert "0.2, where 0.3" in outcome.reason  # type: ignore[union-attr]  # nothing is offered
 
 
 TYPING = "def add(a, b):\n    return|"

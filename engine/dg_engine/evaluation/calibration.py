@@ -1,5 +1,5 @@
-"""From log-probabilities to the probability that an answer is exactly right, and how far such probabilities are to be
-trusted."""
+"""From log-probabilities to the probability that an answer is right up to the end of a line, and how far such
+probabilities are to be trusted."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _ITERATIONS = 50
 
 
 class Evidence(NamedTuple):
-    """N answers that have a log-probability."""
+    """N heads of answers."""
 
     features: Array
     """[N, 2] mean and total log-probability, in nats."""
     correct: NDArray[np.bool_]
-    """[N] exactly right."""
+    """[N] what was missing up to there."""
     projects: tuple[str, ...]
     """[N]."""
 
@@ -38,15 +38,15 @@ class Evidence(NamedTuple):
 
 
 class Bin(NamedTuple):
-    """The answers whose probability lies in one tenth of the scale."""
+    """The heads whose probability lies in one tenth of the scale."""
 
     low: float
     high: float
-    answers: int
+    heads: int
     predicted: float
     """Mean probability."""
     correct: float
-    """Share that is exactly right."""
+    """Share that is right."""
 
 
 class Reliability(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,19 +56,25 @@ class Reliability(msgspec.Struct, frozen=True, kw_only=True):
     """Those that are not empty."""
     expected_error: float
     """Expected calibration error (Guo et al., arXiv 1706.04599): mean distance of predicted and true shares."""
-    answers: int
+    heads: int
 
 
 def evidence(outcomes: Sequence[Outcome]) -> Evidence:
-    """What one system's outcomes say; answers without a log-probability say nothing."""
-    scored = [one for one in outcomes if one.log_probability is not None]
-    features = [(one.log_probability or 0.0, (one.log_probability or 0.0) * one.tokens) for one in scored]
-    correct = np.array([one.scores.exact > 0 for one in scored], dtype=bool)
-    return Evidence(np.array(features, dtype=float).reshape(-1, 2), correct, tuple(one.project for one in scored))
+    """What one system's outcomes say; answers that were not scored say nothing."""
+    scored = [(one, head) for one in outcomes for head in one.heads]
+    features = [(head.score, head.score * head.tokens) for _, head in scored]
+    correct = np.array([_begins(one.truth, one.answer[: head.characters]) for one, head in scored], dtype=bool)
+    return Evidence(np.array(features, dtype=float).reshape(-1, 2), correct, tuple(one.project for one, _ in scored))
+
+
+def _begins(truth: str, head: str) -> bool:
+    """Whether the truth's first lines are these, trailing blanks aside."""
+    wanted, found = ([line.rstrip() for line in text.split("\n")] for text in (truth, head))
+    return wanted[: len(found)] == found
 
 
 def fit(found: Evidence) -> Calibration | None:
-    """The likeliest calibration, by Newton's method; None where all answers are right, or none is."""
+    """The likeliest calibration, by Newton's method; None where all heads are right, or none is."""
     if not found.correct.any() or found.correct.all():
         return None
     centre, scale = found.features.mean(axis=0), found.features.std(axis=0) + 1e-9
@@ -110,7 +116,7 @@ def reliability(found: Evidence) -> Reliability | None:
 
 
 def judged(found: Evidence, known: Calibration) -> Reliability | None:
-    """How well a calibration that was fitted to other projects holds; None without answers."""
+    """How well a calibration that was fitted to other projects holds; None without heads."""
     return judge(probabilities(known, found.features), found.correct) if len(found.correct) else None
 
 
@@ -122,8 +128,8 @@ def judge(predicted: Array, correct: NDArray[np.bool_]) -> Reliability:
         for k in range(BINS)
         if (inside := number == k).any()
     )
-    error = sum(one.answers * abs(one.predicted - one.correct) for one in bins) / len(correct)
-    return Reliability(bins=bins, expected_error=error, answers=len(correct))
+    error = sum(one.heads * abs(one.predicted - one.correct) for one in bins) / len(correct)
+    return Reliability(bins=bins, expected_error=error, heads=len(correct))
 
 
 def _sigmoid(x: Array) -> Array:

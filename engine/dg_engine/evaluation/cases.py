@@ -36,6 +36,8 @@ MEANINGS: dict[str, str] = {
 }
 
 ONE_LINE: frozenset[CaseKind] = frozenset(("line", "middle", "expression"))
+CALIBRATED = ONE_LINE | {"lines"}
+"""What editors ask for; none asks for a hole that ends anywhere."""
 
 MAX_ANSWER = 200
 """Characters of an answer; about 64 tokens."""

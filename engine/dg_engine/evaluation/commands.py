@@ -19,7 +19,7 @@ from dg_engine.engine import Engine
 from dg_engine.errors import EngineError
 from dg_engine.evaluation import gate as gates
 from dg_engine.evaluation.calibration import evidence, fit, judged, reliability
-from dg_engine.evaluation.cases import ONE_LINE, Case, draw_cases
+from dg_engine.evaluation.cases import CALIBRATED, Case, draw_cases
 from dg_engine.evaluation.copy_trust import fit as fit_trust
 from dg_engine.evaluation.copy_trust import runs
 from dg_engine.evaluation.harness import Outcome, count, run
@@ -192,8 +192,8 @@ def _findings(
     engine: Engine, outcomes: list[Outcome], systems: tuple[System, ...], split: Split, seeds: int, command: str
 ) -> Findings:
     calibrated = systems[0].name
-    # The engine calibrates what it offers for one line; answers of several are another matter.
-    scored = evidence([one for one in outcomes if one.key.system == calibrated and one.kind in ONE_LINE])
+    # What an editor asks for: a cursor's line, or a block of lines.
+    scored = evidence([one for one in outcomes if one.key.system == calibrated and one.kind in CALIBRATED])
     # On the split to which it was fitted, a calibration says nothing.
     known = None if split == "validation" else engine.config.calibration
     return Findings(

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
+from dg_engine.api import Head
 from dg_engine.engine import Engine
 from dg_engine.evaluation.cases import Case, CaseKind
 from dg_engine.evaluation.metrics import Scores, score
@@ -38,6 +39,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     log_probability: float | None
     """Nats per token of the answer, by the causal twin; None where there is no answer, or none by the model."""
     scores: Scores
+    heads: tuple[Head, ...] = ()
+    """Of the answer, as the engine gave them."""
 
 
 Known = dict[Key, Outcome]
@@ -94,4 +97,5 @@ def _measure(engine: Engine, case: Case, system: System, key: Key) -> Outcome:
         milliseconds=found.milliseconds,
         log_probability=found.log_probability,
         scores=score(case, found.text, found.tokens, true_tokens),
+        heads=found.heads,
     )

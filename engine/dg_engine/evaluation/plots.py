@@ -82,9 +82,9 @@ def _reliability(found: Reliability, target: Path) -> str:
     predicted, correct = [one.predicted for one in found.bins], [one.correct for one in found.bins]
     axes.plot(predicted, correct, marker="o")
     for one in found.bins:
-        axes.annotate(f"{one.answers:,}", (one.predicted, one.correct), textcoords="offset points", xytext=(6, -10))
+        axes.annotate(f"{one.heads:,}", (one.predicted, one.correct), textcoords="offset points", xytext=(6, -10))
     title = f"Reliability on other projects, expected calibration error {100 * found.expected_error:.1f} points"
-    axes.set(xlabel="predicted probability of being exactly right", ylabel="share exactly right", title=title)
+    axes.set(xlabel="predicted probability of being right up to there", ylabel="share that is right", title=title)
     axes.grid(alpha=0.3)
     save(figure, target)
     return target.name

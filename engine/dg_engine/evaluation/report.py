@@ -150,9 +150,9 @@ def _calibration(found: Findings) -> list[str]:
         "as the checkpoint has it, fitted to other projects" if found.is_the_checkpoints else "fitted to this split"
     )
     about = (
-        f"Probability that a one-line answer of `{found.calibrated}` is exactly right, {source}: logistic "
-        f"of {fitted.bias:.3f} {fitted.mean:+.3f} x mean {fitted.total:+.3f} x total "
-        "log-probability (nats, by the causal twin)."
+        f"Probability that an answer of `{found.calibrated}` is what was missing up to the end of a line, {source}: "
+        f"logistic of {fitted.bias:.3f} {fitted.mean:+.3f} x mean {fitted.total:+.3f} x total "
+        "log-probability (nats, by the causal twin) up to there."
     )
     judged = (
         "Judged here"
@@ -166,13 +166,13 @@ def _reliability(found: Reliability | None, judged: str) -> list[str]:
     if found is None:
         return ["There are too few right answers in too few projects to fit on one half and judge on the other."]
     about = (
-        f"{judged}: expected calibration error {100 * found.expected_error:.1f} points over {found.answers:,} answers."
+        f"{judged}: expected calibration error {100 * found.expected_error:.1f} points over {found.heads:,} line ends."
     )
     rows = [
-        [f"{one.low:.1f} to {one.high:.1f}", one.answers, f"{100 * one.predicted:.1f}", f"{100 * one.correct:.1f}"]
+        [f"{one.low:.1f} to {one.high:.1f}", one.heads, f"{100 * one.predicted:.1f}", f"{100 * one.correct:.1f}"]
         for one in found.bins
     ]
-    return [about, "", table(["probability", "answers", "predicted %", "exactly right %"], rows)]
+    return [about, "", table(["probability", "line ends", "predicted %", "right %"], rows)]
 
 
 def _example(outcome: Outcome) -> str:

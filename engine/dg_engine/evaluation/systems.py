@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from dg_engine.api import Copy, Decoding, Infill, InfillRequest, ScoreRequest
+from dg_engine.api import Copy, Decoding, Head, Infill, InfillRequest, ScoreRequest
 from dg_engine.copying import continuation
 from dg_engine.engine import Engine
 from dg_engine.errors import EngineError
@@ -186,6 +186,7 @@ class Answer(NamedTuple):
     milliseconds: float
     log_probability: float | None
     """Nats per token that the causal twin gives to the text; None where there is none."""
+    heads: tuple[Head, ...] = ()
 
 
 def answer(engine: Engine, system: System, case: Case, true_tokens: int, seed: int = 0) -> Answer:
@@ -200,14 +201,14 @@ def answer(engine: Engine, system: System, case: Case, true_tokens: int, seed: i
     """
     started = time.perf_counter()
     if system.decoding == "copy":
-        text = copied(case)
+        text, heads = copied(case), tuple[Head, ...]()
         tokens, steps, likelihood = len(engine.tokenizer.encode(text)), 0, None
     else:
         candidates = list(_candidates(engine, system, case, true_tokens, seed))
         best = candidates[0] if len(candidates) == 1 else _best(engine, case, candidates)
-        text, tokens, likelihood = best.text, best.tokens, best.score
+        text, tokens, likelihood, heads = best.text, best.tokens, best.score, best.heads
         steps = sum(one.steps for one in candidates)
-    return Answer(text, tokens, steps, (time.perf_counter() - started) * 1000, likelihood)
+    return Answer(text, tokens, steps, (time.perf_counter() - started) * 1000, likelihood, heads)
 
 
 def _candidates(engine: Engine, system: System, case: Case, true_tokens: int, seed: int) -> Iterator[Infill]:
