@@ -23,6 +23,8 @@ from dg_engine.policies import Denoising, EntropyBound, LinearTemperature, Stabl
 
 # Log-odds beyond which nothing changes and an exponential could overflow.
 _SURE = 60.0
+# A log-probability, in nats: a model that has no more doubt than one in a thousand has not earned that.
+_LEAST_DOUBT = -1e-3
 # Copying is wrong once in a hundred times even behind the longest matches, and a logarithm of 0 ruins all sums.
 _SURE_COPY = 4.6
 
@@ -41,12 +43,18 @@ class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     bias: float
     mean: float
     """Weight of the mean log-probability per token, in nats."""
-    total: float
-    """Weight of the summed log-probability, in nats."""
+    odds: float
+    """Weight of the log-odds of all tokens together."""
 
     def probability(self, head: Head) -> float:
         """That it is right."""
-        return _logistic(self.bias + self.mean * head.score + self.total * head.score * head.tokens, _SURE)
+        return _logistic(self.bias + self.mean * head.score + self.odds * log_odds(head), _SURE)
+
+
+def log_odds(head: Head) -> float:
+    """The log-odds of a head's tokens, by their log-probabilities: what is nearly certain differs by orders there."""
+    total = min(head.score * head.tokens, _LEAST_DOUBT)
+    return total - math.log(-math.expm1(total))
 
 
 class LengthBias(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -238,7 +238,7 @@ def test_the_probability_is_the_calibrated_one_of_the_tokens_as_they_were_writte
         assert heads
         return {head.probability for head in heads}
 
-    calibration = Calibration(bias=1.0, mean=2.0, total=0.5)
+    calibration = Calibration(bias=1.0, mean=2.0, odds=0.5)
     try:
         engine.config = msgspec.structs.replace(default, decoding="causal")
         assert probabilities(request) == {None}
@@ -254,7 +254,8 @@ def test_the_probability_is_the_calibrated_one_of_the_tokens_as_they_were_writte
     assert head.score == pytest.approx(answer.score)
     assert head.tokens == answer.tokens
     assert answer.text[: head.characters] == answer.text
-    odds = 1.0 + 2.0 * head.score + 0.5 * head.score * head.tokens
+    all_tokens = math.exp(head.score * head.tokens)
+    odds = 1.0 + 2.0 * head.score + 0.5 * math.log(all_tokens / (1 - all_tokens))
     assert head.probability == pytest.approx(1 / (1 + math.exp(-odds)))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import numpy as np
 import pytest
@@ -107,11 +109,11 @@ def test_programs_are_no_part_of_what_is_drawn_from_projects() -> None:
     assert groups["all"].systems["a"]["exact"].value == 1
 
 
-def drawn(count: int, bias: float, mean: float, total: float) -> Evidence:
+def drawn(count: int, bias: float, mean: float, odds: float) -> Evidence:
     rng = np.random.default_rng(0)
     means = -rng.exponential(1.0, count)
     features = np.column_stack((means, means * rng.integers(1, 30, count)))
-    probability = 1 / (1 + np.exp(-(bias + features @ (mean, total))))
+    probability = 1 / (1 + np.exp(-(bias + features @ (mean, odds))))
     return Evidence(features, rng.random(count) < probability, tuple(str(number % 10) for number in range(count)))
 
 
@@ -120,10 +122,11 @@ def test_the_fit_finds_the_probabilities_that_the_data_were_drawn_with() -> None
     assert found is not None
     assert found.bias == pytest.approx(1.5, abs=0.15)
     assert found.mean == pytest.approx(2.0, abs=0.2)
-    assert found.total == pytest.approx(0.1, abs=0.02)
-    assert found.probability(Head(characters=1, tokens=2, score=-1.0)) == pytest.approx(
-        probabilities(found, np.array([(-1.0, -2.0)]))[0]
-    )
+    assert found.odds == pytest.approx(0.1, abs=0.02)
+    both = math.exp(-2.0)
+    features = np.array([(-1.0, math.log(both / (1 - both)))])
+    found_alone = found.probability(Head(characters=1, tokens=2, score=-1.0))
+    assert found_alone == pytest.approx(probabilities(found, features)[0])
     inside = probabilities(found, np.array([(0.0, 0.0), (-5.0, -50.0)]))
     assert 0.75 < inside[0] < 0.9
     assert inside[1] < 1e-4
@@ -162,7 +165,8 @@ def test_nothing_is_fitted_to_answers_that_are_all_wrong_or_of_one_project() -> 
 def test_an_answer_that_was_not_scored_is_no_evidence() -> None:
     silent = msgspec.structs.replace(outcome(0, "a", 0.0), heads=())
     found = evidence([silent, outcome(1, "a", 1.0)])
-    assert found.features.tolist() == [[-1.0, -8.0]]
+    eight = math.exp(-8.0)
+    assert found.features.tolist() == [[-1.0, pytest.approx(math.log(eight / (1 - eight)))]]
     assert found.correct.tolist() == [True]
 
 

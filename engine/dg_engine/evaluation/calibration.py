@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from dg_engine.evaluation.bootstrap import Array
 from dg_engine.evaluation.harness import Outcome
-from dg_engine.settings import Calibration
+from dg_engine.settings import Calibration, log_odds
 
 BINS = 10
 
@@ -25,7 +25,7 @@ class Evidence(NamedTuple):
     """N heads of answers."""
 
     features: Array
-    """[N, 2] mean and total log-probability, in nats."""
+    """[N, 2] mean log-probability, in nats, and log-odds of all tokens together."""
     correct: NDArray[np.bool_]
     """[N] what was missing up to there."""
     projects: tuple[str, ...]
@@ -62,7 +62,7 @@ class Reliability(msgspec.Struct, frozen=True, kw_only=True):
 def evidence(outcomes: Sequence[Outcome]) -> Evidence:
     """What one system's outcomes say; answers that were not scored say nothing."""
     scored = [(one, head) for one in outcomes for head in one.heads]
-    features = [(head.score, head.score * head.tokens) for _, head in scored]
+    features = [(head.score, log_odds(head)) for _, head in scored]
     correct = np.array([_begins(one.truth, one.answer[: head.characters]) for one, head in scored], dtype=bool)
     return Evidence(np.array(features, dtype=float).reshape(-1, 2), correct, tuple(one.project for one, _ in scored))
 
@@ -89,17 +89,13 @@ def fit(found: Evidence) -> Calibration | None:
         weights = weights + change
         if np.abs(change).max() < 1e-9:
             break
-    mean, total = weights[1:] / scale
-    return Calibration(
-        bias=float(weights[0] - centre @ (mean, total)),
-        mean=float(mean),
-        total=float(total),
-    )
+    mean, odds = weights[1:] / scale
+    return Calibration(bias=float(weights[0] - centre @ (mean, odds)), mean=float(mean), odds=float(odds))
 
 
 def probabilities(calibration: Calibration, features: Array) -> Array:
-    """[N] probabilities of being right for [N, 2] mean and total log-probabilities."""
-    return _sigmoid(calibration.bias + features @ (calibration.mean, calibration.total))
+    """[N] probabilities of being right for [N, 2] features."""
+    return _sigmoid(calibration.bias + features @ (calibration.mean, calibration.odds))
 
 
 def reliability(found: Evidence) -> Reliability | None:

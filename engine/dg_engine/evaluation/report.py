@@ -151,8 +151,8 @@ def _calibration(found: Findings) -> list[str]:
     )
     about = (
         f"Probability that an answer of `{found.calibrated}` is what was missing up to the end of a line, {source}: "
-        f"logistic of {fitted.bias:.3f} {fitted.mean:+.3f} x mean {fitted.total:+.3f} x total "
-        "log-probability (nats, by the causal twin) up to there."
+        f"logistic of {fitted.bias:.3f} {fitted.mean:+.3f} x mean log-probability (nats, by the causal twin) "
+        f"{fitted.odds:+.3f} x log-odds of all tokens up to there."
     )
     judged = (
         "Judged here"
