@@ -230,6 +230,29 @@ def bench() -> None:
     run()
 
 
+@main.command(short_help="Type real code again: how many keys are spared.")
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--passages", type=click.IntRange(1), default=20, show_default=True, help="Of one to four lines.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of their choice.")
+@click.option("--min-probability", type=click.FloatRange(0, 1), help="As the setting; default: its own.")
+@_MODEL
+@_ADAPTER
+def replay(
+    paths: tuple[Path, ...], passages: int, seed: int, min_probability: float | None, model: str, adapter: str
+) -> None:
+    """Type passages of real code again, key by key: what is offered, how often it is right, how many keys it spares.
+
+    PATHS are files, or folders whose Python files are meant. Exit status 1 if no passage is found in them.
+    """
+    from dg_lsp.replay import print_replayed
+
+    settings: dict[str, object] = {"engine": {"model": model, "adapter": adapter, "answerTimeoutS": 120.0}}
+    if min_probability is not None:
+        settings["minProbability"] = min_probability
+    files = [file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path])]
+    sys.exit(print_replayed(files, passages, seed, settings))
+
+
 @main.command(short_help="Say what is installed and running, and what to do about each problem.")
 @_MODEL
 @_ADAPTER

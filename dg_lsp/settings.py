@@ -104,7 +104,7 @@ class CompletionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
             "Of automatic completions only the lines are shown up to which the chance of being exactly right is at "
             "least this, if the model knows it: less shows more, and more that is wrong."
         ),
-    ] = 0.3
+    ] = 0.2
     min_score: Annotated[
         float,
         _about(

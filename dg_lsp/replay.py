@@ -1,0 +1,181 @@
+"""`dg-lsp replay`: real code typed again, key by key, with a real server and engine: what is offered, how often it is
+right, and how many keys it spares.
+
+A few lines are taken out of a file and typed where they were. After each key the server is asked as an editor asks on
+its own account. An offer is right if what is still to be typed begins with it; one of two characters or more is then
+taken, which is one key. A line break and the indentation behind it are one key, too.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from dg_lsp.bench import Figure
+from dg_lsp.languages import language_of
+from dg_lsp.testing_client import INLINE, RawClient, inline_params
+
+LINES = 4
+"""Of a passage, at most."""
+CHARACTERS = 160
+"""Of a passage at most, indentation aside."""
+AROUND = 5
+"""Lines before a passage and behind it, at least."""
+_TRIES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A few lines of a file, and what stands around them. The first line's indentation is there already."""
+
+    path: Path
+    before: str
+    text: str
+    behind: str
+
+
+@dataclass(slots=True)
+class Tally:
+    """What came of it."""
+
+    by_hand: int = 0
+    """Keys that the passages take without offers."""
+    keys: int = 0
+    """That were hit, those that took an offer among them."""
+    offers: int = 0
+    """Those that were not what was offered already, typed further."""
+    right: int = 0
+    showing: int = 0
+    """Keys after which something was offered."""
+    milliseconds: list[float] = field(default_factory=list)
+    """From each key to its answer."""
+
+
+def passages(files: Sequence[Path], count: int, seed: int = 0) -> list[Passage]:
+    """So many passages of the files, drawn at random; fewer where the files are too short.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    rng, found = random.Random(seed), dict[tuple[Path, int], Passage]()  # noqa: S311  (a choice, no secret)
+    texts = [(path, path.read_text(encoding="utf-8", errors="replace").split("\n")) for path in sorted(files)]
+    long = [(path, lines) for path, lines in texts if len(lines) > 2 * AROUND + LINES]
+    for _ in range(_TRIES * count if long else 0):
+        path, lines = rng.choice(long)
+        row = rng.randrange(AROUND, len(lines) - AROUND - LINES)
+        taken = lines[row : row + rng.randint(1, LINES)]
+        passage = _passage(path, lines, row, taken)
+        if taken[0].strip() and 0 < sum(len(line.strip()) for line in taken) <= CHARACTERS:
+            found[path, row] = passage
+        if len(found) == count:
+            break
+    return list(found.values())
+
+
+def _passage(path: Path, lines: list[str], row: int, taken: list[str]) -> Passage:
+    text = "\n".join(taken)
+    indentation = text[: len(text) - len(text.lstrip())]
+    before = "\n".join([*lines[:row], indentation])
+    return Passage(path, before, text[len(indentation) :], "\n".join(["", *lines[row + len(taken) :]]))
+
+
+class Typist:
+    """Types passages into a server, and counts."""
+
+    def __init__(self, client: RawClient) -> None:
+        self._client = client
+        self.tally = Tally()
+
+    def type(self, passage: Passage) -> None:
+        """Type a passage where it was, taking what is right."""
+        typed, rest, offered = passage.before, passage.text, ""
+        uri = passage.path.resolve().as_uri()
+        language = next(iter(language_of("", uri).ids), "")
+        self._client.open(typed + passage.behind, uri, language)
+        version = 1
+        while rest:
+            new = self._offer(uri, typed)
+            right = bool(new) and rest.startswith(new)
+            if new and typed + new != offered:
+                self.tally.offers += 1
+                self.tally.right += right
+            self.tally.showing += bool(new)
+            offered = typed + new if new else ""
+            step = new if right and len(new) > 1 else _key(rest)
+            typed, rest, version = typed + step, rest[len(step) :], version + 1
+            document = {"uri": uri, "version": version}
+            change = {"textDocument": document, "contentChanges": [{"text": typed + passage.behind}]}
+            self._client.notify("textDocument/didChange", change)
+            self.tally.keys += 1
+        self.tally.by_hand += _keys(passage.text)
+        self._client.notify("textDocument/didClose", {"textDocument": {"uri": uri}})
+
+    def _offer(self, uri: str, typed: str) -> str:
+        """What is offered behind the text, without blanks at its end."""
+        line = typed.rsplit("\n", 1)[-1]
+        parameters = inline_params(uri, typed.count("\n"), len(line.encode("utf-16-le")) // 2, trigger=2)
+        started = time.perf_counter()
+        items = (self._client.call("textDocument/inlineCompletion", parameters) or {"items": []})["items"]
+        self.tally.milliseconds.append(1000 * (time.perf_counter() - started))
+        if not items:
+            return ""
+        start = items[0]["range"]["start"]["character"]
+        again = line.encode("utf-16-le")[2 * start :].decode("utf-16-le")
+        return str(items[0]["insertText"])[len(again) :].rstrip()
+
+
+def _key(rest: str) -> str:
+    """What one key types: a character, or a line break with the indentation that an editor puts behind it."""
+    return rest[: 1 + len(rest[1:]) - len(rest[1:].lstrip(" \t"))] if rest[0] == "\n" else rest[0]
+
+
+def _keys(text: str) -> int:
+    count = 0
+    while text:
+        text, count = text[len(_key(text)) :], count + 1
+    return count
+
+
+def replay(found: Sequence[Passage], client: RawClient, settings: dict[str, Any]) -> Tally:
+    """Type passages again; the client's server has not been spoken to yet, and is shut down."""
+    root = Path(os.path.commonpath([passage.path.resolve().parent for passage in found]))
+    client.initialize(INLINE, rootUri=root.as_uri(), initializationOptions=settings)
+    typist = Typist(client)
+    for passage in track(found, "typing", console=Console(stderr=True), transient=True):
+        typist.type(passage)
+    client.shut_down()
+    return typist.tally
+
+
+def print_replayed(files: Sequence[Path], count: int, seed: int, settings: dict[str, Any]) -> int:
+    """Replay with the engine and print the tally; returns the exit status."""
+    if not (found := passages(files, count, seed)):
+        Console(stderr=True).print("There is no passage to type: name Python files of more than a few lines.")
+        return 1
+    with RawClient() as client:
+        Console().print(table(replay(found, client, settings)))
+    return 0
+
+
+def table(tally: Tally) -> Table:
+    """The tally, for people."""
+    spared = 100 * (1 - tally.keys / max(1, tally.by_hand))
+    right, shown = 100 * tally.right / max(1, tally.offers), 100 * tally.showing / max(1, len(tally.milliseconds))
+    times = Figure("key to answer, ms", tuple(tally.milliseconds or (0.0,)))
+    found = Table("", "", show_header=False)
+    found.add_row("keys by hand", f"{tally.by_hand:,}")
+    found.add_row("keys with what is offered", f"{tally.keys:,} ({spared:.1f} % fewer)")
+    found.add_row("offers", f"{tally.offers:,}")
+    found.add_row("of those right", f"{tally.right:,} ({right:.1f} %)")
+    found.add_row("keys behind which something is shown", f"{shown:.1f} %")
+    found.add_row(times.name, f"p50 {times.quantile(0.5):.0f}, p95 {times.quantile(0.95):.0f}")
+    return found

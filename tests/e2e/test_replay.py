@@ -1,0 +1,68 @@
+"""Real code typed again: what is counted, with a scripted engine."""
+
+from __future__ import annotations
+
+import heapq
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from dg_lsp.cli import main
+from dg_lsp.replay import CHARACTERS, LINES, Passage, passages, replay, table
+from dg_lsp.testing_client import RawClient, scripted
+
+EAGER = {"debounceMs": 0}
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    return Path(shutil.copy(heapq.__file__, tmp_path / "queue.py"))
+
+
+def test_passages_are_lines_of_the_files_where_they_stand_and_the_seed_decides_which(source: Path) -> None:
+    text = source.read_text(encoding="utf-8")
+    found = passages([source], 30)
+    assert len(found) == 30
+    for passage in found:
+        assert passage.before + passage.text + passage.behind == text
+        assert passage.before.rsplit("\n", 1)[-1].strip() == ""
+        assert not passage.text[0].isspace()
+        assert passage.text.count("\n") < LINES
+        assert sum(len(line.strip()) for line in passage.text.split("\n")) <= CHARACTERS
+    assert passages([source], 30) == found
+    assert passages([source], 30, seed=1) != found
+
+
+def test_a_right_offer_is_taken_by_one_key_and_a_wrong_one_costs_none(tmp_path: Path) -> None:
+    path = tmp_path / "sums.py"
+    passage = Passage(
+        path, "def add(first, second):\n    ", "return first + second\n    # done", "\n\n\nprint(add(1, 2))\n"
+    )
+    rules = ({"after": "    return", "text": " first + second"}, {"after": "# ", "text": "to do"})
+    with RawClient(scripted(tmp_path, *rules)) as client:
+        tally = replay([passage], client, EAGER)
+    assert tally.by_hand == len("return first + second") + 1 + len("# done")
+    assert tally.keys == tally.by_hand - len(" first + second") + 1
+    assert (tally.offers, tally.right) == (2, 1)
+    assert tally.showing == 2
+    assert len(tally.milliseconds) == tally.keys
+    shown = [str(cell) for column in table(tally).columns for cell in column.cells]
+    assert f"{tally.keys} (50.0 % fewer)" in shown
+
+
+def test_an_offer_that_is_typed_along_counts_once(tmp_path: Path) -> None:
+    passage = Passage(tmp_path / "sums.py", "x = 1\nvalue = ", "first", "\ny = 2\n")
+    with RawClient(scripted(tmp_path, {"after": "value = ", "text": "firmly"})) as client:
+        tally = replay([passage], client, EAGER)
+    assert (tally.offers, tally.right, tally.keys) == (1, 0, len("first"))
+    assert tally.showing == len("fir") + 1, "until something else is typed"
+
+
+def test_files_without_a_passage_are_an_error(tmp_path: Path) -> None:
+    short = tmp_path / "short.py"
+    short.write_text("x = 1\n", encoding="utf-8")
+    done = CliRunner().invoke(main, ["replay", str(short)])
+    assert done.exit_code == 1
+    assert "no passage" in done.output
