@@ -100,9 +100,7 @@ class Stage:
     def play(self, scene: Cut) -> Iterator[Message]:
         """Ask at the cursor; yields the parameters of each draft, then the item of the answer if there is one."""
         self._version += 1
-        document = {"uri": self._uri, "version": self._version}
-        change = {"textDocument": document, "contentChanges": [{"text": scene.text}]}
-        self._client.notify("textDocument/didChange", change)
+        self._client.change(self._uri, self._version, scene.text)
         asked = self._client.ask("textDocument/inlineCompletion", inline_params(self._uri, scene.line, scene.character))
         for message in self._client.stream():
             if message.get("method") == DRAFT:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from rich.progress import track
 from rich.table import Table
 
 from dg_lsp.bench import Figure
+from dg_lsp.document import column, units
 from dg_lsp.languages import language_of
 from dg_lsp.testing_client import INLINE, RawClient, inline_params
 
@@ -31,6 +33,9 @@ CHARACTERS = 160
 AROUND = 5
 """Lines before a passage and behind it, at least."""
 _TRIES = 100
+
+# What one key types: a line break with the indentation that an editor puts behind it, or a character.
+_KEY = re.compile(r"\n[ \t]*|.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,9 +78,8 @@ def passages(files: Sequence[Path], count: int, seed: int = 0) -> list[Passage]:
         path, lines = rng.choice(long)
         row = rng.randrange(AROUND, len(lines) - AROUND - LINES)
         taken = lines[row : row + rng.randint(1, LINES)]
-        passage = _passage(path, lines, row, taken)
-        if taken[0].strip() and 0 < sum(len(line.strip()) for line in taken) <= CHARACTERS:
-            found[path, row] = passage
+        if taken[0].strip() and sum(len(line.strip()) for line in taken) <= CHARACTERS:
+            found[path, row] = _passage(path, lines, row, taken)
         if len(found) == count:
             break
     return list(found.values())
@@ -110,39 +114,24 @@ class Typist:
                 self.tally.right += right
             self.tally.showing += bool(new)
             offered = typed + new if new else ""
-            step = new if right and len(new) > 1 else _key(rest)
+            step = new if right and len(new) > 1 else next(_KEY.finditer(rest)).group()
             typed, rest, version = typed + step, rest[len(step) :], version + 1
-            document = {"uri": uri, "version": version}
-            change = {"textDocument": document, "contentChanges": [{"text": typed + passage.behind}]}
-            self._client.notify("textDocument/didChange", change)
+            self._client.change(uri, version, typed + passage.behind)
             self.tally.keys += 1
-        self.tally.by_hand += _keys(passage.text)
+        self.tally.by_hand += len(_KEY.findall(passage.text))
         self._client.notify("textDocument/didClose", {"textDocument": {"uri": uri}})
 
     def _offer(self, uri: str, typed: str) -> str:
         """What is offered behind the text, without blanks at its end."""
         line = typed.rsplit("\n", 1)[-1]
-        parameters = inline_params(uri, typed.count("\n"), len(line.encode("utf-16-le")) // 2, trigger=2)
+        parameters = inline_params(uri, typed.count("\n"), units(line, "utf-16"), trigger=2)
         started = time.perf_counter()
         items = (self._client.call("textDocument/inlineCompletion", parameters) or {"items": []})["items"]
         self.tally.milliseconds.append(1000 * (time.perf_counter() - started))
         if not items:
             return ""
-        start = items[0]["range"]["start"]["character"]
-        again = line.encode("utf-16-le")[2 * start :].decode("utf-16-le")
-        return str(items[0]["insertText"])[len(again) :].rstrip()
-
-
-def _key(rest: str) -> str:
-    """What one key types: a character, or a line break with the indentation that an editor puts behind it."""
-    return rest[: 1 + len(rest[1:]) - len(rest[1:].lstrip(" \t"))] if rest[0] == "\n" else rest[0]
-
-
-def _keys(text: str) -> int:
-    count = 0
-    while text:
-        text, count = text[len(_key(text)) :], count + 1
-    return count
+        start = column(line, items[0]["range"]["start"]["character"], "utf-16")
+        return str(items[0]["insertText"])[len(line) - start :].rstrip()
 
 
 def replay(found: Sequence[Passage], client: RawClient, settings: dict[str, Any]) -> Tally:

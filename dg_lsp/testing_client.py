@@ -154,6 +154,11 @@ class RawClient:
         self.notify("textDocument/didOpen", {"textDocument": item})
         return uri
 
+    def change(self, uri: str, version: int, text: str) -> None:
+        """Replace all of an open document."""
+        params = {"textDocument": {"uri": uri, "version": version}, "contentChanges": [{"text": text}]}
+        self.notify("textDocument/didChange", params)
+
     def shut_down(self) -> int:
         """`shutdown`, `exit`; returns the exit status."""
         self.call("shutdown")

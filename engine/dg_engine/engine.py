@@ -209,7 +209,6 @@ class Engine:
             length: tokens of the answer, where `causal_fit` is told them: what not knowing them costs is measured so.
 
         Raises:
-            RequestError: the checkpoint did not learn what is asked.
             ValueError: another decoding is told the length.
         """
         decoding = self.config.decoding_of(request)

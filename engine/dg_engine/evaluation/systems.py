@@ -186,7 +186,8 @@ class Answer(NamedTuple):
     milliseconds: float
     log_probability: float | None
     """Nats per token that the causal twin gives to the text; None where there is none."""
-    heads: tuple[Head, ...] = ()
+    heads: tuple[Head, ...]
+    """As the engine gave them; none where it was not asked."""
 
 
 def answer(engine: Engine, system: System, case: Case, true_tokens: int, seed: int = 0) -> Answer:

@@ -56,7 +56,7 @@ class Layouts:
 
 
 def layouts(chunks: int, encoder_tokens: int = 512) -> Layouts:
-    """Two thirds as many tokens of holes as of chunks."""
+    """Some three fifths as many tokens of holes as of chunks."""
 
     def layout(canvases: float, slots: int) -> Layout:
         return Layout(
