@@ -245,8 +245,9 @@ def test_a_repository_that_repeats_itself_is_predicted_better_and_the_best_is_ke
     tuning, _, model = make(tmp_path / "run", lambda: kept.append(tuning.update))
     frozen = {name: weight.clone() for name, weight in model.named_parameters()}
     tuning.run(lambda progress: None)
-    scores = [check.score for check in tuning.checks]
-    assert min(scores) < scores[0] - 0.3
+    # The causal loss counts twice, as it did while the score held that of causal rows, too.
+    scores = [check.score + check.losses["causal"] for check in tuning.checks]
+    assert min(scores) < scores[0] - 0.5
     assert tuning.kept
     assert kept[-1] == tuning.best.update
     assert tuning.checks[-1].elapsed >= tuning.plan.seconds
