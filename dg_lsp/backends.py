@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from dg_engine.api import Draft, Health, Infill, InfillRequest
 from dg_engine.errors import EngineError, EngineFailed, EngineUnavailable
+from dg_lsp import __version__
 from dg_lsp.settings import EngineSettings
 
 if TYPE_CHECKING:
@@ -188,7 +189,7 @@ class EngineBackend:
             self._count(error)
             raise
         else:
-            log.info("The engine is ready.")
+            _log_ready(self._engine)
             return self._engine
         finally:
             self._starting = None
@@ -224,6 +225,18 @@ class EngineBackend:
         if self._engine is engine:
             self._engine = None
         await engine.aclose()
+
+
+def _log_ready(engine: Engine) -> None:
+    log.info("The engine is ready.")
+    if engine.version != __version__:
+        # Only one that the user serves can be: each release looks for sockets of its own.
+        log.warning(
+            "The engine is dg-lsp %s and this server %s: what they offer together may be nothing. Serve both from one "
+            "installation.",
+            engine.version or "of an unknown release",
+            __version__,
+        )
 
 
 def _retrieve(task: asyncio.Task[Engine]) -> None:

@@ -48,8 +48,10 @@ class LaunchSpec:
 class Engine:
     """An engine that answered `ready`, and the process that was started for it, if this client started one."""
 
-    def __init__(self, client: EngineClient, process: subprocess.Popen[bytes] | None) -> None:
+    def __init__(self, client: EngineClient, process: subprocess.Popen[bytes] | None, version: str = "") -> None:
         self.client = client
+        self.version = version
+        """The release that it says it is."""
         self._process = process
 
     async def aclose(self) -> None:
@@ -84,7 +86,7 @@ async def ensure_engine(spec: LaunchSpec, report: Report = lambda health: None) 
     waiting = _Waiting(spec, client, report)
     try:
         async with asyncio.timeout(spec.start_timeout_s):
-            await waiting.until_ready()
+            health = await waiting.until_ready()
     except TimeoutError as error:
         waiting.terminate()
         await waiting.give_up()
@@ -92,7 +94,7 @@ async def ensure_engine(spec: LaunchSpec, report: Report = lambda health: None) 
     except BaseException:
         await waiting.give_up()
         raise
-    return Engine(client, waiting.process)
+    return Engine(client, waiting.process, health.version)
 
 
 class _Waiting:
@@ -105,13 +107,13 @@ class _Waiting:
         self._silent_after_exit = 0
         self.process: subprocess.Popen[bytes] | None = None
 
-    async def until_ready(self) -> None:
+    async def until_ready(self) -> Health:
         while True:
             health = await self._health()
             if health is None:
                 self._start_or_check()
             elif health.state == "ready":
-                return
+                return health
             elif health.state == "failed":
                 raise EngineUnavailable(f"The engine could not load its model: {health.message}")
             else:

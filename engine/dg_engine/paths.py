@@ -1,15 +1,17 @@
-"""Where one user's engines meet their clients: socket, lock and log, one of each per model and adapter.
+"""Where one user's engines meet their clients: socket, lock and log, one of each per model, adapter and release.
 
     <runtime directory>/dg-lsp/engine-<key>.sock         the service, readable by the user alone
     <runtime directory>/dg-lsp/engine-<key>.sock.lock    held by the one engine that serves it
     <log directory>/dg-lsp/engine-<key>.log              what that engine wrote
 
 The key is a digest of the names or paths of model and adapter, so every editor window that asks for the same two finds
-the same engine.
+the same engine. Release and wire types are in it too: an engine that was running when the package was replaced is left
+to the windows that began with it, and ends when they are gone.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import ipaddress
 import os
@@ -19,6 +21,7 @@ from pathlib import Path
 
 import platformdirs
 
+from dg_engine import __version__
 from dg_engine.errors import EngineUnavailable
 
 APPLICATION = "dg-lsp"
@@ -101,9 +104,18 @@ def full_name(name: str) -> str:
 
 
 def engine_key(model: str, adapter: str = "") -> str:
-    """Twelve hex digits that stand for model and adapter; a path on disk counts as the same however it is written."""
-    names = [full_name(model), *([full_name(adapter)] if adapter else [])]
+    """Twelve hex digits that stand for model and adapter; a path on disk counts as the same however it is written.
+
+    They change with the release and with what goes over the wire.
+    """
+    names = [__version__, _wire(), full_name(model), *([full_name(adapter)] if adapter else [])]
     return hashlib.sha256("\0".join(names).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
+@functools.cache
+def _wire() -> str:
+    """A digest of what engine and clients say to each other: of its source, since a release may have many states."""
+    return hashlib.sha256(Path(__file__).with_name("api.py").read_bytes()).hexdigest()
 
 
 def _runtime_base() -> Path:

@@ -186,6 +186,14 @@ def test_each_adapter_of_a_model_has_an_engine_and_a_log_of_its_own(home: Path) 
     assert resolve_address(LaunchSpec(model="m", adapter="a")) == f"unix:{paths.socket_path('m', 'a')}"
 
 
+def test_an_engine_that_runs_on_from_before_an_update_is_not_asked(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = paths.socket_path("")
+    monkeypatch.setattr(paths, "__version__", "99")
+    other_release = paths.socket_path("")
+    monkeypatch.setattr(paths, "_wire", lambda: "other types")
+    assert len({before, other_release, paths.socket_path("")}) == 3
+
+
 def test_the_socket_directory_is_closed_to_others_even_if_it_was_open(home: Path) -> None:
     directory = paths.runtime_directory()
     directory.chmod(0o755)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from pathlib import Path
@@ -14,6 +15,7 @@ from dg_engine.api import Draft, Health, Infill, InfillRequest
 from dg_engine.client import Address
 from dg_engine.errors import EngineFailed, EngineUnavailable
 from dg_engine.launcher import Engine
+from dg_lsp import __version__
 from dg_lsp.backends import Backend, EngineBackend, Loading, RestartPolicy
 from dg_lsp.scripted import Rule, Script, ScriptedBackend, read_script
 from dg_lsp.settings import EngineSettings
@@ -41,6 +43,7 @@ class Fleet:
         self.launched: list[FakeEngine] = []
         self.refusal: str = ""
         self.breaks = ""
+        self.version = __version__
         self.now = 0.0
 
     async def launch(self, settings: EngineSettings, report: Callable[[Health], None]) -> Engine:
@@ -48,7 +51,7 @@ class Fleet:
             raise EngineUnavailable(self.refusal)
         report(Health(state="loading", message="weights", progress=0.25))
         await asyncio.sleep(0)
-        self.launched.append(FakeEngine(str(len(self.launched)), self.breaks))
+        self.launched.append(FakeEngine(str(len(self.launched)), self.breaks, self.version))
         return cast("Engine", self.launched[-1])
 
     def backend(self, *, autostart: bool = True, attempts: int = 3) -> EngineBackend:
@@ -59,13 +62,14 @@ class Fleet:
 class FakeEngine:
     """Stands for both the engine and its client."""
 
-    def __init__(self, text: str, breaks: str) -> None:
+    def __init__(self, text: str, breaks: str, version: str) -> None:
         self.text = text
         self.alive = True
         self.breaks = breaks
         self.closed = False
         self.address = Address("http://127.0.0.1:1", None)
         self.client = self
+        self.version = version
 
     async def health(self) -> Health:
         if not self.alive:
@@ -103,6 +107,19 @@ async def test_loading_is_reported_and_its_end_too() -> None:
     seen: list[Loading | None] = []
     await Fleet().backend().start(seen.append)
     assert seen == [Loading("weights", 0.25), None]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("version", [__version__, "0.0.9", ""])
+async def test_an_engine_of_another_release_is_told_of_in_the_log(
+    version: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    fleet = Fleet()
+    fleet.version = version
+    await fleet.backend().start(lambda loading: None)
+    told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+    assert len(told) == (version != __version__)
+    assert all(version in message and __version__ in message for message in told)
 
 
 @pytest.mark.asyncio
