@@ -242,15 +242,18 @@ def replay(
 ) -> None:
     """Type passages of real code again, key by key: what is offered, how often it is right, how many keys it spares.
 
-    PATHS are files, or folders whose Python files are meant. Exit status 1 if no passage is found in them.
+    PATHS are files, or folders: of those all code that is yours, without what git ignores, hidden folders and files
+    that are never read. Exit status 1 if no passage is found in them.
     """
-    from dg_lsp.replay import print_replayed
+    from dg_lsp.replay import Unreadable, print_replayed
 
     settings: dict[str, object] = {"engine": {"model": model, "adapter": adapter, "answerTimeoutS": 120.0}}
     if min_probability is not None:
         settings["minProbability"] = min_probability
-    files = [file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path])]
-    sys.exit(print_replayed(files, passages, seed, settings))
+    try:
+        sys.exit(print_replayed(paths, passages, seed, settings))
+    except Unreadable as error:
+        raise click.ClickException(str(error)) from error
 
 
 @main.command(short_help="Say what is installed and running, and what to do about each problem.")

@@ -12,7 +12,8 @@ import os
 import random
 import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,9 +22,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from dg_engine.exclusion import Exclusions
+from dg_engine.own_files import own_files_within
 from dg_lsp.bench import Figure
 from dg_lsp.document import column, units
-from dg_lsp.languages import language_of
+from dg_lsp.languages import PLAIN, language_of
 from dg_lsp.testing_client import INLINE, RawClient, inline_params
 
 LINES = 4
@@ -65,14 +68,29 @@ class Tally:
     """From each key to its answer."""
 
 
+class Unreadable(Exception):
+    """A file that is no text in UTF-8, or cannot be opened."""
+
+
+def code_in(folder: Path) -> Iterator[Path]:
+    """The user's own files below a folder of which the language is known, without what is excluded or unreadable."""
+    folder = folder.resolve()
+    exclusions = Exclusions((folder,))
+    for path in (folder / name for name in own_files_within(folder) if language_of("", name) is not PLAIN):
+        if exclusions.reason(path, path.as_uri()) is None:
+            with suppress(Unreadable):
+                _text(path)
+                yield path
+
+
 def passages(files: Sequence[Path], count: int, seed: int = 0) -> list[Passage]:
     """So many passages of the files, drawn at random; fewer where the files are too short.
 
     Raises:
-        OSError: a file cannot be read.
+        Unreadable: a file cannot be read.
     """
     rng, found = random.Random(seed), dict[tuple[Path, int], Passage]()  # noqa: S311  (a choice, no secret)
-    texts = [(path, path.read_text(encoding="utf-8", errors="replace").split("\n")) for path in sorted(files)]
+    texts = [(path, _text(path).split("\n")) for path in sorted(files)]
     long = [(path, lines) for path, lines in texts if len(lines) > 2 * AROUND + LINES]
     for _ in range(_TRIES * count if long else 0):
         path, lines = rng.choice(long)
@@ -83,6 +101,13 @@ def passages(files: Sequence[Path], count: int, seed: int = 0) -> list[Passage]:
         if len(found) == count:
             break
     return list(found.values())
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise Unreadable(f"{path}: cannot be read: {error}") from error
 
 
 def _passage(path: Path, lines: list[str], row: int, taken: list[str]) -> Passage:
@@ -145,10 +170,18 @@ def replay(found: Sequence[Passage], client: RawClient, settings: dict[str, Any]
     return typist.tally
 
 
-def print_replayed(files: Sequence[Path], count: int, seed: int, settings: dict[str, Any]) -> int:
-    """Replay with the engine and print the tally; returns the exit status."""
+def print_replayed(paths: Sequence[Path], count: int, seed: int, settings: dict[str, Any]) -> int:
+    """Replay passages of files, and of the code in folders, with the engine and print the tally.
+
+    Returns:
+        The exit status.
+
+    Raises:
+        Unreadable: a file cannot be read.
+    """
+    files = [file for path in paths for file in (code_in(path) if path.is_dir() else [path])]
     if not (found := passages(files, count, seed)):
-        Console(stderr=True).print("There is no passage to type: name Python files of more than a few lines.")
+        Console(stderr=True).print("There is no passage to type: name files of code of more than a few lines.")
         return 1
     with RawClient() as client:
         Console().print(table(replay(found, client, settings)))

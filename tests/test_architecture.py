@@ -21,7 +21,7 @@ FORBIDDEN = {
     "dg_engine": {"dg_lsp", "pygls", "lsprotocol"},
     "dg_lsp": {"dg_kernels", "torch", "triton", "tokenizers", "safetensors", "transformers"},
 }
-TORCH_FREE = {"api", "client", "copying", "errors", "exclusion", "launcher", "paths"}
+TORCH_FREE = {"api", "client", "copying", "errors", "exclusion", "launcher", "own_files", "paths"}
 """The modules of the engine that the language server may import."""
 PROTOCOL_TYPES = {"convert", "server"}
 """The modules that may know lsprotocol's types."""

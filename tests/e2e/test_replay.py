@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import heapq
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from dg_lsp.cli import main
-from dg_lsp.replay import CHARACTERS, LINES, Passage, passages, replay, table
+from dg_lsp.replay import CHARACTERS, LINES, Passage, code_in, passages, replay, table
 from dg_lsp.testing_client import RawClient, scripted
 
 EAGER = {"debounceMs": 0}
@@ -58,6 +59,34 @@ def test_an_offer_that_is_typed_along_counts_once(tmp_path: Path) -> None:
         tally = replay([passage], client, EAGER)
     assert (tally.offers, tally.right, tally.keys) == (1, 0, len("first"))
     assert tally.showing == len("fir") + 1, "until something else is typed"
+
+
+def test_of_a_folder_the_users_own_code_is_typed_in_every_known_language(tmp_path: Path) -> None:
+    wanted = {"a.py", "web/b.ts", "c.go"}
+    others = {"notes.txt", ".hidden/d.py", "node_modules/e.js", "mine/pyvenv.cfg", "mine/lib/f.py", "secret.py"}
+    for name in wanted | others:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("x = 1\n", encoding="utf-8")
+    (tmp_path / "latin.py").write_bytes(b"x = '\xe9'\n")
+    (tmp_path / ".dglspignore").write_text("secret.py\n", encoding="utf-8")
+    assert {path.relative_to(tmp_path.resolve()).as_posix() for path in code_in(tmp_path)} == wanted
+
+
+def test_of_a_folder_in_a_repository_what_git_ignores_is_left_out(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    (tmp_path / ".gitignore").write_text("made.py\n", encoding="utf-8")
+    (tmp_path / "src").mkdir()
+    for name in ("made.py", "written.py"):
+        (tmp_path / "src" / name).write_text("x = 1\n", encoding="utf-8")
+    assert [path.name for path in code_in(tmp_path / "src")] == ["written.py"]
+
+
+def test_a_file_that_is_named_and_cannot_be_read_is_an_error_that_names_it(tmp_path: Path) -> None:
+    named = tmp_path / "latin.py"
+    named.write_bytes(b"x = '\xe9'\n" * 40)
+    done = CliRunner().invoke(main, ["replay", str(named)])
+    assert done.exit_code == 1
+    assert "latin.py: cannot be read" in done.output
 
 
 def test_files_without_a_passage_are_an_error(tmp_path: Path) -> None:

@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 from dg_engine.errors import EngineError
 from dg_engine.exclusion import Exclusions
+from dg_engine.own_files import own_files_within
 from dg_engine.training.duplicates import Duplicates
 from dg_engine.training.hygiene import path_fault, text_fault
 from dg_engine.training.languages import language_of
 from dg_engine.training.sources import Document, unit_digest
-from dg_engine.training.trees import FolderTree, own_files
+from dg_engine.training.trees import FolderTree
 
 HELD_OUT_SHARE = 0.1
 LEAST_HELD_OUT = 3
@@ -50,7 +51,7 @@ def read_repository(root: Path, globs: Sequence[str] = ()) -> Repository:
     dropped: Counter[str] = Counter()
     exclusions = Exclusions((root,), globs)
     fit: dict[str, Document] = {}
-    files = _listed(root)
+    files = FolderTree(root, own_files_within(root))
     for name in filter(language_of, files.sizes()):
         document, fault = _read(root, name, files, exclusions)
         if document is None:
@@ -93,11 +94,3 @@ def _held_out(names: list[str]) -> set[str]:
     """A tenth by digest, and at least a few: those whose digests are the smallest."""
     few = sorted(names, key=unit_digest)[:LEAST_HELD_OUT]
     return {*few, *(name for name in names if unit_digest(name) < HELD_OUT_SHARE)}
-
-
-def _listed(root: Path) -> FolderTree:
-    """The user's files below a folder. It may lie within a repository, whose ignore files then hold for it too."""
-    top = next((place for place in (root, *root.parents) if (place / ".git").exists()), root)
-    within = [path for name in own_files(top) if (path := top / name).is_relative_to(root)]
-    # A folder that its repository ignores altogether was still asked for by name.
-    return FolderTree(root, [path.relative_to(root).as_posix() for path in within] if within else None)

@@ -12,11 +12,12 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, NamedTuple
 
 from dg_engine.errors import EngineError
+from dg_engine.own_files import own_files
 from dg_engine.training.downloads import normalised
 from dg_engine.training.licences import permissive_licence
 from dg_engine.training.metadata import licence_texts, read_metadata
 from dg_engine.training.projects import NAMES, SPLITS, STANDARD_LIBRARY, Split
-from dg_engine.training.trees import ARCHIVES, FolderTree, Tree, open_archive, own_files
+from dg_engine.training.trees import ARCHIVES, FolderTree, Tree, open_archive
 
 SourceKind = Literal["archive", "folder", "index", "installed", "standard library"]
 

@@ -7,7 +7,6 @@ import gzip
 import lzma
 import os
 import shutil
-import subprocess
 import tarfile
 import tempfile
 import zipfile
@@ -20,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from dg_engine.errors import EngineError
+from dg_engine.own_files import own_files
 
 _ZIP = (".whl", ".zip", ".jar")
 _TAR = (".tar", ".tar.gz", ".tgz", ".crate", ".tar.bz2", ".tar.xz")
@@ -37,9 +37,6 @@ UNREADABLE = (
     zlib.error,
 )
 """What opening an archive or reading a file of a tree can raise."""
-
-# Never a project's own code, and large.
-_FOREIGN = frozenset(("__pycache__", "bower_components", "node_modules", "site-packages", "dist-packages"))
 
 
 class Tree(Protocol):
@@ -147,21 +144,6 @@ def _unpacking(path: Path) -> BufferedIOBase:
             return path.open("rb")
         case _:
             return gzip.open(path)
-
-
-def own_files(root: Path) -> Iterator[str]:
-    """The paths of a folder's own files, sorted: what git tracks or would, where it keeps the folder, or else all but
-    hidden folders, virtual environments and installed packages."""
-    if (root / ".git").exists():
-        command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
-        done = subprocess.run(command, capture_output=True, check=False)
-        if done.returncode == 0:
-            yield from sorted(os.fsdecode(name) for name in set(done.stdout.split(b"\0")) if name)
-            return
-    for folder, folders, names in os.walk(root):
-        inner = (name for name in folders if name not in _FOREIGN and not name.startswith("."))
-        folders[:] = sorted(name for name in inner if not (Path(folder) / name / "pyvenv.cfg").exists())
-        yield from ((Path(folder) / name).relative_to(root).as_posix() for name in sorted(names))
 
 
 def _paths(names: list[str], *, keep_root: bool = False) -> list[str]:
