@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 import random
-import re
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -27,6 +26,7 @@ from dg_engine.own_files import own_files_within
 from dg_lsp.bench import Figure
 from dg_lsp.document import column, units
 from dg_lsp.languages import PLAIN, language_of
+from dg_lsp.showing import KEY
 from dg_lsp.testing_client import INLINE, RawClient, inline_params
 
 LINES = 4
@@ -36,9 +36,6 @@ CHARACTERS = 160
 AROUND = 5
 """Lines before a passage and behind it, at least."""
 _TRIES = 100
-
-# What one key types: a line break with the indentation that an editor puts behind it, or a character.
-_KEY = re.compile(r"\n[ \t]*|.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +136,11 @@ class Typist:
                 self.tally.right += right
             self.tally.showing += bool(new)
             offered = typed + new if new else ""
-            step = new if right and len(new) > 1 else next(_KEY.finditer(rest)).group()
+            step = new if right and len(new) > 1 else next(KEY.finditer(rest)).group()
             typed, rest, version = typed + step, rest[len(step) :], version + 1
             self._client.change(uri, version, typed + passage.behind)
             self.tally.keys += 1
-        self.tally.by_hand += len(_KEY.findall(passage.text))
+        self.tally.by_hand += len(KEY.findall(passage.text))
         self._client.notify("textDocument/didClose", {"textDocument": {"uri": uri}})
 
     def _offer(self, uri: str, typed: str) -> str:

@@ -28,6 +28,7 @@ from dg_lsp.neighbours import Neighbours
 from dg_lsp.planning import Plan, PlanningOptions, SelectedCompletion, Silence, plan
 from dg_lsp.postprocess import Suggestion, suggest
 from dg_lsp.settings import Settings
+from dg_lsp.showing import worth_showing
 from dg_lsp.syntax import syntax_for
 
 log = logging.getLogger(__name__)
@@ -187,7 +188,7 @@ class Session:
         infill = await self._infill(planned, services, watch)
         if isinstance(infill, Silence):
             return infill
-        text = _sure(infill, services.settings) if ask.automatic else infill.text
+        text = worth_showing(infill, services.settings) if ask.automatic else infill.text
         if isinstance(text, Silence):
             return text
         suggestion = suggest(planned, text, self._syntax)
@@ -272,22 +273,6 @@ class _Run:
             log.error("Work that was given up failed: %s", error, exc_info=error)
         else:
             self.outcome.set_exception(error)
-
-
-def _sure(infill: Infill, settings: Settings) -> str | Silence:
-    """What an automatic answer shows: lines up to which a calibrated model is sure; all or nothing from any other."""
-    likely = [(head.characters, head.probability) for head in infill.heads if head.probability is not None]
-    if sure := [characters for characters, probability in likely if probability >= settings.min_probability]:
-        return infill.text[: sure[-1]]
-    if likely:
-        return _doubt("probability", likely[0][1], settings.min_probability)
-    if infill.score is not None and infill.score < settings.min_score:
-        return _doubt("score", infill.score, settings.min_score)
-    return infill.text
-
-
-def _doubt(kind: str, found: float, least: float) -> Silence:
-    return Silence(f"The model was not sure enough: a {kind} of {found:.2g}, where {least:.2g} is asked for.")
 
 
 def _request(planned: Plan, path: Path | None, settings: Settings) -> InfillRequest:

@@ -101,10 +101,12 @@ class CompletionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     min_probability: Annotated[
         Share,
         _about(
-            "Of automatic completions only the lines are shown up to which the chance of being exactly right is at "
-            "least this, if the model knows it: less shows more, and more that is wrong."
+            "The chance of being exactly right that an automatic completion must have to be shown if it spares ten "
+            "keys, where the model knows it. One that spares fewer must be likelier, of several lines those are shown "
+            "up to which it is likely enough, and what spares no key is not shown unless this is 0. Less shows more, "
+            "and more that is wrong."
         ),
-    ] = 0.2
+    ] = 0.3
     min_score: Annotated[
         float,
         _about(

@@ -1,0 +1,94 @@
+"""What is shown unasked: likely enough for the keys that it spares."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dg_engine.api import Head, Infill
+from dg_lsp.planning import Silence
+from dg_lsp.settings import Settings
+from dg_lsp.showing import USUAL_KEYS, is_worth, spared, worth_showing
+
+LINES = ["total = first", "total += second", "return total"]
+TEXT = "\n    ".join(LINES)
+
+shares = st.floats(0.01, 0.99)
+
+
+def infill(text: str, *probabilities: float | None, score: float = -1.0) -> Infill:
+    """An answer with the probability of each of its lines, which are not blank."""
+    ends = [len("\n".join(text.split("\n")[: number + 1])) for number in range(len(probabilities))]
+    heads = tuple(
+        Head(characters=end, tokens=3, score=score, probability=probability)
+        for end, probability in zip(ends, probabilities, strict=True)
+    )
+    return Infill(
+        text=text,
+        tokens=9,
+        steps=1,
+        milliseconds=1.0,
+        score=score,
+        stop_reason="converged",
+        prefix_tokens=1,
+        cached_tokens=0,
+        heads=heads,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"), [("", 0), (")", 0), ("()", 1), (" first + second ", 13), ("if x:\n        y", 6), ("a\n\tb\n", 2)]
+)
+def test_accepting_is_one_key_and_a_line_break_with_its_indentation_another(text: str, keys: int) -> None:
+    assert spared(text) == keys
+
+
+def test_the_setting_is_the_probability_of_what_spares_ten_keys() -> None:
+    assert is_worth(0.3001, USUAL_KEYS, 0.3)
+    assert not is_worth(0.2999, USUAL_KEYS, 0.3)
+
+
+def test_four_times_the_keys_are_worth_half_the_odds() -> None:
+    assert is_worth(1 / 3 + 1e-4, 40, 0.5), "odds of 1 to 2"
+    assert not is_worth(1 / 3 - 1e-4, 40, 0.5)
+
+
+@given(probability=shares, keys=st.integers(0, 500), least=shares)
+def test_what_is_likelier_or_spares_more_is_shown_where_the_other_is(
+    probability: float, keys: int, least: float
+) -> None:
+    if is_worth(probability, keys, least):
+        assert is_worth(probability + 0.01, keys, least)
+        assert is_worth(probability, keys + 1, least)
+        assert is_worth(probability, keys, least - 0.01)
+
+
+@pytest.mark.parametrize("probability", [0.0, 0.4, 0.999])
+def test_at_zero_everything_is_shown_and_at_one_nothing_that_may_be_wrong(probability: float) -> None:
+    assert isinstance(worth_showing(infill(")", probability), Settings(min_probability=0)), str)
+    assert isinstance(worth_showing(infill("first + second", probability), Settings(min_probability=1)), Silence)
+
+
+def test_what_spares_no_key_is_not_shown_however_likely() -> None:
+    assert isinstance(worth_showing(infill(")", 0.999), Settings(min_probability=0.01)), Silence)
+
+
+@pytest.mark.parametrize(
+    ("probabilities", "shown"), [((0.9, 0.6, 0.3), 3), ((0.9, 0.6, 0.1), 2), ((0.9, 0.1, 0.1), 1), ((0.2, 0.1, 0.1), 0)]
+)
+def test_of_several_lines_those_are_shown_up_to_which_it_is_worth_it(
+    probabilities: tuple[float, ...], shown: int
+) -> None:
+    found = worth_showing(infill(TEXT, *probabilities), Settings(min_probability=0.3))
+    if shown:
+        assert found == "\n    ".join(LINES[:shown])
+    else:
+        assert isinstance(found, Silence)
+        assert "0.1 for 41 keys spared, where 0.3 is asked for 10" in found.reason
+
+
+@pytest.mark.parametrize(("score", "is_shown"), [(-1.9, True), (-2.1, False)])
+def test_a_model_without_probabilities_is_judged_by_its_score(score: float, is_shown: bool) -> None:
+    found = worth_showing(infill(TEXT, None, None, None, score=score), Settings(min_score=-2.0))
+    assert (found == TEXT) if is_shown else isinstance(found, Silence)
