@@ -101,12 +101,11 @@ class CompletionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     min_probability: Annotated[
         Share,
         _about(
-            "The chance of being exactly right that an automatic completion must have to be shown if it spares ten "
-            "keys, where the model knows it. One that spares fewer must be likelier, of several lines those are shown "
-            "up to which it is likely enough, and what spares no key is not shown unless this is 0. Less shows more, "
-            "and more that is wrong."
+            "The chance of being right that an automatic completion must have to be shown if it spares ten keys, "
+            "where the model knows it; one that spares fewer must be likelier. Of each answer the part is shown of "
+            "which most is to be expected. Less shows more, and more that is wrong; 0 shows every answer whole."
         ),
-    ] = 0.3
+    ] = 0.4
     min_score: Annotated[
         float,
         _about(

@@ -121,15 +121,15 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True, tag="draft", tag_field="e
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
-    """An answer's text up to the end of one of its lines."""
+    """An answer's text up to a place where it may be cut: behind a word or a sign, or at the end of a line."""
 
     characters: int
     tokens: int
     score: float
     """As `Infill.score`, of these tokens."""
     probability: float | None = None
-    """The calibrated chance that it is exactly what was missing up to there; None from a checkpoint without
-    calibration, and of a decoding that is not the one that it was fitted to."""
+    """The calibrated chance that what was missing begins with it, or has just these lines; None from a checkpoint
+    without calibration, and of a decoding that is not the one that it was fitted to."""
 
 
 class Infill(msgspec.Struct, frozen=True, kw_only=True, tag="infill", tag_field="event"):
@@ -148,7 +148,7 @@ class Infill(msgspec.Struct, frozen=True, kw_only=True, tag="infill", tag_field=
     cached_tokens: int
     """How many of `prefix_tokens` came from the prefix cache."""
     heads: tuple[Head, ...] = ()
-    """One for each line that is not blank, the last of all the text; none where nothing was scored."""
+    """The shortest first, the last of all the text; none where nothing was scored."""
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True, tag="block", tag_field="event"):

@@ -32,6 +32,7 @@ from dg_engine.api import (
 )
 from dg_engine.causal import gains_behind
 from dg_engine.copying import end_of_copy
+from dg_engine.cuts import find_heads
 from dg_engine.drafts import pieces, sound, without
 from dg_engine.eight_bits import is_faster
 from dg_engine.errors import CheckpointError, RequestError
@@ -41,7 +42,6 @@ from dg_engine.hardware import best_device, fastest_dtype, multiplies_packed
 from dg_engine.infill import SPARE, Hole
 from dg_engine.joined import join
 from dg_engine.lengths import ByFiller, Gap
-from dg_engine.line_ends import find_heads
 from dg_engine.model import DiffusionGemma
 from dg_engine.prefix_store import Prefix, PrefixEncoder
 from dg_engine.probe import ByProbe

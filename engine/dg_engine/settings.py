@@ -35,7 +35,7 @@ def _logistic(odds: float, most: float) -> float:
 
 
 class Calibration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Logistic regression of "up to the end of a line the answer is what was missing" on what the causal side thinks.
+    """Logistic regression of "what was missing begins with this head of the answer" on what the causal side thinks.
 
     Fitted on projects that were not trained on, by `dg-engine evaluate`.
     """

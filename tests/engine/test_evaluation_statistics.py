@@ -181,3 +181,16 @@ def test_an_answer_is_evidence_at_the_end_of_each_line_of_whether_all_is_right_u
         for truth in (answer, "if a:\n    return b", "if a:\n    return bc\nreturn c", "if a:\n    return b\nreturn")
     }
     assert list(found.values()) == [[True] * 3, [True, True, False], [True, False, False], [True, True, False]]
+
+
+def test_inside_a_line_a_head_is_right_if_the_truth_begins_with_it() -> None:
+    answer = "first + second"
+    heads = tuple(Head(characters=end, tokens=number, score=-1.0) for number, end in enumerate((5, 7, 14), 1))
+    found = {
+        truth: evidence(
+            [msgspec.structs.replace(outcome(0, "a", 0.0), answer=answer, truth=truth, heads=heads)]
+        ).correct.tolist()
+        for truth in ("first + second", "first + third", "firstly", "fir", "first +")
+    }
+    right = [[True, True, True], [True, True, False], [True, False, False], [False] * 3, [True, True, False]]
+    assert list(found.values()) == right

@@ -374,7 +374,7 @@ async def test_an_automatic_answer_that_the_model_doubts_is_not_shown_and_the_re
 
 @pytest.mark.asyncio
 @pytest.mark.parametrize(
-    ("probability", "automatic", "is_shown"), [(0.36, True, True), (0.34, True, False), (0.01, False, True)]
+    ("probability", "automatic", "is_shown"), [(0.72, True, True), (0.71, True, False), (0.01, False, True)]
 )
 async def test_a_calibrated_model_is_taken_at_its_probability_whatever_its_score(
     probability: float, automatic: bool, is_shown: bool
@@ -382,8 +382,8 @@ async def test_a_calibrated_model_is_taken_at_its_probability_whatever_its_score
     case = Case()
     case.gate.score = -9.0
     case.gate.heads = (Head(characters=len("a + b"), tokens=3, score=-9.0, probability=probability),)
-    # Four keys are spared: odds of 1 / 3 for ten are as good as odds of 0.53 for them.
-    settings = Settings(min_probability=0.25, min_score=-2.0, debounce_ms=0)
+    # Four keys are spared: 5 to 2 for them is worth as much as even odds for ten.
+    settings = Settings(min_probability=0.5, min_score=-2.0, debounce_ms=0)
     outcome = await case.complete(settings, case.ask._replace(automatic=automatic))
     assert isinstance(outcome, Offer) == is_shown
     assert is_shown or f"{probability:.2g} for 4 keys" in outcome.reason  # type: ignore[union-attr]

@@ -1,5 +1,5 @@
-"""From log-probabilities to the probability that an answer is right up to the end of a line, and how far such
-probabilities are to be trusted."""
+"""From log-probabilities to the probability that an answer is right up to a place where it may be cut, and how far
+such probabilities are to be trusted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Evidence(NamedTuple):
     features: Array
     """[N, 2] mean log-probability, in nats, and log-odds of all tokens together."""
     correct: NDArray[np.bool_]
-    """[N] what was missing up to there."""
+    """[N] what was missing begins so."""
     projects: tuple[str, ...]
     """[N]."""
 
@@ -63,14 +63,20 @@ def evidence(outcomes: Sequence[Outcome]) -> Evidence:
     """What one system's outcomes say; answers that were not scored say nothing."""
     scored = [(one, head) for one in outcomes for head in one.heads]
     features = [(head.score, log_odds(head)) for _, head in scored]
-    correct = np.array([_begins(one.truth, one.answer[: head.characters]) for one, head in scored], dtype=bool)
+    correct = np.array([_begins(one.truth, one.answer, head.characters) for one, head in scored], dtype=bool)
     return Evidence(np.array(features, dtype=float).reshape(-1, 2), correct, tuple(one.project for one, _ in scored))
 
 
-def _begins(truth: str, head: str) -> bool:
-    """Whether the truth's first lines are these, trailing blanks aside."""
-    wanted, found = ([line.rstrip() for line in text.split("\n")] for text in (truth, head))
-    return wanted[: len(found)] == found
+def _begins(truth: str, answer: str, characters: int) -> bool:
+    """Whether the truth begins with so much of an answer, and its lines end where those of the answer do.
+
+    Blanks at the ends of lines are no difference.
+    """
+    wanted, found = ([line.rstrip() for line in text.split("\n")] for text in (truth, answer[:characters]))
+    *lines, last = found
+    there = wanted[len(lines)] if len(wanted) > len(lines) else ""
+    is_inside = answer[characters : characters + 1] not in ("", "\n")
+    return wanted[: len(lines)] == lines and (there.startswith(last) if is_inside else there == last)
 
 
 def fit(found: Evidence) -> Calibration | None:

@@ -150,7 +150,8 @@ def _calibration(found: Findings) -> list[str]:
         "as the checkpoint has it, fitted to other projects" if found.is_the_checkpoints else "fitted to this split"
     )
     about = (
-        f"Probability that an answer of `{found.calibrated}` is what was missing up to the end of a line, {source}: "
+        f"Probability that an answer of `{found.calibrated}` is right up to a place where it may be cut, behind a word "
+        f"or at the end of a line, {source}: "
         f"logistic of {fitted.bias:.3f} {fitted.mean:+.3f} x mean log-probability (nats, by the causal twin) "
         f"{fitted.odds:+.3f} x log-odds of all tokens up to there."
     )
@@ -165,14 +166,13 @@ def _calibration(found: Findings) -> list[str]:
 def _reliability(found: Reliability | None, judged: str) -> list[str]:
     if found is None:
         return ["There are too few right answers in too few projects to fit on one half and judge on the other."]
-    about = (
-        f"{judged}: expected calibration error {100 * found.expected_error:.1f} points over {found.heads:,} line ends."
-    )
+    error = 100 * found.expected_error
+    about = f"{judged}: expected calibration error {error:.1f} points over {found.heads:,} such places."
     rows = [
         [f"{one.low:.1f} to {one.high:.1f}", one.heads, f"{100 * one.predicted:.1f}", f"{100 * one.correct:.1f}"]
         for one in found.bins
     ]
-    return [about, "", table(["probability", "line ends", "predicted %", "right %"], rows)]
+    return [about, "", table(["probability", "places", "predicted %", "right %"], rows)]
 
 
 def _example(outcome: Outcome) -> str:
