@@ -1,4 +1,5 @@
-"""What a client is about to ask: after a key press it asks where that key has put the cursor, but it takes its time.
+"""What a client is about to ask: after a key press, or when an offer was taken, it asks where that has put the cursor,
+but it takes its time.
 
 VS Code waits 50 ms before it asks and Neovim's own client 200; a server that knows what is coming begins at once.
 """
@@ -8,19 +9,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from dg_lsp.document import Change, Position, Snapshot
+from dg_lsp.document import Change, Point, Position, Snapshot
 from dg_lsp.lines import content
+from dg_lsp.postprocess import Suggestion
 
 
 class Asked(NamedTuple):
-    """Where the client last asked on its own account, and in which text."""
+    """Where the client last asked on its own account, in which text, and what it was offered."""
 
     snapshot: Snapshot
     position: Position
+    offered: Suggestion | None = None
 
 
 def next_place(asked: Asked, changes: Sequence[Change], after: Snapshot) -> Position | None:
-    """Where the client will ask after these edits; None unless they are one key pressed at the place it asked before.
+    """Where the client will ask after these edits; None unless they are one key, pressed where it asked before, or take
+    what it was offered there.
 
     Args:
         asked: the last automatic request, for the text before the edits.
@@ -34,9 +38,8 @@ def next_place(asked: Asked, changes: Sequence[Change], after: Snapshot) -> Posi
         return None
     if not text and start < end == asked.position and start.line == end.line:
         return start
-    if start == end == asked.position and _is_key(text):
-        return _behind(after, start, text)
-    return None
+    is_typed = start == end == asked.position and _is_key(text)
+    return _behind(after, start, text) if is_typed or _is_taken(asked, start, end, text) else None
 
 
 def _is_key(text: str) -> bool:
@@ -44,11 +47,18 @@ def _is_key(text: str) -> bool:
     return len(text) == 1 or (text.startswith(("\n", "\r\n")) and not text.strip())
 
 
+def _is_taken(asked: Asked, start: Position, end: Position, text: str) -> bool:
+    """Whether the edit takes the offer, or what of it is not there already, to the end of what it replaces."""
+    if asked.offered is None:
+        return False
+    first, last = asked.snapshot.point(start), asked.snapshot.point(end)
+    typed = first.column - asked.offered.start.column
+    is_there = first.row == asked.offered.start.row and typed >= 0 and last == asked.offered.end
+    return is_there and bool(text) and text == asked.offered.text[typed:]
+
+
 def _behind(after: Snapshot, start: Position, text: str) -> Position:
     """The place behind `text`, which begins at `start`, in the client's units."""
-    breaks = text.count("\n")
-    if breaks:
-        row = start.line + breaks
-        return after.position(after.point(Position(row, len(text.rsplit("\n", 1)[1]))))
-    point = after.point(start)
-    return after.position(point._replace(column=min(point.column + 1, len(content(after.lines[point.row])))))
+    *above, last = text.replace("\r\n", "\n").split("\n")
+    row, column = (start.line + len(above), 0) if above else after.point(start)
+    return after.position(Point(row, min(column + len(last), len(content(after.lines[row])))))

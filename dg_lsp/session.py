@@ -154,6 +154,8 @@ class Session:
             # An edit may have come between the answer and this caller's turn.
             is_current = not isinstance(outcome, Offer) or outcome.snapshot is self._document.snapshot()
             self.last = outcome if is_current else CHANGED
+            if isinstance(self.last, Offer) and self._asked is not None:
+                self._asked = self._asked._replace(offered=self.last.suggestion)
         except Exception:
             self.last = FAILED
             raise

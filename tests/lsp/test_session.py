@@ -439,6 +439,29 @@ async def test_a_line_break_with_its_indentation_and_a_deleted_character_are_key
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("lines", [1, 2])
+@pytest.mark.parametrize("whole", [False, True])
+async def test_when_an_offer_is_taken_the_engine_is_asked_for_what_follows_before_the_client_asks(
+    lines: int, whole: bool
+) -> None:
+    typist = Typist(source="def add(a, b):\n    |" if lines > 1 else SOURCE)
+    typist.gate.text = "c = 'ü'\n    return a" if lines > 1 else "'ü' + b"
+    end = typist.ask.position
+    offer = await typist.ask_at(end)
+    assert isinstance(offer, Offer)
+    taken = text(offer)
+    row = end.line + lines - 1
+    start = Position(end.line, 0) if whole else end
+    before = typist.session.snapshot.lines[end.line][: end.character] if whole else ""
+    typist.press(start, end, before + taken)
+    # A whole line that is written anew is not the offer.
+    await typist.asked(1 if whole else 2)
+    outcome = await typist.ask_at(Position(row, len(typist.session.snapshot.lines[row].rstrip("\n"))))
+    assert not isinstance(outcome, EngineTrouble)
+    await typist.asked(2)
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize("case", ["pasted", "elsewhere", "by hand", "drafts", "nobody asked"])
 async def test_nothing_is_anticipated_where_the_next_request_cannot_be_told(case: str) -> None:
     typist = Typist(Settings(debounce_ms=0, drafts=case == "drafts"))
