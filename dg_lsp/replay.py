@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -69,25 +69,21 @@ class Unreadable(Exception):
     """A file that is no text in UTF-8, or cannot be opened."""
 
 
-def code_in(folder: Path) -> Iterator[Path]:
-    """The user's own files below a folder of which the language is known, without what is excluded or unreadable."""
+def code_in(folder: Path) -> Iterator[tuple[Path, str]]:
+    """The user's own files below a folder of which the language is known, without what is excluded or unreadable, each
+    with its text."""
     folder = folder.resolve()
     exclusions = Exclusions((folder,))
     for path in (folder / name for name in own_files_within(folder) if language_of("", name) is not PLAIN):
         if exclusions.reason(path, path.as_uri()) is None:
             with suppress(Unreadable):
-                _text(path)
-                yield path
+                yield path, _text(path)
 
 
-def passages(files: Sequence[Path], count: int, seed: int = 0) -> list[Passage]:
-    """So many passages of the files, drawn at random; fewer where the files are too short.
-
-    Raises:
-        Unreadable: a file cannot be read.
-    """
+def passages(files: Mapping[Path, str], count: int, seed: int = 0) -> list[Passage]:
+    """So many passages of the files' texts, drawn at random; fewer where they are too short."""
     rng, found = random.Random(seed), dict[tuple[Path, int], Passage]()  # noqa: S311  (a choice, no secret)
-    texts = [(path, _text(path).split("\n")) for path in sorted(files)]
+    texts = [(path, text.split("\n")) for path, text in sorted(files.items())]
     long = [(path, lines) for path, lines in texts if len(lines) > 2 * AROUND + LINES]
     for _ in range(_TRIES * count if long else 0):
         path, lines = rng.choice(long)
@@ -176,7 +172,7 @@ def print_replayed(paths: Sequence[Path], count: int, seed: int, settings: dict[
     Raises:
         Unreadable: a file cannot be read.
     """
-    files = [file for path in paths for file in (code_in(path) if path.is_dir() else [path])]
+    files = dict(file for path in paths for file in (code_in(path) if path.is_dir() else [(path, _text(path))]))
     if not (found := passages(files, count, seed)):
         Console(stderr=True).print("There is no passage to type: name files of code of more than a few lines.")
         return 1

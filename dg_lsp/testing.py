@@ -1,9 +1,10 @@
-"""Help for tests of text: source with its cursor drawn in, `"def f(a|): pass"`."""
+"""Help for tests: source with its cursor drawn in, `"def f(a|): pass"`, and an engine's answers."""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+from dg_engine.api import Head, Infill, StopReason
 from dg_lsp.document import Document, Encoding, Point, Position, Snapshot
 
 CURSOR = "|"
@@ -44,3 +45,30 @@ def end_of(text: str) -> Point:
     """The point at the end of `text`."""
     rows = Document("", "", 0, text, "utf-32").snapshot().lines
     return Point(len(rows) - 1, len(rows[len(rows) - 1]))
+
+
+def answered(
+    text: str, *, score: float | None = None, heads: tuple[Head, ...] = (), stop_reason: StopReason = "converged"
+) -> Infill:
+    """What an engine answers."""
+    return Infill(
+        text=text,
+        tokens=3,
+        steps=2,
+        milliseconds=1,
+        score=score,
+        stop_reason=stop_reason,
+        prefix_tokens=9,
+        cached_tokens=0,
+        heads=heads,
+    )
+
+
+def rated(text: str, *probabilities: float | None) -> tuple[Head, ...]:
+    """The heads of a text, one for each line that is not blank."""
+    lines = text.split("\n")
+    ends = [len("\n".join(lines[: number + 1])) for number, line in enumerate(lines) if line.strip()]
+    return tuple(
+        Head(characters=end, tokens=3, score=-1.0, probability=probability)
+        for end, probability in zip(ends, probabilities, strict=True)
+    )

@@ -5,10 +5,14 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+import dg_engine
+import dg_lsp
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = {
@@ -99,6 +103,12 @@ def test_torch_is_not_imported_by(module: str) -> None:
         f"import sys, {module}; sys.exit(bool(sys.modules.keys() & {{'torch', 'tokenizers', 'safetensors', 'numpy'}}))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_server_engine_and_package_are_of_one_release() -> None:
+    """The server looks for an engine of its own release, and warns of any other."""
+    package = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    assert dg_lsp.__version__ == dg_engine.__version__ == package
 
 
 def test_nothing_shadows_a_library() -> None:

@@ -24,7 +24,7 @@ def source(tmp_path: Path) -> Path:
 
 def test_passages_are_lines_of_the_files_where_they_stand_and_the_seed_decides_which(source: Path) -> None:
     text = source.read_text(encoding="utf-8")
-    found = passages([source], 30)
+    found = passages({source: text}, 30)
     assert len(found) == 30
     for passage in found:
         assert passage.before + passage.text + passage.behind == text
@@ -32,8 +32,8 @@ def test_passages_are_lines_of_the_files_where_they_stand_and_the_seed_decides_w
         assert not passage.text[0].isspace()
         assert passage.text.count("\n") < LINES
         assert sum(len(line.strip()) for line in passage.text.split("\n")) <= CHARACTERS
-    assert passages([source], 30) == found
-    assert passages([source], 30, seed=1) != found
+    assert passages({source: text}, 30) == found
+    assert passages({source: text}, 30, seed=1) != found
 
 
 def test_a_right_offer_is_taken_by_one_key_and_a_wrong_one_costs_none(tmp_path: Path) -> None:
@@ -69,7 +69,7 @@ def test_of_a_folder_the_users_own_code_is_typed_in_every_known_language(tmp_pat
         (tmp_path / name).write_text("x = 1\n", encoding="utf-8")
     (tmp_path / "latin.py").write_bytes(b"x = '\xe9'\n")
     (tmp_path / ".dglspignore").write_text("secret.py\n", encoding="utf-8")
-    assert {path.relative_to(tmp_path.resolve()).as_posix() for path in code_in(tmp_path)} == wanted
+    assert {path.relative_to(tmp_path.resolve()).as_posix() for path, _ in code_in(tmp_path)} == wanted
 
 
 def test_of_a_folder_in_a_repository_what_git_ignores_is_left_out(tmp_path: Path) -> None:
@@ -78,7 +78,7 @@ def test_of_a_folder_in_a_repository_what_git_ignores_is_left_out(tmp_path: Path
     (tmp_path / "src").mkdir()
     for name in ("made.py", "written.py"):
         (tmp_path / "src" / name).write_text("x = 1\n", encoding="utf-8")
-    assert [path.name for path in code_in(tmp_path / "src")] == ["written.py"]
+    assert [path.name for path, _ in code_in(tmp_path / "src")] == ["written.py"]
 
 
 def test_a_file_that_is_named_and_cannot_be_read_is_an_error_that_names_it(tmp_path: Path) -> None:

@@ -19,21 +19,9 @@ from dg_lsp import __version__
 from dg_lsp.backends import Backend, EngineBackend, Loading, RestartPolicy
 from dg_lsp.scripted import Rule, Script, ScriptedBackend, read_script
 from dg_lsp.settings import EngineSettings
+from dg_lsp.testing import answered
 
 REQUEST = InfillRequest(prefix="x")
-
-
-def infill(text: str) -> Infill:
-    return Infill(
-        text=text,
-        tokens=1,
-        steps=1,
-        milliseconds=1,
-        score=None,
-        stop_reason="converged",
-        prefix_tokens=1,
-        cached_tokens=0,
-    )
 
 
 class Fleet:
@@ -83,7 +71,7 @@ class FakeEngine:
         if self.breaks:
             self.alive = self.breaks == "survives"
             raise EngineFailed("broke")
-        yield infill(self.text)
+        yield answered(self.text)
 
     async def aclose(self) -> None:
         self.closed = True

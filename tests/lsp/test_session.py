@@ -17,7 +17,7 @@ from dg_lsp.document import Change, Position
 from dg_lsp.planning import Plan, Silence
 from dg_lsp.session import CHANGED, CLOSED, SUPERSEDED, Ask, EngineTrouble, Offer, Outcome, Selected, Services, Session
 from dg_lsp.settings import DecodingChoice, EngineSettings, Settings
-from dg_lsp.testing import marked
+from dg_lsp.testing import answered, marked, rated
 
 SOURCE = "def add(a, b):\n    return |"
 
@@ -47,17 +47,7 @@ class Gate:
                 raise self.failure
             if request.drafts:
                 yield Draft(step=1, pieces=(Piece(self.text, settled=True),), milliseconds=1)
-            yield Infill(
-                text=self.text,
-                tokens=3,
-                steps=2,
-                milliseconds=1,
-                score=self.score,
-                heads=self.heads,
-                stop_reason=self.stop_reason,
-                prefix_tokens=9,
-                cached_tokens=0,
-            )
+            yield answered(self.text, score=self.score, heads=self.heads, stop_reason=self.stop_reason)
         finally:
             self.closed += 1
 
@@ -380,13 +370,38 @@ async def test_a_calibrated_model_is_taken_at_its_probability_whatever_its_score
     probability: float, automatic: bool, is_shown: bool
 ) -> None:
     case = Case()
-    case.gate.score = -9.0
-    case.gate.heads = (Head(characters=len("a + b"), tokens=3, score=-9.0, probability=probability),)
+    case.gate.score, case.gate.heads = -9.0, rated("a + b", probability)
     # Four keys are spared: 5 to 2 for them is worth as much as even odds for ten.
     settings = Settings(min_probability=0.5, min_score=-2.0, debounce_ms=0)
     outcome = await case.complete(settings, case.ask._replace(automatic=automatic))
     assert isinstance(outcome, Offer) == is_shown
     assert is_shown or f"{probability:.2g} for 4 keys" in outcome.reason  # type: ignore[union-attr]
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("probabilities", "automatic", "shown"),
+    [
+        ((0.9, 0.6, 0.4), True, 3),
+        ((0.9, 0.6, 0.2), True, 2),
+        ((0.9, 0.2, 0.1), True, 1),
+        ((0.1, 0.1, 0.05), True, 0),
+        ((0.1, 0.1, 0.05), False, 3),
+    ],
+)
+async def test_of_several_lines_what_is_worth_it_is_shown_and_by_hand_all_of_them(
+    probabilities: tuple[float, ...], automatic: bool, shown: int
+) -> None:
+    lines = ["total = a", "total += b", "return total"]
+    case = Case("def add(a, b):\n    |\n")
+    case.gate.text = "\n    ".join(lines)
+    case.gate.heads = rated(case.gate.text, *probabilities)
+    settings = Settings(min_probability=0.3, debounce_ms=0)
+    outcome = await case.complete(settings, case.ask._replace(automatic=automatic))
+    if shown:
+        assert text(outcome) == "\n    ".join(lines[:shown])
+    else:
+        assert "where 0.3 is asked for" in outcome.reason  # type: ignore[union-attr]  # nothing is offered
 
 
 TYPING = "def add(a, b):\n    return|"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +10,7 @@ from dg_engine.api import Head, Infill
 from dg_lsp.planning import Silence
 from dg_lsp.settings import Settings
 from dg_lsp.showing import USUAL_KEYS, gain, spared, worth_showing
+from dg_lsp.testing import answered, rated
 
 LINES = ["total = first", "total += second", "return total"]
 TEXT = "\n    ".join(LINES)
@@ -19,23 +19,8 @@ shares = st.floats(0.01, 0.99)
 
 
 def infill(text: str, *probabilities: float | None, score: float = -1.0) -> Infill:
-    """An answer with the probability of each of its lines, which are not blank."""
-    ends = [len("\n".join(text.split("\n")[: number + 1])) for number in range(len(probabilities))]
-    heads = tuple(
-        Head(characters=end, tokens=3, score=score, probability=probability)
-        for end, probability in zip(ends, probabilities, strict=True)
-    )
-    return Infill(
-        text=text,
-        tokens=9,
-        steps=1,
-        milliseconds=1.0,
-        score=score,
-        stop_reason="converged",
-        prefix_tokens=1,
-        cached_tokens=0,
-        heads=heads,
-    )
+    """An answer with the probability of each of its lines."""
+    return answered(text, score=score, heads=rated(text, *probabilities))
 
 
 @pytest.mark.parametrize(
@@ -90,8 +75,7 @@ def test_a_line_is_cut_behind_the_word_up_to_which_the_model_is_sure() -> None:
         Head(characters=end, tokens=number, score=-1.0, probability=probability)
         for number, (end, probability) in enumerate(zip(ends, (0.95, 0.9, 0.2), strict=True), 3)
     )
-    answer = msgspec.structs.replace(infill(text, 0.2), heads=heads)
-    assert worth_showing(answer, Settings()) == "typing.Callable[[Request],"
+    assert worth_showing(answered(text, heads=heads), Settings()) == "typing.Callable[[Request],"
 
 
 @pytest.mark.parametrize(("score", "is_shown"), [(-1.9, True), (-2.1, False)])
