@@ -1,7 +1,8 @@
 """What a client is about to ask: after a key press, or when an offer was taken, it asks where that has put the cursor,
 but it takes its time.
 
-VS Code waits 50 ms before it asks and Neovim's own client 200; a server that knows what is coming begins at once.
+VS Code waits 50 ms before it asks and Neovim's own client 200; a server that knows what is coming begins at once. While
+an offer is shown and read, it can be known what will be asked if it is taken.
 """
 
 from __future__ import annotations
@@ -40,6 +41,19 @@ def next_place(asked: Asked, changes: Sequence[Change], after: Snapshot) -> Posi
         return start
     is_typed = start == end == asked.position and _is_key(text)
     return _behind(after, start, text) if is_typed or _is_taken(asked, start, end, text) else None
+
+
+class Taken(NamedTuple):
+    """A text as it will be if an offer is taken, and where the cursor will be."""
+
+    snapshot: Snapshot
+    position: Position
+
+
+def taken(snapshot: Snapshot, offered: Suggestion) -> Taken:
+    """What is to come if the user takes what was offered for a text."""
+    after = snapshot.edited(offered.start, offered.end, offered.text)
+    return Taken(after, _behind(after, snapshot.position(offered.start), offered.text))
 
 
 def _is_key(text: str) -> bool:

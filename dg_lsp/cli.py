@@ -234,11 +234,20 @@ def bench() -> None:
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @click.option("--passages", type=click.IntRange(1), default=20, show_default=True, help="Of one to four lines.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of their choice.")
+@click.option(
+    "--reading-ms", type=click.FloatRange(0), default=300, show_default=True, help="Before an offer is taken."
+)
 @click.option("--min-probability", type=click.FloatRange(0, 1), help="As the setting; default: its own.")
 @_MODEL
 @_ADAPTER
 def replay(
-    paths: tuple[Path, ...], passages: int, seed: int, min_probability: float | None, model: str, adapter: str
+    paths: tuple[Path, ...],
+    passages: int,
+    seed: int,
+    reading_ms: float,
+    min_probability: float | None,
+    model: str,
+    adapter: str,
 ) -> None:
     """Type passages of real code again, key by key: what is offered, how often it is right, how many keys it spares.
 
@@ -251,7 +260,7 @@ def replay(
     if min_probability is not None:
         settings["minProbability"] = min_probability
     try:
-        sys.exit(print_replayed(paths, passages, seed, settings))
+        sys.exit(print_replayed(paths, passages, seed, settings, reading_ms / 1000))
     except Unreadable as error:
         raise click.ClickException(str(error)) from error
 

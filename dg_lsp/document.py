@@ -77,6 +77,11 @@ class Snapshot:
         head = content(self.lines[row])[: max(point.column, 0)]
         return Position(row, units(head, self.encoding))
 
+    def edited(self, start: Point, end: Point, text: str) -> Snapshot:
+        """This text with `text` in place of what lies from `start` to `end`, as no document has it yet."""
+        lines = _replaced(self.lines, start, end, text)
+        return Snapshot(self.uri, self.language_id, self.version, lines, self.encoding)
+
 
 class Document:
     """The mutable mirror of one editor buffer; `snapshot` hands out its current version."""
@@ -154,14 +159,17 @@ def _edited(snapshot: Snapshot, change: Change) -> Lines:
     start = end = snapshot.point(change.start)
     if change.end != change.start:
         start, end = sorted((start, snapshot.point(change.end)))
-    lines = snapshot.lines
+    return _replaced(snapshot.lines, start, end, change.text)
+
+
+def _replaced(lines: Lines, start: Point, end: Point, text: str) -> Lines:
     first, last = start.row, end.row
     head, tail = lines[first][: start.column], lines[last][end.column :]
     if first and lines[first - 1].endswith("\r"):
         # A lone \r before the edit and a \n that the edit brings to the start of its row are one terminator.
         first -= 1
         head = lines[first] + head
-    new = split_lines(_joined(_joined(head, _paired(change.text)), tail))
+    new = split_lines(_joined(_joined(head, _paired(text)), tail))
     if last + 1 < len(lines):
         new.pop()  # the text that follows this terminator is the next row
     return lines.replaced(first, last, new)

@@ -2,8 +2,8 @@
 right, and how many keys it spares.
 
 A few lines are taken out of a file and typed where they were. After each key the server is asked as an editor asks on
-its own account. An offer is right if what is still to be typed begins with it; one of two characters or more is then
-taken, which is one key. A line break and the indentation behind it are one key, too.
+its own account. An offer is right if what is still to be typed begins with it; one of two characters or more is read
+and then taken, by one key. A line break and the indentation behind it are one key, too.
 """
 
 from __future__ import annotations
@@ -63,6 +63,8 @@ class Tally:
     """Keys after which something was offered."""
     milliseconds: list[float] = field(default_factory=list)
     """From each key to its answer."""
+    milliseconds_behind: list[float] = field(default_factory=list)
+    """From each key that took an offer to its answer."""
 
 
 class Unreadable(Exception):
@@ -111,10 +113,16 @@ def _passage(path: Path, lines: list[str], row: int, taken: list[str]) -> Passag
 
 
 class Typist:
-    """Types passages into a server, and counts."""
+    """Types passages into a server, and counts.
 
-    def __init__(self, client: RawClient) -> None:
+    Args:
+        client: speaks to the server.
+        reading_s: seconds from the sight of an offer to the key that takes it.
+    """
+
+    def __init__(self, client: RawClient, reading_s: float = 0.0) -> None:
         self._client = client
+        self._reading_s = reading_s
         self.tally = Tally()
 
     def type(self, passage: Passage) -> None:
@@ -123,16 +131,21 @@ class Typist:
         uri = passage.path.resolve().as_uri()
         language = next(iter(language_of("", uri).ids), "")
         self._client.open(typed + passage.behind, uri, language)
-        version = 1
+        version, takes = 1, False
         while rest:
             new = self._offer(uri, typed)
+            if takes:
+                self.tally.milliseconds_behind.append(self.tally.milliseconds[-1])
             right = bool(new) and rest.startswith(new)
             if new and typed + new != offered:
                 self.tally.offers += 1
                 self.tally.right += right
             self.tally.showing += bool(new)
             offered = typed + new if new else ""
-            step = new if right and len(new) > 1 else next(KEY.finditer(rest)).group()
+            takes = right and len(new) > 1
+            step = new if takes else next(KEY.finditer(rest)).group()
+            if takes and self._reading_s:
+                time.sleep(self._reading_s)
             typed, rest, version = typed + step, rest[len(step) :], version + 1
             self._client.change(uri, version, typed + passage.behind)
             self.tally.keys += 1
@@ -152,18 +165,18 @@ class Typist:
         return str(items[0]["insertText"])[len(line) - start :].rstrip()
 
 
-def replay(found: Sequence[Passage], client: RawClient, settings: dict[str, Any]) -> Tally:
+def replay(found: Sequence[Passage], client: RawClient, settings: dict[str, Any], reading_s: float = 0.0) -> Tally:
     """Type passages again; the client's server has not been spoken to yet, and is shut down."""
     root = Path(os.path.commonpath([passage.path.resolve().parent for passage in found]))
     client.initialize(INLINE, rootUri=root.as_uri(), initializationOptions=settings)
-    typist = Typist(client)
+    typist = Typist(client, reading_s)
     for passage in track(found, "typing", console=Console(stderr=True), transient=True):
         typist.type(passage)
     client.shut_down()
     return typist.tally
 
 
-def print_replayed(paths: Sequence[Path], count: int, seed: int, settings: dict[str, Any]) -> int:
+def print_replayed(paths: Sequence[Path], count: int, seed: int, settings: dict[str, Any], reading_s: float) -> int:
     """Replay passages of files, and of the code in folders, with the engine and print the tally.
 
     Returns:
@@ -177,7 +190,7 @@ def print_replayed(paths: Sequence[Path], count: int, seed: int, settings: dict[
         Console(stderr=True).print("There is no passage to type: name files of code of more than a few lines.")
         return 1
     with RawClient() as client:
-        Console().print(table(replay(found, client, settings)))
+        Console().print(table(replay(found, client, settings, reading_s)))
     return 0
 
 
@@ -185,12 +198,16 @@ def table(tally: Tally) -> Table:
     """The tally, for people."""
     spared = 100 * (1 - tally.keys / max(1, tally.by_hand))
     right, shown = 100 * tally.right / max(1, tally.offers), 100 * tally.showing / max(1, len(tally.milliseconds))
-    times = Figure("key to answer, ms", tuple(tally.milliseconds or (0.0,)))
     found = Table("", "", show_header=False)
     found.add_row("keys by hand", f"{tally.by_hand:,}")
     found.add_row("keys with what is offered", f"{tally.keys:,} ({spared:.1f} % fewer)")
     found.add_row("offers", f"{tally.offers:,}")
     found.add_row("of those right", f"{tally.right:,} ({right:.1f} %)")
     found.add_row("keys behind which something is shown", f"{shown:.1f} %")
-    found.add_row(times.name, f"p50 {times.quantile(0.5):.0f}, p95 {times.quantile(0.95):.0f}")
+    for name, times in (
+        ("key to answer, ms", tally.milliseconds),
+        ("the same where the key took an offer", tally.milliseconds_behind),
+    ):
+        figure = Figure(name, tuple(times or (0.0,)))
+        found.add_row(name, f"p50 {figure.quantile(0.5):.0f}, p95 {figure.quantile(0.95):.0f}")
     return found

@@ -1,25 +1,28 @@
 """One open document: its text, its syntax tree, what was offered, and at most one request that still runs.
 
 The newest request wins: an older one is settled at once, and so is any whose text has changed meanwhile. Work that lost
-is cancelled, which closes the engine's stream. Work for a request that is sure to come begins before it.
+is cancelled, which closes the engine's stream. Work for a request that is sure to come begins before it, and while an
+offer is read the engine is asked what may follow it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
+import time
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import msgspec
 
 from dg_engine.api import Draft, Infill, InfillRequest
 from dg_engine.errors import EngineError
 from dg_engine.exclusion import Exclusions
-from dg_lsp.anticipation import Asked, next_place
+from dg_lsp.anticipation import Asked, next_place, taken
 from dg_lsp.backends import Backend
 from dg_lsp.copying import copied
 from dg_lsp.document import Change, Document, Position, Snapshot
@@ -33,6 +36,7 @@ from dg_lsp.syntax import syntax_for
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 Watch = Callable[[Plan, Draft], None]
 
 
@@ -98,7 +102,10 @@ class Session:
         self._memory = Memory()
         self._run: _Run | None = None
         self._asked: Asked | None = None
-        self._unfinished: set[asyncio.Task[Outcome]] = set()
+        self._ahead: _Ahead | None = None
+        self._keys_apart_s = math.inf
+        self._changed_s = -math.inf
+        self._unfinished: set[asyncio.Task[Any]] = set()
         self.last: Outcome | None = None
         """What the last finished request came to."""
 
@@ -123,6 +130,8 @@ class Session:
         """
         self._document.apply(changes, version)
         self._supersede(CHANGED)
+        now = time.monotonic()
+        self._keys_apart_s, self._changed_s = now - self._changed_s, now
         asked, self._asked = self._asked, None
         if services is None or asked is None or services.settings.drafts:
             return  # drafts are for those who ask
@@ -133,10 +142,12 @@ class Session:
     def forget(self) -> None:
         """Let go of what was offered: it was for other settings."""
         self._memory = Memory()
+        self._look_no_further()
 
     def close(self) -> None:
         """Settle what runs."""
         self._supersede(CLOSED)
+        self._look_no_further()
 
     async def complete(self, ask: Ask, services: Services, watch: Watch | None = None) -> Outcome:
         """Answer for the text as it is now, in place of any request before this one.
@@ -154,8 +165,8 @@ class Session:
             # An edit may have come between the answer and this caller's turn.
             is_current = not isinstance(outcome, Offer) or outcome.snapshot is self._document.snapshot()
             self.last = outcome if is_current else CHANGED
-            if isinstance(self.last, Offer) and self._asked is not None:
-                self._asked = self._asked._replace(offered=self.last.suggestion)
+            if isinstance(self.last, Offer):
+                self._shown(self.last, ask, services)
         except Exception:
             self.last = FAILED
             raise
@@ -165,10 +176,38 @@ class Session:
                 self._run = None
         return self.last
 
+    def _shown(self, offer: Offer, ask: Ask, services: Services) -> None:
+        """Foresee that the offer is taken, unless it is for an entry of a menu: these are walked through, not read."""
+        if self._asked is not None:
+            self._asked = self._asked._replace(offered=offer.suggestion)
+        if self._ahead is None and ask.selected is None:
+            self._ahead = ahead = _Ahead()
+            ahead.work = self._started(self._look_ahead(ahead, offer, services))
+
+    async def _look_ahead(self, ahead: _Ahead, offer: Offer, services: Services) -> Infill | Silence:
+        services = services._replace(settings=services.settings.for_language(offer.snapshot.language_id))
+        following, place = taken(offer.snapshot, offer.suggestion)
+        planned = self._plan(following, Ask(place, automatic=True), services)
+        if isinstance(planned, Silence):
+            return planned
+        ahead.request = self._request(planned, services)
+        return await self._answer_of_engine(ahead.request, planned, services, None)
+
+    def _look_no_further(self) -> None:
+        if self._ahead is not None:
+            self._ahead.work.cancel()
+        self._ahead = None
+
+    def _started(self, work: Coroutine[None, None, T]) -> asyncio.Task[T]:
+        task = asyncio.create_task(work)
+        self._unfinished.add(task)
+        task.add_done_callback(self._unfinished.discard)
+        return task
+
     def _begin(self, snapshot: Snapshot, ask: Ask, services: Services, watch: Watch | None) -> _Run:
         self._supersede(SUPERSEDED)
         key = _Key(snapshot, ask, services)
-        self._run = _Run(key, self._answer(snapshot, ask, services, watch), self._unfinished)
+        self._run = _Run(key, self._started(self._answer(snapshot, ask, services, watch)))
         return self._run
 
     def _supersede(self, reason: Silence) -> None:
@@ -185,8 +224,6 @@ class Session:
             return declined
         if (known := self._memory.recall(planned)) is not None:
             return Offer(known, snapshot, None)
-        if ask.automatic:
-            await asyncio.sleep(services.settings.debounce_ms / 1000)
         infill = await self._infill(planned, services, watch)
         if isinstance(infill, Silence):
             return infill
@@ -213,12 +250,26 @@ class Session:
         return plan(snapshot, self._syntax, point, automatic=ask.automatic, options=options, selected=selected)
 
     async def _infill(self, planned: Plan, services: Services, watch: Watch | None) -> Infill | Silence:
+        request = self._request(planned, services)
+        if self._ahead is not None and self._ahead.request == request:
+            ahead, self._ahead = self._ahead, None
+            if isinstance(foreseen := await ahead.work, Infill):
+                return foreseen
+        self._look_no_further()
+        pause_s = services.settings.debounce_ms / 1000
+        if planned.automatic and self._keys_apart_s < pause_s:
+            await asyncio.sleep(pause_s)
+        return await self._answer_of_engine(request, planned, services, watch)
+
+    def _request(self, planned: Plan, services: Services) -> InfillRequest:
+        found = copied(planned, services.others(planned.snapshot))
+        return msgspec.structs.replace(_request(planned, self.path, services.settings), copied=found)
+
+    async def _answer_of_engine(
+        self, request: InfillRequest, planned: Plan, services: Services, watch: Watch | None
+    ) -> Infill | Silence:
+        request = msgspec.structs.replace(request, drafts=watch is not None)
         limit = services.settings.engine.answer_timeout_s
-        request = msgspec.structs.replace(
-            _request(planned, self.path, services.settings),
-            copied=copied(planned, services.others(planned.snapshot)),
-            drafts=watch is not None,
-        )
         try:
             async with asyncio.timeout(limit), aclosing(services.backend.infill(request)) as events:
                 async for event in events:
@@ -233,6 +284,14 @@ class Session:
         return EngineTrouble("The engine ended without an answer.")
 
 
+class _Ahead:
+    """What the engine is asked while an offer is read, for the case that it is taken."""
+
+    request: InfillRequest | None = None
+    """None until it has been worked out, and where there is nothing to ask."""
+    work: asyncio.Task[Infill | Silence]
+
+
 class _Key(NamedTuple):
     """What a run is for."""
 
@@ -244,12 +303,10 @@ class _Key(NamedTuple):
 class _Run:
     """One request's task, and the outcome that its caller waits for: whichever comes first, answer or `stop`."""
 
-    def __init__(self, key: _Key, work: Coroutine[None, None, Outcome], unfinished: set[asyncio.Task[Outcome]]) -> None:
+    def __init__(self, key: _Key, task: asyncio.Task[Outcome]) -> None:
         self._key: _Key | None = key
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-        self._task = asyncio.create_task(work)
-        unfinished.add(self._task)
-        self._task.add_done_callback(unfinished.discard)
+        self._task = task
         self._task.add_done_callback(self._finish)
 
     def is_for(self, snapshot: Snapshot, ask: Ask, services: Services) -> bool:

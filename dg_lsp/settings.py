@@ -66,7 +66,10 @@ class CompletionSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unkno
     enabled: Annotated[bool, _about("Offer completions.")] = True
     debounce_ms: Annotated[
         Amount,
-        _about("Milliseconds to wait before an automatic request reaches the engine; one made by hand goes at once."),
+        _about(
+            "Keys that follow one another within so many milliseconds, as when one is held down, reach the engine only "
+            "after such a pause; slower ones, and requests made by hand, at once."
+        ),
     ] = 40.0
     multi_line: Annotated[
         MultiLine, _about("Whether completions may have several lines; `auto` decides by the syntax at the cursor.")

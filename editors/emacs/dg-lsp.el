@@ -42,8 +42,8 @@
 
 (defcustom dg-lsp-delay 0.01
   "Seconds after a key press until the server is asked.
-Emacs draws what was typed in that time.  How long to wait for the next
-key is a setting of the server, `:debounceMs'."
+Emacs draws what was typed in that time.  Which keys come too fast to
+ask for each is a setting of the server, `:debounceMs'."
   :type 'number
   :group 'dg-lsp)
 

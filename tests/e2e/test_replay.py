@@ -49,6 +49,7 @@ def test_a_right_offer_is_taken_by_one_key_and_a_wrong_one_costs_none(tmp_path: 
     assert (tally.offers, tally.right) == (2, 1)
     assert tally.showing == 2
     assert len(tally.milliseconds) == tally.keys
+    assert len(tally.milliseconds_behind) == 1
     shown = [str(cell) for column in table(tally).columns for cell in column.cells]
     assert f"{tally.keys} (50.0 % fewer)" in shown
 

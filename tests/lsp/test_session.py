@@ -23,12 +23,14 @@ SOURCE = "def add(a, b):\n    return |"
 
 
 class Gate:
-    """A backend that answers when it is let, and keeps what it was asked."""
+    """A backend that answers when it is let, and keeps what it was asked: `behind` its own answer, or elsewhere."""
 
     def __init__(self, text: str = "a + b", *, is_open: bool = True) -> None:
         self.text = text
         self.requests: list[InfillRequest] = []
+        self.behind: list[InfillRequest] = []
         self.closed = 0
+        self.closed_behind = 0
         self.opened = asyncio.Event()
         self.asked = asyncio.Event()
         self.stop_reason: Any = "converged"
@@ -39,8 +41,10 @@ class Gate:
             self.opened.set()
 
     async def infill(self, request: InfillRequest) -> AsyncGenerator[Draft | Infill, None]:
-        self.requests.append(request)
-        self.asked.set()
+        is_behind = request.prefix.endswith(self.text)
+        (self.behind if is_behind else self.requests).append(request)
+        if not is_behind:
+            self.asked.set()
         try:
             await self.opened.wait()
             if self.failure is not None:
@@ -49,7 +53,8 @@ class Gate:
                 yield Draft(step=1, pieces=(Piece(self.text, settled=True),), milliseconds=1)
             yield answered(self.text, score=self.score, heads=self.heads, stop_reason=self.stop_reason)
         finally:
-            self.closed += 1
+            self.closed += not is_behind
+            self.closed_behind += is_behind
 
     async def start(self, report: Report) -> None:
         report(None)
@@ -80,10 +85,11 @@ def text(outcome: Outcome) -> str:
     return outcome.suggestion.text
 
 
-async def ended(session: Session) -> None:
-    """Let the loop turn until no work of the session is left; work that never ends fails the test."""
+async def ended(session: Session, left: int = 0) -> None:
+    """Let the loop turn until no more work of the session is left; work that never ends fails the test."""
     for _ in range(1000):
-        if not session.running:
+        if session.running <= left:
+            assert session.running == left
             return
         await asyncio.sleep(0)
     raise AssertionError("the work does not end")
@@ -109,7 +115,7 @@ async def test_the_older_request_is_settled_at_once_and_its_stream_closed() -> N
     case.gate.opened.set()
     assert text(await newer) == "a + b"
     assert case.gate.closed == 2
-    assert case.session.running == 0
+    await ended(case.session)
 
 
 @pytest.mark.asyncio
@@ -172,38 +178,57 @@ async def test_a_backend_that_is_slow_to_let_go_does_not_delay_the_answer_to_the
     assert text(await case.complete()) == "a + b"
     assert older.done()
     assert await older == SUPERSEDED
-    assert case.session.running == 1
+    await ended(case.session, left=1)
     release.set()
     await ended(case.session)
+
+
+def press_two_keys(case: Case) -> Ask:
+    """Type a word of two letters in no time; returns what the client then asks on its own account."""
+    end = case.ask.position
+    for typed, letter in enumerate("no"):
+        place = Position(end.line, end.character + typed)
+        case.session.change([Change(place, place, letter)], 2 + typed)
+    return Ask(Position(end.line, end.character + 2), automatic=True)
 
 
 @pytest.mark.asyncio
 async def test_typing_along_an_offer_is_answered_from_memory_without_the_engine_and_without_a_pause() -> None:
     case = Case()
+    case.gate.text = "now + b"
     await case.complete()
-    end = case.ask.position
-    case.session.change([Change(end, end, "a +")], 2)
-    ask = Ask(Position(end.line, end.character + 3), automatic=True)
-    assert text(await case.complete(Settings(debounce_ms=1e9), ask)) == " b"
+    assert text(await case.complete(Settings(debounce_ms=1e9), press_two_keys(case))) == "w + b"
     assert len(case.gate.requests) == 1
 
 
 @pytest.mark.asyncio
-async def test_an_automatic_request_waits_before_it_reaches_the_engine_and_an_invoked_one_does_not() -> None:
+async def test_of_keys_that_come_fast_the_last_waits_before_it_reaches_the_engine_and_a_request_by_hand_does_not() -> (
+    None
+):
     case = Case()
     slow = Settings(debounce_ms=1e9)
-    automatic = asyncio.create_task(case.complete(slow, case.ask._replace(automatic=True)))
+    ask = press_two_keys(case)
+    automatic = asyncio.create_task(case.complete(slow, ask))
     for _ in range(20):
         await asyncio.sleep(0)
     assert case.gate.requests == []
-    assert text(await case.complete(slow)) == "a + b"
+    assert text(await case.complete(slow, ask._replace(automatic=False))) == "a + b"
     assert await automatic == SUPERSEDED
 
 
 @pytest.mark.asyncio
-async def test_without_a_pause_an_automatic_request_reaches_the_engine() -> None:
+async def test_a_key_that_follows_no_other_closely_reaches_the_engine_at_once() -> None:
     case = Case()
-    assert text(await case.complete(Settings(debounce_ms=0), case.ask._replace(automatic=True))) == "a + b"
+    end = case.ask.position
+    case.session.change([Change(end, end, "n")], 2)
+    ask = Ask(Position(end.line, end.character + 1), automatic=True)
+    assert text(await case.complete(Settings(debounce_ms=1e9), ask)) == "a + b"
+
+
+@pytest.mark.asyncio
+async def test_without_a_pause_keys_that_come_fast_reach_the_engine() -> None:
+    case = Case()
+    assert text(await case.complete(Settings(debounce_ms=0), press_two_keys(case))) == "a + b"
 
 
 @pytest.mark.asyncio
@@ -420,11 +445,12 @@ class Typist(Case):
     def press(self, start: Position, end: Position, key: str) -> None:
         self.session.change([Change(start, end, key)], 2, self.services)
 
-    async def asked(self, requests: int) -> None:
+    async def asked(self, requests: int, behind: int | None = None) -> None:
         """Let the loop turn until the engine was asked so often, and no more often."""
         for _ in range(100):
             await asyncio.sleep(0)
         assert len(self.gate.requests) == requests
+        assert behind in {None, len(self.gate.behind)}
 
 
 @pytest.mark.asyncio
@@ -462,18 +488,107 @@ async def test_when_an_offer_is_taken_the_engine_is_asked_for_what_follows_befor
     typist = Typist(source="def add(a, b):\n    |" if lines > 1 else SOURCE)
     typist.gate.text = "c = 'ü'\n    return a" if lines > 1 else "'ü' + b"
     end = typist.ask.position
-    offer = await typist.ask_at(end)
-    assert isinstance(offer, Offer)
-    taken = text(offer)
+    taken = text(await typist.ask_at(end))
+    # Nothing is known of what follows, as if the offer had been for other settings.
+    typist.session.forget()
+    await typist.asked(1, behind=0)
     row = end.line + lines - 1
     start = Position(end.line, 0) if whole else end
     before = typist.session.snapshot.lines[end.line][: end.character] if whole else ""
     typist.press(start, end, before + taken)
     # A whole line that is written anew is not the offer.
-    await typist.asked(1 if whole else 2)
+    await typist.asked(1, behind=0 if whole else 1)
     outcome = await typist.ask_at(Position(row, len(typist.session.snapshot.lines[row].rstrip("\n"))))
     assert not isinstance(outcome, EngineTrouble)
-    await typist.asked(2)
+    texts = [request.prefix for request in typist.gate.behind]
+    assert texts.count(typist.session.snapshot.text) == 1
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("by_hand", [False, True])
+async def test_while_an_offer_is_read_the_engine_is_asked_what_follows_it_and_not_again_when_it_is_taken(
+    by_hand: bool,
+) -> None:
+    typist = Typist(source=SOURCE)
+    end = typist.ask.position
+    taken = text(await typist.session.complete(Ask(end, automatic=not by_hand), typist.services))
+    await typist.asked(1, behind=1)
+    typist.gate.opened.clear()  # whoever asks the engine from now on waits for ever
+    typist.press(end, end, taken)
+    outcome = await typist.ask_at(Position(end.line, end.character + len(taken)))
+    assert isinstance(outcome, Offer)
+    assert outcome.infill is not None
+    assert outcome.snapshot is typist.session.snapshot
+    assert [request.prefix for request in typist.gate.behind[:1]] == [typist.session.snapshot.text]
+
+
+@pytest.mark.asyncio
+async def test_an_offer_that_is_typed_along_to_its_end_is_followed_by_what_was_foreseen() -> None:
+    typist = Typist(source=SOURCE)
+    end = typist.ask.position
+    taken = text(await typist.ask_at(end))
+    for typed, key in enumerate(taken, 1):
+        place = Position(end.line, end.character + typed - 1)
+        typist.press(place, place, key)
+        assert isinstance(await typist.ask_at(Position(end.line, end.character + typed)), Offer)
+        await typist.asked(1, behind=1 if typed < len(taken) else 2)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("ending", ["another request", "other settings", "close"])
+async def test_what_is_foreseen_ends_when_the_engine_is_asked_something_else(ending: str) -> None:
+    typist = Typist(source=SOURCE)
+    end = typist.ask.position
+    await typist.ask_at(end)
+    typist.gate.opened.clear()
+    await typist.asked(1, behind=1)
+    assert typist.session.running == 1
+    if ending == "another request":
+        typist.press(end, end, "x")
+        await typist.asked(2, behind=1)
+        typist.session.change([Change(end, end, "y")], 3)
+    elif ending == "other settings":
+        typist.session.forget()
+    else:
+        typist.session.close()
+    await ended(typist.session)
+    assert typist.gate.closed_behind == 1
+
+
+@pytest.mark.asyncio
+async def test_the_caller_that_is_cancelled_takes_with_it_what_was_foreseen_for_it() -> None:
+    typist = Typist(source=SOURCE)
+    end = typist.ask.position
+    taken = text(await typist.ask_at(end))
+    typist.gate.opened.clear()
+    await typist.asked(1, behind=1)
+    typist.press(end, end, taken)
+    asking = asyncio.create_task(typist.ask_at(Position(end.line, end.character + len(taken))))
+    await asyncio.sleep(0)
+    asking.cancel()
+    await ended(typist.session)
+    assert (len(typist.gate.behind), typist.gate.closed_behind) == (1, 1)
+
+
+@pytest.mark.asyncio
+async def test_where_the_engine_failed_on_what_was_foreseen_it_is_asked_again() -> None:
+    typist = Typist(source=SOURCE)
+    end = typist.ask.position
+    taken = text(await typist.ask_at(end))
+    typist.gate.failure = EngineFailed("broken")
+    await typist.asked(1, behind=1)
+    typist.gate.failure = None
+    typist.press(end, end, taken)
+    assert isinstance(await typist.ask_at(Position(end.line, end.character + len(taken))), Offer)
+
+
+@pytest.mark.asyncio
+async def test_entries_of_the_menu_that_are_walked_through_are_not_looked_behind() -> None:
+    case = Case("import json\nvalue = json.du|")
+    end = case.ask.position
+    selected = Selected(Position(end.line, end.character - 2), end, "dumps")
+    assert isinstance(await case.complete(ask=case.ask._replace(selected=selected)), Offer)
+    assert case.session.running == 0
 
 
 @pytest.mark.asyncio

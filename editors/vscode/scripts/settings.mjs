@@ -8,9 +8,6 @@ import { format } from "prettier";
 const server = process.argv[2] ?? process.env.DG_LSP ?? "dg-lsp";
 const schema = JSON.parse(execFileSync(server, ["schema"], { encoding: "utf8" }));
 
-// VS Code itself waits for 50 ms before it asks; the server's own wait would come on top of that.
-const DEFAULTS = { "dg.debounceMs": 0 };
-
 // Those of this extension; the server never sees them.
 const CLIENT = {
     "dg.server.path": {
@@ -55,7 +52,7 @@ function setting(name, { description, anyOf, ...rest }) {
     return {
         scope: scope(name),
         ...(anyOf ? union(anyOf) : rest),
-        ...(name in DEFAULTS ? { default: DEFAULTS[name] } : "default" in rest ? { default: rest.default } : {}),
+        ...("default" in rest ? { default: rest.default } : {}),
         ...(description?.includes("`") ? { markdownDescription: description } : { description }),
     };
 }

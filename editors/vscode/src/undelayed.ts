@@ -30,7 +30,7 @@ export const DELAYED =
 
 /**
  * Have VS Code ask at once instead of 50 ms after each key, where the user lets this extension use proposed APIs. The
- * server's own `dg.debounceMs` still holds, and its work begins with the key either way.
+ * server's work begins with the key either way.
  */
 export function undelay(feature: Feature, registered: Register, told: (message: string) => void): void {
     if (!isForInlineCompletion(feature)) {
