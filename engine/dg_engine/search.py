@@ -25,6 +25,7 @@ from torch import Tensor
 from dg_engine.causal import Cover, Start, log_probabilities
 from dg_engine.mixture import NOTHING, Copied
 from dg_engine.model import DiffusionGemma
+from dg_engine.names import Names
 from dg_engine.spelling import Spelling
 from dg_engine.suffix import SuffixHead
 from dg_engine.text_tree import Text, TextTree, chain
@@ -73,6 +74,8 @@ class Sought:
     """What is behind them, at least one token; where that is end-of-sequence the texts may not reach into it."""
     ends: Tensor
     """[V] booleans, tokens that are no part of a text."""
+    names: Names
+    """Around them."""
     limit: int
     """Tokens at most."""
     patience: int
@@ -127,7 +130,16 @@ class Search:
         if len(shortlist) < 2 or self.is_out_of_time:
             return self.best if self.found else End(max(self._open, key=lambda text: text.gain, default=None))
         behind = self._gains_behind(shortlist)
-        return max(zip(shortlist, behind, strict=True), key=lambda pair: self.found[pair[0]] + pair[1])[0]
+        gains = [
+            self.found[end] + gain - self._sought.names.price(self._text(end))
+            for end, gain in zip(shortlist, behind, strict=True)
+        ]
+        return shortlist[gains.index(max(gains))]
+
+    def _text(self, end: End) -> str:
+        """What is written up to an end, behind what is there already."""
+        written = self._sought.suffix.tokenizer.decode(end.tokens)
+        return written[len(self._sought.spelling.cut) : len(written) - end.overlap]
 
     def _begin(self) -> None:
         """Open the covers, and end at once where nothing needs to be spelt."""

@@ -183,7 +183,10 @@ def test_restarting_the_engine_says_what_came_of_it(desk: Desk, window: VSCode) 
 def test_the_settings_are_those_of_the_extension(desk: Desk, window: VSCode) -> None:
     window.palette("Open Settings")
     until(lambda: window.has(".settings-editor"), "no settings are shown")
-    until(lambda: "Keys that follow one another within so many milliseconds" in window.visible_text(), "not those of dg-lsp")
+    until(
+        lambda: "Keys that follow one another within so many milliseconds" in window.visible_text(),
+        "not those of dg-lsp",
+    )
 
 
 def test_the_menu_by_the_palette(desk: Desk, window: VSCode) -> None:
