@@ -20,6 +20,7 @@ from dg_lsp import models
 from dg_lsp.document import Change, Document, Encoding, Point, Position, Snapshot
 from dg_lsp.lines import content
 from dg_lsp.planning import Plan
+from dg_lsp.postprocess import Suggestion
 from dg_lsp.session import Ask, Offer, Selected
 from dg_lsp.status import Status
 
@@ -118,34 +119,37 @@ def _selected(info: types.SelectedCompletionInfo | None) -> Selected | None:
 
 
 def inline_list(offer: Offer) -> types.InlineCompletionList:
-    """The offer as ghost text."""
-    suggestion = offer.suggestion
-    item = types.InlineCompletionItem(
-        insert_text=suggestion.text, range=_range(offer.snapshot, suggestion.start, suggestion.end)
-    )
-    return types.InlineCompletionList(items=[item])
+    """The offer as ghost text, and what may be meant instead."""
+    items = [
+        types.InlineCompletionItem(insert_text=one.text, range=_range(offer.snapshot, one.start, one.end))
+        for one in (offer.suggestion, *offer.others)
+    ]
+    return types.InlineCompletionList(items=items)
 
 
 def completion_list(offer: Offer) -> types.CompletionList:
-    """The offer as one entry of a completion menu.
+    """The offer as an entry of a completion menu, and one for each that may be meant instead."""
+    first, *others = (_entry(offer.snapshot, one) for one in (offer.suggestion, *offer.others))
+    for number, other in enumerate(others):
+        other.sort_text = f"{first.label}{number}"  # menus sort by the alphabet otherwise
+    return types.CompletionList(is_incomplete=True, items=[first, *others])
 
-    The entry takes in the word before it, because menus hide entries that do not begin with the word at the cursor.
-    """
-    suggestion = offer.suggestion
-    line = content(offer.snapshot.lines[suggestion.start.row])
+
+def _entry(snapshot: Snapshot, suggestion: Suggestion) -> types.CompletionItem:
+    """It takes in the word before it, because menus hide entries that do not begin with the word at the cursor."""
+    line = content(snapshot.lines[suggestion.start.row])
     word = _WORD_END.search(line[: suggestion.start.column])
     head = word[0] if word else ""
     start = Point(suggestion.start.row, suggestion.start.column - len(head))
     text = head + suggestion.text
-    item = types.CompletionItem(
+    return types.CompletionItem(
         label=_label(text),
         kind=types.CompletionItemKind.Text,
         detail="dg",
         filter_text=text,
         insert_text_format=types.InsertTextFormat.PlainText,
-        text_edit=types.TextEdit(range=_range(offer.snapshot, start, suggestion.end), new_text=text),
+        text_edit=types.TextEdit(range=_range(snapshot, start, suggestion.end), new_text=text),
     )
-    return types.CompletionList(is_incomplete=True, items=[item])
 
 
 def draft_note(planned: Plan, draft: Draft) -> dict[str, Any]:

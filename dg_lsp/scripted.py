@@ -29,6 +29,8 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="came
 
     after: str
     text: str = ""
+    others: tuple[str, ...] = ()
+    """Answers that are likely, too."""
     model: str | None = None
     """The setting `engine.model` under which the rule holds; by default under each."""
     steps: int = 1
@@ -121,4 +123,5 @@ def _answer(rule: Rule, request: InfillRequest) -> Infill:
         stop_reason="converged",
         prefix_tokens=len(request.prefix.split()),
         cached_tokens=0,
+        others=rule.others[: request.others],
     )

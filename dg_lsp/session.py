@@ -62,6 +62,8 @@ class Offer(NamedTuple):
     suggestion: Suggestion
     snapshot: Snapshot
     infill: Infill | None
+    others: tuple[Suggestion, ...] = ()
+    """What may be meant instead, the likeliest first."""
 
 
 class EngineTrouble(Silence):
@@ -69,6 +71,9 @@ class EngineTrouble(Silence):
 
 
 Outcome: TypeAlias = Offer | Silence
+
+OTHERS = 2
+"""Completions besides the best that are offered for a request made by hand."""
 
 
 class Services(NamedTuple):
@@ -222,7 +227,8 @@ class Session:
             return planned
         if (declined := self._memory.declined(planned)) is not None:
             return declined
-        if (known := self._memory.recall(planned)) is not None:
+        # By hand more is asked for than is remembered: all of it, and what else is likely.
+        if ask.automatic and (known := self._memory.recall(planned)) is not None:
             return Offer(known, snapshot, None)
         infill = await self._infill(planned, services, watch)
         if isinstance(infill, Silence):
@@ -230,11 +236,13 @@ class Session:
         text = worth_showing(infill, services.settings) if ask.automatic else infill.text
         if isinstance(text, Silence):
             return text
-        suggestion = suggest(planned, text, self._syntax)
-        if isinstance(suggestion, Silence):
-            return suggestion
-        self._memory.keep(planned, suggestion)
-        return Offer(suggestion, snapshot, infill)
+        first, *others = (suggest(planned, one, self._syntax) for one in (text, *infill.others))
+        suggestions = [one for one in dict.fromkeys((first, *others)) if isinstance(one, Suggestion)]
+        if isinstance(first, Silence) and not suggestions:
+            return first
+        for one in reversed(suggestions):
+            self._memory.keep(planned, one)
+        return Offer(suggestions[0], snapshot, infill, tuple(suggestions[1:]))
 
     def _plan(self, snapshot: Snapshot, ask: Ask, services: Services) -> Plan | Silence:
         settings = services.settings
@@ -338,6 +346,7 @@ def _request(planned: Plan, path: Path | None, settings: Settings) -> InfillRequ
     return InfillRequest(
         prefix=planned.prefix,
         suffix=planned.suffix,
+        others=0 if planned.automatic else OTHERS,
         path=path.as_posix() if path is not None else "",
         language=planned.snapshot.language_id or next(iter(planned.language.ids), ""),
         # Two windows on one file are two documents: the newer request of one must not end the other's.

@@ -48,7 +48,11 @@ def end_of(text: str) -> Point:
 
 
 def answered(
-    text: str, *, score: float | None = None, heads: tuple[Head, ...] = (), stop_reason: StopReason = "converged"
+    text: str,
+    *others: str,
+    score: float | None = None,
+    heads: tuple[Head, ...] = (),
+    stop_reason: StopReason = "converged",
 ) -> Infill:
     """What an engine answers."""
     return Infill(
@@ -60,6 +64,7 @@ def answered(
         stop_reason=stop_reason,
         prefix_tokens=9,
         cached_tokens=0,
+        others=others,
         heads=heads,
     )
 

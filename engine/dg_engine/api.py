@@ -66,6 +66,8 @@ class InfillRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     decoding: Decoding | None = None
     """None is what the checkpoint does best. `diffusion` refines a canvas in steps. `causal` writes from left to right
     and does not see the suffix: the baseline. `causal_fit` seeks the text that the suffix follows best."""
+    others: int = 0
+    """Answers besides the best that are wanted, at most. Only `causal_fit` has some."""
     copied: Copy | None = None
     """What `causal_fit` may take over, and diffusion start from, if the checkpoint says how far to trust it."""
     seed: int = 0
@@ -74,6 +76,7 @@ class InfillRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     def __post_init__(self) -> None:
         """Refuse values outside their range, naming the field."""
         _check_limits(self)
+        _at_least("others", self.others, 0)
 
 
 class GenerateRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -147,6 +150,8 @@ class Infill(msgspec.Struct, frozen=True, kw_only=True, tag="infill", tag_field=
     prefix_tokens: int
     cached_tokens: int
     """How many of `prefix_tokens` came from the prefix cache."""
+    others: tuple[str, ...] = ()
+    """Texts that are likely, too, the likeliest first."""
     heads: tuple[Head, ...] = ()
     """The shortest first, the last of all the text; none where nothing was scored."""
 

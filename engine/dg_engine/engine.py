@@ -28,7 +28,6 @@ from dg_engine.api import (
     ModelInfo,
     Score,
     ScoreRequest,
-    StopReason,
 )
 from dg_engine.causal import gains_behind
 from dg_engine.copying import end_of_copy
@@ -300,7 +299,7 @@ class Engine:
         gains = state.gains
         if gains is None:
             (gains,) = gains_behind(self.model, asked.prefix.start, [state.tokens], self._device_loop)
-        yield self._answer(asked, state.tokens, gains, state.step, state.stop_reason)
+        yield self._answer(asked, Chosen(state.tokens, gains, state.step, state.stop_reason))
 
     def _hole(self, asked: _Asked) -> Hole:
         line = asked.request.extent == "line"
@@ -347,37 +346,35 @@ class Engine:
         )
         for found in self._writer.write(wanted):
             if isinstance(found, Chosen):
-                yield self._answer(asked, found.tokens, found.gains, found.steps, found.stop_reason, found.overlap)
+                yield self._answer(asked, found)
             else:
                 yield Draft(step=found.step, pieces=found.pieces, milliseconds=asked.milliseconds)
 
-    def _answer(
-        self,
-        asked: _Asked,
-        chosen: list[int],
-        gains: list[float],
-        steps: int,
-        reason: StopReason,
-        overlap: int = 0,
-    ) -> Infill:
-        """The last characters may overlap with the suffix, and are left out."""
-        written = self.tokenizer.decode(chosen)
-        text, whole = without(asked.healed.cut, sound(written[: len(written) - overlap]))
-        text, found = text if whole else "", gains[: len(chosen)]
+    def _answer(self, asked: _Asked, chosen: Chosen) -> Infill:
+        text = self._text(asked, chosen.tokens, chosen.overlap)
+        others = [self._text(asked, end.tokens, end.overlap) for end in chosen.others]
+        gains = chosen.gains[: len(chosen.tokens)]
         # Fitted to what the checkpoint answers where the request names no decoding.
         fitted = self.config.decoding_of(asked.request) == self.config.decoding
-        heads = find_heads(self.tokenizer, chosen, found, asked.healed.cut, text)
+        heads = find_heads(self.tokenizer, chosen.tokens, gains, asked.healed.cut, text)
         return Infill(
             text=text,
-            tokens=len(chosen),
-            steps=steps,
+            tokens=len(chosen.tokens),
+            steps=chosen.steps,
             milliseconds=asked.milliseconds,
-            score=fmean(found) if found else None,
-            stop_reason=reason,
+            score=fmean(gains) if gains else None,
+            stop_reason=chosen.stop_reason,
             prefix_tokens=asked.prefix.tokens,
             cached_tokens=asked.prefix.cached,
+            others=tuple(other for other in dict.fromkeys(others) if other not in {"", text}),
             heads=self.config.rated(heads) if fitted else heads,
         )
+
+    def _text(self, asked: _Asked, tokens: list[int], overlap: int) -> str:
+        """What tokens write behind the cursor, without the last characters, which belong to the suffix."""
+        written = self.tokenizer.decode(tokens)
+        text, whole = without(asked.healed.cut, sound(written[: len(written) - overlap]))
+        return text if whole else ""
 
 
 def _since(started: float) -> float:

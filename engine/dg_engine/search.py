@@ -120,21 +120,28 @@ class Search:
         deadline = self._sought.deadline
         return deadline is not None and time.perf_counter() >= deadline
 
-    def judged(self) -> End:
-        """The best of all ends, by the whole suffix unless there is no time for it.
+    def judged(self, count: int = 1) -> list[End]:
+        """The best ends, each of another text, by the whole suffix unless there is no time for it.
 
         Where none was found, it is the likeliest text that was begun.
+
+        Args:
+            count: at most so many. Where one is enough, none is judged that is not likely to be it.
         """
+        if not self.found:
+            return [End(max(self._open, key=lambda text: text.gain, default=None))]
         likeliest = heapq.nlargest(SHORTLIST, self.found.items(), key=lambda pair: pair[1])
-        shortlist = [end for end, gain in likeliest if gain >= self.most - MARGIN]
-        if len(shortlist) < 2 or self.is_out_of_time:
-            return self.best if self.found else End(max(self._open, key=lambda text: text.gain, default=None))
-        behind = self._gains_behind(shortlist)
-        gains = [
-            self.found[end] + gain - self._sought.names.price(self._text(end))
-            for end, gain in zip(shortlist, behind, strict=True)
-        ]
-        return shortlist[gains.index(max(gains))]
+        shortlist = [end for end, gain in likeliest if count > 1 or gain >= self.most - MARGIN]
+        texts = {end: self._text(end) for end in shortlist}
+        if len(shortlist) > 1 and not self.is_out_of_time:
+            behind = dict(zip(shortlist, self._gains_behind(shortlist), strict=True))
+            shortlist.sort(
+                key=lambda end: self.found[end] + behind[end] - self._sought.names.price(texts[end]), reverse=True
+            )
+        different = dict[str, End]()
+        for end in shortlist:
+            different.setdefault(texts[end], end)
+        return [*different.values()][:count]
 
     def _text(self, end: End) -> str:
         """What is written up to an end, behind what is there already."""

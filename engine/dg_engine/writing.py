@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,7 +15,7 @@ from dg_engine.drafts import without
 from dg_engine.mixture import NOTHING, Copied
 from dg_engine.model import DiffusionGemma
 from dg_engine.names import Names
-from dg_engine.search import Search, Sought
+from dg_engine.search import End, Search, Sought
 from dg_engine.settings import InfillConfig
 from dg_engine.spelling import Spelling
 from dg_engine.suffix import SuffixHead
@@ -75,6 +75,8 @@ class Chosen(NamedTuple):
     stop_reason: StopReason
     overlap: int = 0
     """Characters at the end of its last token that belong to the suffix."""
+    others: Sequence[End] = ()
+    """Where other answers end, the likeliest first."""
 
 
 _NOTHING_NEW = Growing(0, ())
@@ -128,13 +130,14 @@ class Writer:
             best = self._shown(wanted.cut, search.best.tokens, steps, search.best.overlap)
             yield best if best.pieces != shown.pieces else _NOTHING_NEW
             shown = best
-        text, overlap = search.judged()
+        (text, overlap), *others = search.judged(1 + wanted.request.others)
         reason: StopReason = "converged"
         if search.is_out_of_time:
             reason = "time_budget"
         elif text is None or text.length == wanted.limit:
             reason = "end_of_sequence" if text is None else "max_new_tokens"
-        yield Chosen(text.tokens, text.gains, steps, reason, overlap) if text else Chosen([], [], steps, reason)
+        tokens, gains = (text.tokens, text.gains) if text else ([], [])
+        yield Chosen(tokens, gains, steps, reason, overlap, others)
 
     def _covers(
         self, wanted: Wanted, spelling: Spelling, most: int = 1, copied: tuple[int, ...] = ()

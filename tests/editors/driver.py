@@ -98,7 +98,11 @@ class Editor(ABC):
 
     @abstractmethod
     def trigger(self) -> None:
-        """Ask for a completion by hand."""
+        """Ask for completions by hand."""
+
+    @abstractmethod
+    def show_next(self) -> None:
+        """Press the key that shows the next of several completions."""
 
     @abstractmethod
     def undo(self) -> None:

@@ -321,6 +321,15 @@ def test_asking_by_hand(desk: Desk) -> None:
     desk.accept(desk.offers(RESULT))
 
 
+def test_the_next_of_several_completions(desk: Desk) -> None:
+    desk.open(HEAD + "size = |\n")
+    desk.editor.trigger()
+    first = desk.offers("width")
+    desk.editor.show_next()
+    until(lambda: desk.editor.ghost() not in {"", first}, "no other is shown")
+    desk.accept(desk.offers("height"))
+
+
 def test_dismissing(desk: Desk) -> None:
     desk.open(HEAD + "|\n")
     desk.type("return ")

@@ -61,7 +61,7 @@ def found(model: DiffusionGemma, **changes: object) -> tuple[Search, End]:
     search = Search(model, begun(model), sought(model, **changes))
     for _ in search.passes():
         pass
-    return search, search.judged()
+    return search, search.judged()[0]
 
 
 def likelihoods(
@@ -135,6 +135,24 @@ def test_of_what_was_found_the_likeliest_is_taken_when_its_names_are_paid_for(mo
     assert best.tokens != likeliest(gains)
 
 
+@pytest.mark.usefixtures("boundless")
+@pytest.mark.parametrize("count", [2, 5])
+def test_the_next_likeliest_texts_follow_the_best(model: DiffusionGemma, count: int) -> None:
+    search, best = found(model)
+    gains = likelihoods(model, every_text(), SUFFIX)
+    ranked = sorted(gains, key=gains.__getitem__, reverse=True)
+    several = search.judged(count)
+    assert [tuple(end.tokens) for end in several] == ranked[:count]
+    assert several[0] == best
+
+
+def test_several_texts_are_different(model: DiffusionGemma) -> None:
+    search, _ = found(model, suffix=SuffixHead(TOKENIZER, SUFFIX, TOKENIZER.decode(SUFFIX)))
+    assert any(end.overlap for end in search.found)
+    texts = [TOKENIZER.decode(end.tokens)[: -end.overlap or None] for end in search.judged(8)]
+    assert len(set(texts)) == len(texts) > 1
+
+
 def test_what_the_bound_leaves_unread_cannot_be_better(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
     """By the suffix's first token; what more of the suffix may turn is what SLACK is for."""
     monkeypatch.setattr(search_module, "SLACK", 0.0)
@@ -193,7 +211,7 @@ def test_what_is_surely_copied_is_read_in_one_pass_and_changes_nothing(
 def test_when_the_time_is_over_what_was_found_is_the_answer_and_no_pass_is_made(model: DiffusionGemma) -> None:
     search = Search(model, begun(model), sought(model, deadline=0.0))
     assert not list(search.passes())
-    assert search.judged() == search.best == End(None)
+    assert search.judged() == [search.best] == [End(None)]
     assert search.is_out_of_time
 
 

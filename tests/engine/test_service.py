@@ -152,6 +152,7 @@ async def test_a_newer_request_of_a_document_ends_the_older_while_another_docume
         (b'{"prefix": 3}', 400, "prefix"),
         (b'{"prefix": "x", "max_new_token": 3}', 400, "max_new_token"),
         (b'{"prefix": "x", "max_denoising_steps": 0}', 400, "max_denoising_steps must be at least 1"),
+        (b'{"prefix": "x", "others": -1}', 400, "others must be at least 0"),
         (b'{"prefix": "\xff"}', 400, "UTF-8"),
         (b'{"prefix": "' + b"x" * MAX_BODY_BYTES + b'"}', 413, "larger"),
     ],

@@ -52,6 +52,18 @@ def test_it_fills_a_hole_in_code_it_has_not_seen(engine: Engine) -> None:
     assert answer.score > -6
 
 
+@pytest.mark.parametrize("others", [0, 2])
+def test_it_has_other_answers_for_who_asks(engine: Engine, others: int) -> None:
+    request = InfillRequest(
+        prefix="def area(width, height):\n    siz", suffix="\n    return size\n", extent="line", others=others
+    )
+    *_, answer = engine.infill(request)
+    assert isinstance(answer, Infill)
+    texts = (answer.text, *answer.others)
+    assert len(texts) == len(set(texts)) == 1 + others
+    assert all(text.startswith("e") for text in texts), "each goes on with the word that was begun"
+
+
 def test_it_opens_in_transformers() -> None:
     transformers = pytest.importorskip("transformers", minversion="5.23.0")
     theirs = transformers.DiffusionGemmaForBlockDiffusion.from_pretrained(shipped_model(), dtype=torch.float32)

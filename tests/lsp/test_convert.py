@@ -52,6 +52,16 @@ def test_a_menu_entry_takes_in_the_word_before_it(source: str, text: str, filter
     assert item.text_edit.new_text == filtered
 
 
+def test_what_may_be_meant_instead_comes_behind_in_ghost_text_and_menus_that_sort_by_the_alphabet() -> None:
+    first = offer("value = su|", "m(x)")
+    several = first._replace(others=tuple(first.suggestion._replace(text=text) for text in ("b()", "a()")))
+    shown = [item.insert_text for item in convert.inline_list(several).items]
+    assert shown == ["m(x)", "b()", "a()"]
+    entries = convert.completion_list(several).items
+    assert [entry.label for entry in entries] == ["sum(x)", "sub()", "sua()"]
+    assert sorted(entries, key=lambda entry: entry.sort_text or entry.label) == entries
+
+
 @pytest.mark.parametrize(
     ("uri", "path"),
     [

@@ -36,6 +36,7 @@ class Gate:
         self.stop_reason: Any = "converged"
         self.score: float | None = None
         self.heads: tuple[Head, ...] = ()
+        self.others: tuple[str, ...] = ()
         self.failure: Exception | None = None
         if is_open:
             self.opened.set()
@@ -51,7 +52,8 @@ class Gate:
                 raise self.failure
             if request.drafts:
                 yield Draft(step=1, pieces=(Piece(self.text, settled=True),), milliseconds=1)
-            yield answered(self.text, score=self.score, heads=self.heads, stop_reason=self.stop_reason)
+            others = self.others[: request.others]
+            yield answered(self.text, *others, score=self.score, heads=self.heads, stop_reason=self.stop_reason)
         finally:
             self.closed += not is_behind
             self.closed_behind += is_behind
@@ -427,6 +429,51 @@ async def test_of_several_lines_what_is_worth_it_is_shown_and_by_hand_all_of_the
         assert text(outcome) == "\n    ".join(lines[:shown])
     else:
         assert "where 0.3 is asked for" in outcome.reason  # type: ignore[union-attr]  # nothing is offered
+
+
+def texts(outcome: Outcome) -> list[str]:
+    assert isinstance(outcome, Offer), outcome
+    return [outcome.suggestion.text, *(other.text for other in outcome.others)]
+
+
+@pytest.mark.asyncio
+async def test_by_hand_other_likely_completions_are_offered_too_and_unasked_there_is_one() -> None:
+    case = Case()
+    case.gate.others = ("b + a", "a + b ", "sum((a, b))")
+    assert texts(await case.complete()) == ["a + b", "b + a"], "one that looks like another is left out"
+    case = Case()
+    case.gate.others = ("b + a",)
+    assert texts(await case.complete(ask=case.ask._replace(automatic=True))) == ["a + b"]
+    assert case.gate.requests[0].others == 0
+
+
+@pytest.mark.asyncio
+async def test_where_the_best_answer_is_none_another_is_offered_by_hand() -> None:
+    case = Case()
+    case.gate.text, case.gate.others = "", (" ", "a + b")
+    assert texts(await case.complete()) == ["a + b"]
+    case.gate.others = (" ",)
+    assert await case.complete() == Silence("The engine has nothing to add.")
+
+
+@pytest.mark.asyncio
+async def test_typing_along_one_of_several_completions_is_answered_from_memory() -> None:
+    case = Case()
+    case.gate.others = ("b + a",)
+    await case.complete()
+    end = case.ask.position
+    case.session.change([Change(end, end, "b")], 2)
+    ask = Ask(Position(end.line, end.character + 1), automatic=True)
+    assert texts(await case.complete(ask=ask)) == [" + a"]
+    assert len(case.gate.requests) == 1
+
+
+@pytest.mark.asyncio
+async def test_by_hand_more_is_asked_for_than_is_shown_already() -> None:
+    case = Case()
+    await case.complete(ask=case.ask._replace(automatic=True))
+    case.gate.text, case.gate.others = "a + b + 0", ("b + a",)
+    assert texts(await case.complete()) == ["a + b + 0", "b + a"]
 
 
 TYPING = "def add(a, b):\n    return|"

@@ -53,7 +53,7 @@ def Answered(place: list<number>, result: any)
   if empty(items)
     ghost.Clear()
   else
-    ghost.Offer(items[0].insertText, items[0].range.start.character, items[0].range.end.character)
+    ghost.Offer(items)
   endif
 enddef
 
@@ -115,8 +115,11 @@ export def Dismiss()
   ghost.Clear()
 enddef
 
+# Where several are offered already it shows the next.
 export def Trigger()
-  Ask(INVOKED)
+  if !ghost.Next()
+    Ask(INVOKED)
+  endif
 enddef
 
 # For a status line: empty where no server runs.

@@ -21,6 +21,14 @@ local namespace = vim.api.nvim_create_namespace('dg_lsp')
 ---@type dg_lsp.Shown|nil
 local shown
 
+---@class dg_lsp.Offer
+---@field text string
+---@field col integer Where it begins in the cursor's row, and the end of what it replaces, bytes from 0.
+---@field till integer
+
+---@type dg_lsp.Offer[] What may be meant instead of what is shown, the next one first.
+local others = {}
+
 local function line_at(row)
   return vim.api.nvim_buf_get_lines(0, row, row + 1, false)[1] or ''
 end
@@ -105,6 +113,7 @@ function M.clear()
     vim.api.nvim_buf_clear_namespace(shown.bufnr, namespace, 0, -1)
   end
   shown = nil
+  others = {}
 end
 
 --- Draw what is shown as it fits the text and the cursor now, or hide it.
@@ -144,12 +153,25 @@ local function show(pieces, col, till, is_draft)
   M.refresh()
 end
 
---- Show an offer: `text` in place of the bytes `col` to `till` of the cursor's row.
----@param text string
----@param col integer
----@param till integer
-function M.offer(text, col, till)
-  show({ { text = text } }, col, till, false)
+--- Show the first of several offers.
+---@param offers dg_lsp.Offer[]
+function M.offer(offers)
+  local first = offers[1]
+  show({ { text = first.text } }, first.col, first.till, false)
+  others = offers
+end
+
+--- Show the next of several offers, behind the last one the first again; only where the text is still the one that they
+--- were made for.
+---@return boolean shown
+function M.next()
+  if #others < 2 or not M.rest() or typed(shown) ~= '' then
+    return false
+  end
+  local following = vim.list_slice(others, 2)
+  table.insert(following, others[1])
+  M.offer(following)
+  return true
 end
 
 --- Show a draft at the cursor, unless an offer is shown.

@@ -34,8 +34,8 @@ function M.dismiss()
   return require('dg_lsp.insert').dismiss()
 end
 
---- Ask for a completion now.
----@return boolean asked
+--- Ask for completions now; where several are offered already, show the next.
+---@return boolean done
 function M.trigger()
   return require('dg_lsp.attach').trigger()
 end

@@ -108,10 +108,13 @@ function M.dismiss()
   return was_shown
 end
 
---- Ask now.
----@return boolean asked
+--- Ask now; where several completions are offered already, show the next.
+---@return boolean done
 function M.trigger()
   if request.is_inserting() then
+    if ghost.next() then
+      return true
+    end
     last = request.place()
     return request.ask(request.INVOKED)
   end

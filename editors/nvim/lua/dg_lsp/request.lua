@@ -49,7 +49,8 @@ end
 
 ---@param request dg_lsp.Request
 ---@param item table an inline completion item
-local function offer(request, item)
+---@return dg_lsp.Offer
+local function offer_of(request, item)
   local place, range = request.place, item.range
   local insert = type(item.insertText) == 'table' and item.insertText.value or item.insertText
   local col, till = place.col, place.col
@@ -58,7 +59,7 @@ local function offer(request, item)
     col = text.byte_offset(line, range.start.character, request.client.offset_encoding)
     till = text.byte_offset(line, range['end'].character, request.client.offset_encoding)
   end
-  ghost.offer(text.normalise(insert), col, till)
+  return { text = text.normalise(insert), col = col, till = till }
 end
 
 ---@param request dg_lsp.Request
@@ -74,7 +75,9 @@ local function answered(request, result)
   end
   local items = type(result) == 'table' and (result.items or result) or {}
   if items[1] then
-    offer(request, items[1])
+    ghost.offer(vim.tbl_map(function(item)
+      return offer_of(request, item)
+    end, items))
   else
     ghost.clear()
   end

@@ -10,6 +10,8 @@ prop_type_add(DRAFT, {highlight: 'DgLspDraft'})
 # buffer, lnum, col: where the text begins, columns in bytes from 0. count: the lines of the buffer then. before, tail,
 # after: the line left of that, right of the cursor and replaced, and behind.
 var shown: dict<any> = {}
+# Items of the server: the one that is shown, and what may be meant instead.
+var offers: list<dict<any>> = []
 
 # What has been typed since, null where anything else is not as it was.
 def Typed(): any
@@ -79,6 +81,7 @@ enddef
 export def Clear()
   Undraw()
   shown = {}
+  offers = []
 enddef
 
 # Draw what fits now, or hide it.
@@ -103,9 +106,20 @@ def Show(type: string, text: string, from: number, till: number)
   Refresh()
 enddef
 
-# `text` in place of the bytes `from` to `till` of the cursor's line.
-export def Offer(text: string, from: number, till: number)
-  Show(GHOST, text, from, till)
+# The first of several items.
+export def Offer(items: list<dict<any>>)
+  const range = items[0].range
+  Show(GHOST, items[0].insertText, range.start.character, range.end.character)
+  offers = items
+enddef
+
+# The next of several, behind the last one the first again; whether there is one for this text.
+export def Next(): bool
+  if len(offers) < 2 || Rest() == '' || Typed() != ''
+    return false
+  endif
+  Offer(offers[1 :] + [offers[0]])
+  return true
 enddef
 
 export def Draft(text: string)
