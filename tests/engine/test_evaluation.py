@@ -96,7 +96,7 @@ def test_a_system_may_copy_from_the_files_beside_the_hole() -> None:
     case = msgspec.structs.replace(CASE, prefix="x = compute_the_", beside=("y = compute_the_sum(1)\n",))
     found = {system.name: system.request(case, 5).copied for system in SYSTEMS if system.decoding != "copy"}
     told = {name for name, copy in found.items() if copy is not None}
-    assert told == {"causal-fit-project"}
+    assert told == {"causal-fit-project", "causal-fit-choice"}
     assert found["causal-fit-project"].text == "sum(1)\n"  # type: ignore[union-attr]  # it was told
 
 
@@ -185,6 +185,19 @@ def test_ranking_takes_the_candidate_that_the_causal_twin_finds_likeliest_before
         joint[last.text] = of.text + of.suffix
     assert len(joint) > 1
     assert answer(engine, system, case, 9).text == max(filter(None, joint), key=joint.__getitem__)
+
+
+def test_of_several_answers_the_right_one_is_chosen_and_the_first_where_none_is(
+    engine: Engine, cases: list[Case]
+) -> None:
+    (system,) = (one for one in SYSTEMS if one.others)
+    case = next(case for case in cases if case.kind == "line")
+    *_, last = engine.infill(system.request(case, 9))
+    assert isinstance(last, Infill)
+    assert last.others
+    for text in (last.text, *last.others):
+        assert answer(engine, system, msgspec.structs.replace(case, answer=text), 9).text == text
+    assert answer(engine, system, case, 9).text == last.text != case.answer
 
 
 def test_copying_goes_on_as_the_best_match_did() -> None:

@@ -156,7 +156,7 @@ async def test_a_newer_request_of_a_document_ends_the_older_while_another_docume
         (b'{"prefix": "\xff"}', 400, "UTF-8"),
         (b'{"prefix": "' + b"x" * MAX_BODY_BYTES + b'"}', 413, "larger"),
     ],
-    ids=range(8),
+    ids=range(9),
 )
 async def test_a_bad_request_is_refused_by_name(service_url: Path, body: bytes, status: int, named: str) -> None:
     async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(service_url))) as http:

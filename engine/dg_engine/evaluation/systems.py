@@ -52,6 +52,8 @@ class System:
     max_denoising_steps: int | None = None
     copies: Literal["no", "file", "project"] = "no"
     """Where what follows the same text is looked for, of which the engine is told as by the server."""
+    others: int = 0
+    """Answers besides the best of which the right one is taken, if one is: what is found by looking through them."""
     tries: tuple[Try, ...] = (_ONE_TRY,)
     """More than one are ranked by the causal log-probability of the answer and of the suffix behind it: as every
     candidate is followed by the same suffix, this is Bayes' rule for the answer given both sides."""
@@ -64,7 +66,7 @@ class System:
     @property
     def settings(self) -> str:
         """A digest of all that decides what it answers."""
-        all_of_it = repr((self.decoding, self.length, self.max_denoising_steps, self.copies, self.tries))
+        all_of_it = repr((self.decoding, self.length, self.max_denoising_steps, self.copies, self.others, self.tries))
         return sha256(all_of_it.encode()).hexdigest()[:8]
 
     def request(self, case: Case, true_tokens: int, seed: int = 0, one: Try = _ONE_TRY) -> InfillRequest:
@@ -85,6 +87,7 @@ class System:
             max_new_tokens=max(1, true_tokens) if self.length == "given" else one.max_new_tokens,
             max_denoising_steps=self.max_denoising_steps,
             decoding=self.decoding,
+            others=self.others,
             copied=self._copied(case),
             seed=seed * len(self.tries) + one.seed,
         )
@@ -122,6 +125,13 @@ SYSTEMS = (
         about="as `causal-fit`, and copied from the files beside it too, as in an editor",
         decoding="causal_fit",
         copies="project",
+    ),
+    System(
+        name="causal-fit-choice",
+        about="as `causal-fit-project`, or one of its next two answers where that is right: by hand all three are shown",
+        decoding="causal_fit",
+        copies="project",
+        others=2,
     ),
     System(
         name="causal-fit-alone",
@@ -207,7 +217,8 @@ def answer(engine: Engine, system: System, case: Case, true_tokens: int, seed: i
     else:
         candidates = list(_candidates(engine, system, case, true_tokens, seed))
         best = candidates[0] if len(candidates) == 1 else _best(engine, case, candidates)
-        text, tokens, likelihood, heads = best.text, best.tokens, best.score, best.heads
+        text = case.answer if case.answer in best.others else best.text
+        tokens, likelihood, heads = best.tokens, best.score, best.heads
         steps = sum(one.steps for one in candidates)
     return Answer(text, tokens, steps, (time.perf_counter() - started) * 1000, likelihood, heads)
 
