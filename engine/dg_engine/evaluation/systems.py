@@ -128,7 +128,7 @@ SYSTEMS = (
     ),
     System(
         name="causal-fit-choice",
-        about="as `causal-fit-project`, or one of its next two answers where that is right: by hand all three are shown",
+        about="as `causal-fit-project`, or its next two answers if one of them is right: by hand all three are shown",
         decoding="causal_fit",
         copies="project",
         others=2,
