@@ -25,7 +25,6 @@ from torch import Tensor
 from dg_engine.causal import Cover, Start, log_probabilities
 from dg_engine.mixture import NOTHING, Copied
 from dg_engine.model import DiffusionGemma
-from dg_engine.names import Names
 from dg_engine.spelling import Spelling
 from dg_engine.suffix import SuffixHead
 from dg_engine.text_tree import Text, TextTree, chain
@@ -74,8 +73,6 @@ class Sought:
     """What is behind them, at least one token; where that is end-of-sequence the texts may not reach into it."""
     ends: Tensor
     """[V] booleans, tokens that are no part of a text."""
-    names: Names
-    """Around them."""
     limit: int
     """Tokens at most."""
     patience: int
@@ -132,15 +129,12 @@ class Search:
             return [End(max(self._open, key=lambda text: text.gain, default=None))]
         likeliest = heapq.nlargest(SHORTLIST, self.found.items(), key=lambda pair: pair[1])
         shortlist = [end for end, gain in likeliest if count > 1 or gain >= self.most - MARGIN]
-        texts = {end: self._text(end) for end in shortlist}
         if len(shortlist) > 1 and not self.is_out_of_time:
             behind = dict(zip(shortlist, self._gains_behind(shortlist), strict=True))
-            shortlist.sort(
-                key=lambda end: self.found[end] + behind[end] - self._sought.names.price(texts[end]), reverse=True
-            )
+            shortlist.sort(key=lambda end: self.found[end] + behind[end], reverse=True)
         different = dict[str, End]()
         for end in shortlist:
-            different.setdefault(texts[end], end)
+            different.setdefault(self._text(end), end)
         return [*different.values()][:count]
 
     def _text(self, end: End) -> str:

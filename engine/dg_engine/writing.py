@@ -14,7 +14,6 @@ from dg_engine.covers import find_covers
 from dg_engine.drafts import without
 from dg_engine.mixture import NOTHING, Copied
 from dg_engine.model import DiffusionGemma
-from dg_engine.names import Names
 from dg_engine.search import End, Search, Sought
 from dg_engine.settings import InfillConfig
 from dg_engine.spelling import Spelling
@@ -117,7 +116,6 @@ class Writer:
             covers=(yield from self._covers(wanted, spelling, COVERS, spelling.cover(copied.tokens))),
             spelling=spelling,
             suffix=suffix,
-            names=Names(wanted.request.prefix, wanted.request.suffix, wanted.request.language),
             ends=wanted.ends,
             limit=wanted.limit,
             patience=PATIENCE[wanted.request.extent],

@@ -15,7 +15,6 @@ from dg_engine.causal import Start
 from dg_engine.covers import find_covers
 from dg_engine.mixture import NOTHING, Copied
 from dg_engine.model import DiffusionGemma
-from dg_engine.names import Names
 from dg_engine.search import End, Search, Sought
 from dg_engine.spelling import Spelling
 from dg_engine.suffix import SuffixHead
@@ -53,7 +52,7 @@ def sought(model: DiffusionGemma, **changes: object) -> Sought:
     ends[ALPHABET] = False
     *_, covers = find_covers(model, begun(model), ends, NOTHING_TYPED, most=len(ALPHABET))
     assert covers is not None
-    usual = {"limit": LIMIT, "patience": 1000, "suffix": SuffixHead(TOKENIZER, SUFFIX, ""), "names": Names("", "", "")}
+    usual = {"limit": LIMIT, "patience": 1000, "suffix": SuffixHead(TOKENIZER, SUFFIX, "")}
     return Sought(covers=covers, spelling=NOTHING_TYPED, ends=ends, **usual | changes)  # type: ignore[arg-type]
 
 
@@ -111,28 +110,6 @@ def test_without_bounds_it_finds_the_likeliest_of_all_texts(
     assert {tuple(end.tokens): gain for end, gain in search.found.items()} == pytest.approx(expected, abs=1e-3)
     for end in search.found:
         assert end.text is None or sum(end.text.gains) == pytest.approx(end.text.gain)
-
-
-class Priced(Names):
-    """Long texts cost more, and `dear` a fortune."""
-
-    def __init__(self, dear: str) -> None:
-        super().__init__("", "", "")
-        self._dear = dear
-
-    def price(self, text: str) -> float:
-        return 100.0 if text == self._dear else 0.3 * len(text)
-
-
-@pytest.mark.usefixtures("boundless")
-def test_of_what_was_found_the_likeliest_is_taken_when_its_names_are_paid_for(model: DiffusionGemma) -> None:
-    gains = likelihoods(model, every_text(), SUFFIX)
-    names = Priced(TOKENIZER.decode(likeliest(gains)))
-    _, best = found(model, names=names)
-    assert best.tokens == likeliest(
-        {text: gain - names.price(TOKENIZER.decode([*text])) for text, gain in gains.items()}
-    )
-    assert best.tokens != likeliest(gains)
 
 
 @pytest.mark.usefixtures("boundless")
