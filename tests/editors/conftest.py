@@ -6,7 +6,7 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from desk import FAILED, launch
+from desk import FAILED, Shared, launch
 from driver import Editor
 from engines import ENGINES, Engine, running
 from registry import EDITORS
@@ -29,13 +29,19 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="session")
-def shared_editor(editor_name: str, engine: Engine) -> Iterator[Editor]:
+def shared(editor_name: str, engine: Engine) -> Iterator[Shared]:
     """The editor with an engine, which all scenarios share."""
-    editor = launch(editor_name, engine.home, engine.server, **engine.settings)
+    shared = Shared(lambda: launch(editor_name, engine.home, engine.server, **engine.settings))
     try:
-        yield editor
+        yield shared
     finally:
-        editor.close()
+        shared.close()
+
+
+@pytest.fixture
+def shared_editor(shared: Shared) -> Editor:
+    """It, as it runs for this test."""
+    return shared.running()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -146,3 +146,22 @@ def launch(name: str, base: Path, server: Sequence[str], **settings: object) -> 
     return EDITORS[name].launch(
         Launch(server=server, home=home, workspace=workspace, environment=environment, settings=settings)
     )
+
+
+class Shared:
+    """The editor of many tests; one that crashed is started again for the next, lest its crash is the failure of all."""
+
+    def __init__(self, start: Callable[[], Editor]) -> None:
+        self._start = start
+        self._editor = start()
+
+    def running(self) -> Editor:
+        """The editor, as it runs."""
+        if not self._editor.is_running():
+            self.close()
+            self._editor = self._start()
+        return self._editor
+
+    def close(self) -> None:
+        """End it."""
+        self._editor.close()

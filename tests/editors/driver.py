@@ -145,6 +145,10 @@ class Editor(ABC):
         """Bring a server back that has died, as the client's documentation says; returns when it serves the file."""
 
     @abstractmethod
+    def is_running(self) -> bool:
+        """Whether the editor has neither ended nor crashed."""
+
+    @abstractmethod
     def capture(self, path: Path) -> Path:
         """Keep what is on the screen as an artifact; returns the file, `path` with a suffix of the driver's choice."""
 

@@ -250,6 +250,9 @@ class Emacs(Editor):
             self._terminal.literal("dg-lsp-restart-server\n")
         until(lambda: self._pid() not in {0, seen}, lambda: f"no new server:\n{self.screen()}", patience_s=40)
 
+    def is_running(self) -> bool:
+        return self._terminal.is_running()
+
     def capture(self, path: Path) -> Path:
         """The terminal as text with colours."""
         return self._terminal.capture(path)

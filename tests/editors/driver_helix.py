@@ -198,6 +198,9 @@ class Helix(Editor):
         self.command("lsp-restart")
         until(lambda: self.server_pid() not in {0, dead}, "the server does not come")
 
+    def is_running(self) -> bool:
+        return self._terminal.is_running()
+
     def capture(self, path: Path) -> Path:
         return self._terminal.capture(path)
 

@@ -179,6 +179,9 @@ class Vim(Editor):
         self.command("DgLsp restart")
         self._wait_for_server()
 
+    def is_running(self) -> bool:
+        return self._terminal.is_running()
+
     def capture(self, path: Path) -> Path:
         return self._terminal.capture(path)
 

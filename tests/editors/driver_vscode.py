@@ -111,6 +111,9 @@ class VSCode(Editor):
         self.server_pid()
         self._wait_for_server()
 
+    def is_running(self) -> bool:
+        return not self._window.do(lambda page: page.is_closed())
+
     def capture(self, path: Path) -> Path:
         file = path.with_suffix(".png")
         self._window.do(lambda page: page.screenshot(path=file))

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from desk import SCRIPT, SERVER, Desk, launch
+from desk import SCRIPT, SERVER, Desk, Shared, launch
 from driver import Launch, until
 from driver_neovim import DRAFT, EDITORS, PLUGIN, PROGRAMS, Neovim, lua, start
 
@@ -310,16 +310,18 @@ def test_a_server_that_ends_is_told_of_once_and_stops_nobody(desk: Desk, neovim:
     offered(desk)
     neovim.command("messages clear")
     os.kill(neovim.server_pid(), signal.SIGKILL)
-    desk.editor.wait_for_status("error")
-    desk.editor.wait_for_no_ghost()
-    desk.editor.type("1 + 1")
-    desk.editor.wait_for_text(f"{HEAD}return 1 + 1\n")
-    told = [line for line in messages(neovim) if line.strip()]
-    assert len(told) == 1
-    assert "signal 9" in told[0]
-    neovim.command("DgLsp status")
-    assert ":DgLsp restart brings it back" in "\n".join(messages(neovim))
-    neovim.restart_server()
+    try:
+        desk.editor.wait_for_status("error")
+        desk.editor.wait_for_no_ghost()
+        desk.editor.type("1 + 1")
+        desk.editor.wait_for_text(f"{HEAD}return 1 + 1\n")
+        told = [line for line in messages(neovim) if line.strip()]
+        assert len(told) == 1
+        assert "signal 9" in told[0]
+        neovim.command("DgLsp status")
+        assert ":DgLsp restart brings it back" in "\n".join(messages(neovim))
+    finally:
+        neovim.restart_server()
     desk.editor.wait_for_status("ready")
     neovim.command("messages clear")
 
@@ -378,3 +380,18 @@ def test_neovim_s_own_client_shows_it_too(home: Path, alone: bool) -> None:
         desk.holds(f"{HEAD}return {RESULT}\n")
     finally:
         neovim.close()
+
+
+def test_one_that_crashed_is_another_for_the_next_test(name: str, home: Path) -> None:
+    shared = Shared(lambda: launch(name, home, SCRIPTED))
+    try:
+        first = shared.running()
+        assert shared.running() is first
+        assert isinstance(first, Neovim)
+        os.kill(first.call("call_function", "getpid", []), signal.SIGSEGV)
+        until(lambda: not first.is_running(), "it does not end")
+        desk = Desk(shared.running(), "crash")
+        desk.open(HEAD + "|\n")
+        offered(desk)
+    finally:
+        shared.close()
