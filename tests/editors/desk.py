@@ -149,7 +149,7 @@ def launch(name: str, base: Path, server: Sequence[str], **settings: object) -> 
 
 
 class Shared:
-    """The editor of many tests; one that crashed is started again for the next, lest its crash is the failure of all."""
+    """The editor of many tests; one that crashed is started again for the next, lest its crash is a failure of all."""
 
     def __init__(self, start: Callable[[], Editor]) -> None:
         self._start = start
