@@ -2,7 +2,7 @@
 
 The newest request wins: an older one is settled at once, and so is any whose text has changed meanwhile. Work that lost
 is cancelled, which closes the engine's stream. Work for a request that is sure to come begins before it, and while an
-offer is read the engine is asked what may follow it.
+offer is read the engine is asked what may follow it, which is 6 % more requests (`dg-lsp replay`).
 """
 
 from __future__ import annotations
