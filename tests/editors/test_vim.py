@@ -55,6 +55,16 @@ def test_each_accepted_part_is_one_step_of_undo(desk: Desk) -> None:
         desk.editor.wait_for_text(f"{HEAD}return {text}\n")
 
 
+def test_asked_by_hand_each_press_shows_the_next_of_several_completions(desk: Desk) -> None:
+    desk.editor.type("size = ")
+    desk.editor.wait_for_ghost("width")
+    for shown in ("height", "width * height", "width", "height"):
+        desk.editor.trigger()
+        desk.editor.wait_for_ghost(shown)
+    desk.editor.type("h")
+    desk.editor.wait_for_ghost("eight")
+
+
 def test_letters_of_any_script_are_parts_of_words(desk: Desk) -> None:
     desk.editor.type("name = ")
     accepting_words_leaves(desk, "größe_2 + maß(x)", " + maß(x)", " maß(x)")

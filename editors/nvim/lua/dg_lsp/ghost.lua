@@ -153,9 +153,20 @@ local function show(pieces, col, till, is_draft)
   M.refresh()
 end
 
---- Show the first of several offers.
+---@param offers dg_lsp.Offer[]
+---@return dg_lsp.Offer[] offers The first of them behind the others.
+local function rotated(offers)
+  local following = vim.list_slice(offers, 2)
+  table.insert(following, offers[1])
+  return following
+end
+
+--- Show the first of several offers, or the second where the first is what is shown already.
 ---@param offers dg_lsp.Offer[]
 function M.offer(offers)
+  if #offers > 1 and offers[1].text == M.rest() then
+    offers = rotated(offers)
+  end
   local first = offers[1]
   show({ { text = first.text } }, first.col, first.till, false)
   others = offers
@@ -168,9 +179,7 @@ function M.next()
   if #others < 2 or not M.rest() or typed(shown) ~= '' then
     return false
   end
-  local following = vim.list_slice(others, 2)
-  table.insert(following, others[1])
-  M.offer(following)
+  M.offer(others)
   return true
 end
 

@@ -106,11 +106,13 @@ def Show(type: string, text: string, from: number, till: number)
   Refresh()
 enddef
 
-# The first of several items.
+# The first of several items, or the second where the first is what is shown already.
 export def Offer(items: list<dict<any>>)
-  const range = items[0].range
-  Show(GHOST, items[0].insertText, range.start.character, range.end.character)
-  offers = items
+  const is_shown = len(items) > 1 && items[0].insertText == Rest()
+  const wanted = is_shown ? items[1 :] + [items[0]] : items
+  const range = wanted[0].range
+  Show(GHOST, wanted[0].insertText, range.start.character, range.end.character)
+  offers = wanted
 enddef
 
 # The next of several, behind the last one the first again; whether there is one for this text.
@@ -118,7 +120,7 @@ export def Next(): bool
   if len(offers) < 2 || Rest() == '' || Typed() != ''
     return false
   endif
-  Offer(offers[1 :] + [offers[0]])
+  Offer(offers)
   return true
 enddef
 
