@@ -153,20 +153,23 @@ local function show(pieces, col, till, is_draft)
   M.refresh()
 end
 
+--- From the one behind that which is shown already, if it is among them.
 ---@param offers dg_lsp.Offer[]
----@return dg_lsp.Offer[] offers The first of them behind the others.
-local function rotated(offers)
-  local following = vim.list_slice(offers, 2)
-  table.insert(following, offers[1])
-  return following
+---@return dg_lsp.Offer[]
+local function behind_shown(offers)
+  local rest = M.rest()
+  for number, offer in ipairs(offers) do
+    if offer.text == rest then
+      return vim.list_extend(vim.list_slice(offers, number + 1), vim.list_slice(offers, 1, number))
+    end
+  end
+  return offers
 end
 
---- Show the first of several offers, or the second where the first is what is shown already.
+--- Show the first of several offers, or the one behind that which is shown already.
 ---@param offers dg_lsp.Offer[]
 function M.offer(offers)
-  if #offers > 1 and offers[1].text == M.rest() then
-    offers = rotated(offers)
-  end
+  offers = behind_shown(offers)
   local first = offers[1]
   show({ { text = first.text } }, first.col, first.till, false)
   others = offers

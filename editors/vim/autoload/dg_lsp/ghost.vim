@@ -106,10 +106,10 @@ def Show(type: string, text: string, from: number, till: number)
   Refresh()
 enddef
 
-# The first of several items, or the second where the first is what is shown already.
+# The first of several items, or the one behind that which is shown already.
 export def Offer(items: list<dict<any>>)
-  const is_shown = len(items) > 1 && items[0].insertText == Rest()
-  const wanted = is_shown ? items[1 :] + [items[0]] : items
+  const at = items->mapnew((_, item) => item.insertText)->index(Rest())
+  const wanted = at < 0 ? items : items[at + 1 :] + items[: at]
   const range = wanted[0].range
   Show(GHOST, wanted[0].insertText, range.start.character, range.end.character)
   offers = wanted
