@@ -322,9 +322,10 @@ def test_asking_by_hand(desk: Desk) -> None:
 
 
 def test_the_next_of_several_completions(desk: Desk) -> None:
-    desk.open(HEAD + "size = |\n")
+    desk.open(HEAD + "|\n")
     desk.editor.snooze(5)  # lest what comes unasked is taken for the first
     desk.editor.wait_for_status("snoozed")
+    desk.type("size = ")
     desk.editor.trigger()
     first = desk.offers("width")
     desk.editor.show_next()
