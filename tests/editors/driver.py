@@ -101,10 +101,6 @@ class Editor(ABC):
         """Ask for completions by hand."""
 
     @abstractmethod
-    def show_next(self) -> None:
-        """Press the key that shows the next of several completions."""
-
-    @abstractmethod
     def undo(self) -> None:
         """Undo one step, ready to type afterwards."""
 

@@ -160,9 +160,6 @@ class Neovim(Editor):
     def trigger(self) -> None:
         self.keys("M-\\")
 
-    def show_next(self) -> None:
-        self.trigger()
-
     def undo(self) -> None:
         self.normal()
         self.keys("u", "A")

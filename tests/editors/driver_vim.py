@@ -139,9 +139,6 @@ class Vim(Editor):
     def trigger(self) -> None:
         self.keys("C-x", "C-g")
 
-    def show_next(self) -> None:
-        self.trigger()
-
     def undo(self) -> None:
         self.normal()
         self.keys("u", "A")

@@ -321,20 +321,6 @@ def test_asking_by_hand(desk: Desk) -> None:
     desk.accept(desk.offers(RESULT))
 
 
-def test_the_next_of_several_completions(desk: Desk) -> None:
-    desk.open(HEAD + "|\n")
-    desk.editor.snooze(5)  # lest what comes unasked is taken for the first
-    desk.editor.wait_for_status("snoozed")
-    desk.type("size = ")
-    desk.editor.trigger()
-    first = desk.offers("width")
-    desk.editor.show_next()
-    until(lambda: desk.editor.ghost() not in {"", first}, "no other is shown")
-    desk.accept(desk.offers("height"))
-    desk.editor.snooze(0)
-    desk.editor.wait_for_status("ready")
-
-
 def test_dismissing(desk: Desk) -> None:
     desk.open(HEAD + "|\n")
     desk.type("return ")
