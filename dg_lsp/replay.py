@@ -144,7 +144,7 @@ class Typist:
             offered = typed + new if new else ""
             takes = right and len(new) > 1
             step = new if takes else next(KEY.finditer(rest)).group()
-            if takes and self._reading_s:
+            if takes:
                 time.sleep(self._reading_s)
             typed, rest, version = typed + step, rest[len(step) :], version + 1
             self._client.change(uri, version, typed + passage.behind)

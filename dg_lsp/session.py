@@ -87,6 +87,10 @@ class Services(NamedTuple):
     others: Callable[[Snapshot], Iterable[str]] = lambda _: ()
     """The texts besides a document's own that may be copied from into it, the nearest first."""
 
+    def of(self, snapshot: Snapshot) -> Services:
+        """With the settings for a document's language."""
+        return self._replace(settings=self.settings.for_language(snapshot.language_id))
+
 
 SUPERSEDED = Silence("A newer request of the same document took its place.")
 CHANGED = Silence("The text changed before the answer came.")
@@ -190,7 +194,7 @@ class Session:
             ahead.work = self._started(self._look_ahead(ahead, offer, services))
 
     async def _look_ahead(self, ahead: _Ahead, offer: Offer, services: Services) -> Infill | Silence:
-        services = services._replace(settings=services.settings.for_language(offer.snapshot.language_id))
+        services = services.of(offer.snapshot)
         following, place = taken(offer.snapshot, offer.suggestion)
         planned = self._plan(following, Ask(place, automatic=True), services)
         if isinstance(planned, Silence):
@@ -221,7 +225,7 @@ class Session:
             self._run = None
 
     async def _answer(self, snapshot: Snapshot, ask: Ask, services: Services, watch: Watch | None) -> Outcome:
-        services = services._replace(settings=services.settings.for_language(snapshot.language_id))
+        services = services.of(snapshot)
         planned = self._plan(snapshot, ask, services)
         if isinstance(planned, Silence):
             return planned
@@ -270,8 +274,23 @@ class Session:
         return await self._answer_of_engine(request, planned, services, watch)
 
     def _request(self, planned: Plan, services: Services) -> InfillRequest:
-        found = copied(planned, services.others(planned.snapshot))
-        return msgspec.structs.replace(_request(planned, self.path, services.settings), copied=found)
+        settings = services.settings
+        return InfillRequest(
+            prefix=planned.prefix,
+            suffix=planned.suffix,
+            path=self.path.as_posix() if self.path is not None else "",
+            language=planned.snapshot.language_id or next(iter(planned.language.ids), ""),
+            # Two windows on one file are two documents: the newer request of one must not end the other's.
+            document=f"{os.getpid()}:{planned.snapshot.uri}",
+            extent=planned.extent,
+            max_new_tokens=settings.max_new_tokens,
+            max_denoising_steps=settings.max_denoising_steps,
+            entropy_bound=settings.entropy_bound,
+            time_budget_ms=settings.time_budget_ms,
+            decoding=None if settings.decoding == "auto" else settings.decoding,
+            others=0 if planned.automatic else OTHERS,
+            copied=copied(planned, services.others(planned.snapshot)),
+        )
 
     async def _answer_of_engine(
         self, request: InfillRequest, planned: Plan, services: Services, watch: Watch | None
@@ -340,21 +359,3 @@ class _Run:
             log.error("Work that was given up failed: %s", error, exc_info=error)
         else:
             self.outcome.set_exception(error)
-
-
-def _request(planned: Plan, path: Path | None, settings: Settings) -> InfillRequest:
-    return InfillRequest(
-        prefix=planned.prefix,
-        suffix=planned.suffix,
-        others=0 if planned.automatic else OTHERS,
-        path=path.as_posix() if path is not None else "",
-        language=planned.snapshot.language_id or next(iter(planned.language.ids), ""),
-        # Two windows on one file are two documents: the newer request of one must not end the other's.
-        document=f"{os.getpid()}:{planned.snapshot.uri}",
-        extent=planned.extent,
-        max_new_tokens=settings.max_new_tokens,
-        max_denoising_steps=settings.max_denoising_steps,
-        entropy_bound=settings.entropy_bound,
-        time_budget_ms=settings.time_budget_ms,
-        decoding=None if settings.decoding == "auto" else settings.decoding,
-    )

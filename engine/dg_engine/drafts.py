@@ -28,9 +28,14 @@ def without(cut: str, text: str) -> tuple[str, bool]:
     return (text[len(cut) :], True) if text.startswith(cut) else (text, False)
 
 
-def sound(text: str) -> str:
-    """The text up to the first byte sequence that is no character."""
-    return text.split(REPLACEMENT, 1)[0]
+def answer_text(tokenizer: Tokenizer, cut: str, tokens: Sequence[int], overlap: int = 0) -> str:
+    """What tokens write behind `cut`, up to the first bytes that are no character; empty where they begin otherwise.
+
+    The last `overlap` characters belong to the suffix and are left out.
+    """
+    written = tokenizer.decode([*tokens])
+    text, whole = without(cut, written[: len(written) - overlap].split(REPLACEMENT, 1)[0])
+    return text if whole else ""
 
 
 class Transcript:

@@ -32,7 +32,7 @@ from dg_engine.api import (
 from dg_engine.causal import gains_behind
 from dg_engine.copying import end_of_copy
 from dg_engine.cuts import find_heads
-from dg_engine.drafts import pieces, sound, without
+from dg_engine.drafts import answer_text, pieces
 from dg_engine.eight_bits import is_faster
 from dg_engine.errors import CheckpointError, RequestError
 from dg_engine.fused import FusedModel, can_fuse
@@ -351,12 +351,13 @@ class Engine:
                 yield Draft(step=found.step, pieces=found.pieces, milliseconds=asked.milliseconds)
 
     def _answer(self, asked: _Asked, chosen: Chosen) -> Infill:
-        text = self._text(asked, chosen.tokens, chosen.overlap)
-        others = [self._text(asked, end.tokens, end.overlap) for end in chosen.others]
+        cut = asked.healed.cut
+        text = answer_text(self.tokenizer, cut, chosen.tokens, chosen.overlap)
+        others = (answer_text(self.tokenizer, cut, end.tokens, end.overlap) for end in chosen.others)
         gains = chosen.gains[: len(chosen.tokens)]
         # Fitted to what the checkpoint answers where the request names no decoding.
         fitted = self.config.decoding_of(asked.request) == self.config.decoding
-        heads = find_heads(self.tokenizer, chosen.tokens, gains, asked.healed.cut, text)
+        heads = find_heads(self.tokenizer, chosen.tokens, gains, cut, text)
         return Infill(
             text=text,
             tokens=len(chosen.tokens),
@@ -366,15 +367,9 @@ class Engine:
             stop_reason=chosen.stop_reason,
             prefix_tokens=asked.prefix.tokens,
             cached_tokens=asked.prefix.cached,
-            others=tuple(other for other in dict.fromkeys(others) if other not in {"", text}),
+            others=tuple(filter(None, others)),
             heads=self.config.rated(heads) if fitted else heads,
         )
-
-    def _text(self, asked: _Asked, tokens: list[int], overlap: int) -> str:
-        """What tokens write behind the cursor, without the last characters, which belong to the suffix."""
-        written = self.tokenizer.decode(tokens)
-        text, whole = without(asked.healed.cut, sound(written[: len(written) - overlap]))
-        return text if whole else ""
 
 
 def _since(started: float) -> float:

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from dg_engine.causal import Cover, Start, log_probabilities
+from dg_engine.drafts import answer_text
 from dg_engine.mixture import NOTHING, Copied
 from dg_engine.model import DiffusionGemma
 from dg_engine.spelling import Spelling
@@ -132,15 +133,10 @@ class Search:
         if len(shortlist) > 1 and not self.is_out_of_time:
             behind = dict(zip(shortlist, self._gains_behind(shortlist), strict=True))
             shortlist.sort(key=lambda end: self.found[end] + behind[end], reverse=True)
-        different = dict[str, End]()
+        spelling, different = self._sought.spelling, dict[str, End]()
         for end in shortlist:
-            different.setdefault(self._text(end), end)
+            different.setdefault(answer_text(spelling.tokenizer, spelling.cut, end.tokens, end.overlap), end)
         return [*different.values()][:count]
-
-    def _text(self, end: End) -> str:
-        """What is written up to an end, behind what is there already."""
-        written = self._sought.suffix.tokenizer.decode(end.tokens)
-        return written[len(self._sought.spelling.cut) : len(written) - end.overlap]
 
     def _begin(self) -> None:
         """Open the covers, and end at once where nothing needs to be spelt."""

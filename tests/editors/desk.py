@@ -124,6 +124,16 @@ class Desk:
             assert not self.editor.ghost()
             time.sleep(POLL_S)
 
+    def shows_the_next_by_hand(self) -> None:
+        """Where asking again by hand shows the next of several completions: one after the other shows, and stays."""
+        self.editor.type("size = ")
+        self.editor.wait_for_ghost("width")
+        for shown in ("height", "width * height", "width", "height"):
+            self.editor.trigger()
+            self.editor.wait_for_ghost(shown)
+        self.editor.type("h")
+        self.editor.wait_for_ghost("eight")
+
     def keep(self) -> None:
         """Keep what is on the screen as an artifact."""
         directory = ARTIFACTS / self.editor.name.replace(" ", "-")

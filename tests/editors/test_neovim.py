@@ -297,13 +297,7 @@ def test_an_unknown_option_is_refused_by_name(neovim: Neovim) -> None:
 
 
 def test_asked_by_hand_each_press_shows_the_next_of_several_completions(desk: Desk) -> None:
-    desk.editor.type("size = ")
-    desk.editor.wait_for_ghost("width")
-    for shown in ("height", "width * height", "width", "height"):
-        desk.editor.trigger()
-        desk.editor.wait_for_ghost(shown)
-    desk.editor.type("h")
-    desk.editor.wait_for_ghost("eight")
+    desk.shows_the_next_by_hand()
 
 
 def test_the_health_check_finds_nothing_wrong(desk: Desk, neovim: Neovim) -> None:

@@ -56,13 +56,7 @@ def test_each_accepted_part_is_one_step_of_undo(desk: Desk) -> None:
 
 
 def test_asked_by_hand_each_press_shows_the_next_of_several_completions(desk: Desk) -> None:
-    desk.editor.type("size = ")
-    desk.editor.wait_for_ghost("width")
-    for shown in ("height", "width * height", "width", "height"):
-        desk.editor.trigger()
-        desk.editor.wait_for_ghost(shown)
-    desk.editor.type("h")
-    desk.editor.wait_for_ghost("eight")
+    desk.shows_the_next_by_hand()
 
 
 def test_letters_of_any_script_are_parts_of_words(desk: Desk) -> None:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import dg_engine.engine
+import dg_engine.drafts
 import dg_engine.writing
 from dg_engine import covers
 from dg_engine.api import Copy, Infill, InfillRequest
@@ -164,7 +164,7 @@ def test_what_is_typed_is_the_beginning_of_what_is_written(engine: Engine, monke
         seen.append((cut, text))
         return without(cut, text)
 
-    for module in (dg_engine.engine, dg_engine.writing):
+    for module in (dg_engine.drafts, dg_engine.writing):
         monkeypatch.setattr(module, "without", recorded)
     for place in places(30):
         answer = infill(engine, SOURCE[place - 200 : place], suffix=SOURCE[place + 9 : place + 50], max_new_tokens=4)
