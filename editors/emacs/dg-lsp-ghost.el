@@ -161,14 +161,19 @@ What stays the same at the end of both is left as it is."
         (setq dg-lsp-ghost-acceptable nil)))
     (delete-overlay (dg-lsp-ghost--shown-overlay shown))))
 
-(defun dg-lsp-ghost-offer (items)
+(defun dg-lsp-ghost-offer (items &optional turn)
   "Show the first of ITEMS with anything beyond point.
-The others can be cycled to.  Return non-nil if there is one."
-  (let ((sensible (cl-remove-if-not #'dg-lsp-ghost--rest items)))
+With TURN, show the one so much further than what is shown, if that is
+among them.  The others can be cycled to.  Return non-nil if there is one."
+  (let* ((sensible (cl-remove-if-not #'dg-lsp-ghost--rest items))
+         (place (and turn (cl-position (dg-lsp-ghost-rest) sensible
+                                       :key #'dg-lsp-ghost--rest :test #'equal)))
+         (first (if place (mod (+ place turn) (length sensible)) 0)))
     (unless (and sensible (dg-lsp-ghost--here-p))
       (dg-lsp-ghost-hide))
     (when sensible
-      (dg-lsp-ghost--offer-first sensible)
+      (dg-lsp-ghost--offer-first (append (nthcdr first sensible)
+                                         (cl-subseq sensible 0 first)))
       t)))
 
 (defun dg-lsp-ghost--offer-first (items)
@@ -247,12 +252,11 @@ Return non-nil if there is more of it, which stays shown."
     (dg-lsp-ghost-refresh)))
 
 (defun dg-lsp-ghost-cycle (count)
-  "Show the item that is COUNT further, if there is more than one."
+  "Show the item that is COUNT further; return nil if there are not several."
   (when-let* ((items (and (dg-lsp-ghost--first)
-                         (dg-lsp-ghost--shown-items dg-lsp-ghost--shown))))
-    (let ((turn (mod count (length items))))
-      (dg-lsp-ghost-offer (append (nthcdr turn items)
-                                  (cl-subseq items 0 turn))))))
+                          (dg-lsp-ghost--shown-items dg-lsp-ghost--shown)))
+              ((cdr items)))
+    (dg-lsp-ghost-offer items count)))
 
 (defun dg-lsp-ghost-word (text)
   "Return the length of the first word of TEXT with the blanks before it.

@@ -56,7 +56,8 @@ ask for each is a setting of the server, `:debounceMs'."
 
 (cl-defstruct (dg-lsp--request (:constructor dg-lsp--make-request))
   "What SERVER was asked under ID as of TICK, at PLACE in the text of VERSION.
-BY-HAND is non-nil if the user asked for it."
+BY-HAND is nil unless the user asked for it: then how many completions
+further than the one that is shown is wanted, 0 for that one or the likeliest."
   server id tick place version by-hand)
 
 (defvar dg-lsp--request nil
@@ -103,7 +104,7 @@ BY-HAND is non-nil if the user asked for it."
         (dg-lsp--ask nil)))))
 
 (defun dg-lsp--ask (by-hand)
-  "Ask for completions at point; BY-HAND if the user wants it."
+  "Ask for completions at point, BY-HAND as in the request."
   (dg-lsp--give-up)
   (when-let* ((server (dg-lsp-current-server)))
     (dg-lsp-server-flush server)
@@ -148,7 +149,8 @@ BY-HAND is non-nil if the user asked for it."
       (when current
         (with-current-buffer (cadr (dg-lsp--request-tick request))
           (or (dg-lsp-ghost-offer
-               (dg-lsp--items (dg-lsp--request-server request) result))
+               (dg-lsp--items (dg-lsp--request-server request) result)
+               (dg-lsp--request-by-hand request))
               (when (dg-lsp--request-by-hand request)
                 (dg-lsp-explain))))))))
 
@@ -248,20 +250,24 @@ MEASURE is a function from a text to a number of characters."
   (dg-lsp-ghost-hide))
 
 (defun dg-lsp-next (&optional count)
-  "Show the next completion, or the one COUNT further."
-  (interactive "p")
-  (dg-lsp-ghost-cycle (or count 1)))
+  "Show the next completion, or the one COUNT further.
+Where there is only one yet, ask for others."
+  (interactive "*p")
+  (unless (dg-lsp-ghost-cycle (or count 1))
+    (dg-lsp-server-or-lose)
+    (dg-lsp--ask (or count 1))))
 
 (defun dg-lsp-previous (&optional count)
-  "Show the completion before this one, or the one COUNT before."
-  (interactive "p")
-  (dg-lsp-ghost-cycle (- (or count 1))))
+  "Show the completion before this one, or the one COUNT before.
+Where there is only one yet, ask for others."
+  (interactive "*p")
+  (dg-lsp-next (- (or count 1))))
 
 (defun dg-lsp-trigger ()
   "Ask for a completion now."
   (interactive "*")
   (dg-lsp-server-or-lose)
-  (dg-lsp--ask t))
+  (dg-lsp--ask 0))
 
 ;;;; Keys
 

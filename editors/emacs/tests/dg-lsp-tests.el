@@ -26,6 +26,7 @@ File `dg-lsp-connection-tests' does so.")
 (defvar dg-lsp-tests-rules
   '[(:after "return " :text "width * height" :model "")
     (:after "return " :text "height * width" :model "other")
+    (:after "size = " :text "width" :others ["height" "width * height"])
     (:after "if area(w" :text "idth, height) > 10:")
     (:after "hang = " :then "hang")
     (:after "late = " :text "too late" :delayMs 300)
@@ -206,6 +207,17 @@ File `dg-lsp-connection-tests' does so.")
     (dg-lsp-tests--press "M-p" "M-p")
     (should (equal (dg-lsp-ghost-rest) "two"))))
 
+(ert-deftest dg-lsp-tests-the-next-of-one-asks-for-others ()
+  (dg-lsp-tests-in "def f():\n    |\n"
+    (dg-lsp-tests--type "size = ")
+    (dg-lsp-tests--ghost "width")
+    (dg-lsp-tests--press "M-n")
+    (dg-lsp-tests--ghost "height")
+    (dg-lsp-tests--press "M-p" "M-p")
+    (dg-lsp-tests--ghost "width * height")
+    (dg-lsp-tests--press "TAB")
+    (should (equal (dg-lsp-tests--line) "    size = width * height"))))
+
 ;;;; Asking
 
 (ert-deftest dg-lsp-tests-nothing-is-asked-where-it-would-disturb ()
@@ -282,7 +294,7 @@ File `dg-lsp-connection-tests' does so.")
   (dg-lsp-tests-in "def f():\n    |\n"
     (cl-letf ((debug-on-error nil)
               ((symbol-function 'dg-lsp-ghost-offer)
-               (lambda (_items) (error "A mistake of ours"))))
+               (lambda (&rest _) (error "A mistake of ours"))))
       (dg-lsp-tests--type "return ")
       (dg-lsp-tests--until
        (lambda ()
