@@ -101,6 +101,10 @@ class Editor(ABC):
         """Ask for completions by hand."""
 
     @abstractmethod
+    def show_next(self) -> None:
+        """Press the key that shows the next completion, where only the likeliest came unasked."""
+
+    @abstractmethod
     def undo(self) -> None:
         """Undo one step, ready to type afterwards."""
 

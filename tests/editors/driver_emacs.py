@@ -189,6 +189,10 @@ class Emacs(Editor):
         """M-RET."""
         self._terminal.keys("M-Enter")
 
+    def show_next(self) -> None:
+        """M-n."""
+        self._terminal.keys("M-n")
+
     def undo(self) -> None:
         """C-x u."""
         self._terminal.keys("C-x", "u")

@@ -48,6 +48,7 @@ NEEDS_GHOST = (
     "switching_off_and_on",
     "watching_it_crystallise",
     "asking_by_hand",
+    "the_next_of_several_completions",
     "dismissing",
     "moving_away",
 )
@@ -146,6 +147,9 @@ class Helix(Editor):
 
     def trigger(self) -> None:
         self.keys("C-x")
+
+    def show_next(self) -> NoReturn:
+        raise NotImplementedError(NO_GHOST)
 
     def undo(self) -> None:
         self._normal()

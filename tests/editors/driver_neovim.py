@@ -160,6 +160,9 @@ class Neovim(Editor):
     def trigger(self) -> None:
         self.keys("M-\\")
 
+    def show_next(self) -> None:
+        self.trigger()
+
     def undo(self) -> None:
         self.normal()
         self.keys("u", "A")

@@ -139,6 +139,9 @@ class Vim(Editor):
     def trigger(self) -> None:
         self.keys("C-x", "C-g")
 
+    def show_next(self) -> None:
+        self.trigger()
+
     def undo(self) -> None:
         self.normal()
         self.keys("u", "A")

@@ -72,6 +72,9 @@ class VSCode(Editor):
     def trigger(self) -> None:
         self._window.press("Alt+Backslash")
 
+    def show_next(self) -> None:
+        self._window.press("Alt+BracketRight")
+
     def undo(self) -> None:
         self._window.press("Control+z")
 

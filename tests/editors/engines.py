@@ -111,6 +111,7 @@ class Shipped(Engine):
 
     server = SERVER
     settings: Mapping[str, Any] = {"minProbability": 0, "minScore": UNSURE, "engine": {"answerTimeoutS": 60}}
+    cannot: Mapping[str, str] = {"the_next_of_several_completions": "how many the model has is not known beforehand"}
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)

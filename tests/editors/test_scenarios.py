@@ -321,6 +321,16 @@ def test_asking_by_hand(desk: Desk) -> None:
     desk.accept(desk.offers(RESULT))
 
 
+def test_the_next_of_several_completions(desk: Desk) -> None:
+    desk.open(HEAD + "|\n")
+    desk.type("size = ")
+    desk.offers("width")
+    desk.editor.show_next()
+    desk.offers("height")
+    desk.editor.show_next()
+    desk.accept(desk.offers(RESULT))
+
+
 def test_dismissing(desk: Desk) -> None:
     desk.open(HEAD + "|\n")
     desk.type("return ")
