@@ -18,7 +18,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
-from dg_engine.api import Draft, Failure, Health, Infill, InfillRequest, Piece, Score, ScoreRequest
+from dg_engine.api import Copy, Draft, Failure, Health, Infill, InfillRequest, Piece, Score, ScoreRequest
 from dg_engine.client import Address, EngineClient, encode
 from dg_engine.errors import EngineFailed, EngineUnavailable, RequestError
 
@@ -158,6 +158,29 @@ async def test_cancelling_the_task_closes_the_connection_so_that_the_engine_stop
 
 
 @pytest.mark.asyncio
+async def test_a_call_that_is_cancelled_at_any_moment_leaves_no_connection_behind(service: tuple[Service, str]) -> None:
+    async with aclosing(EngineClient(service[1])) as client:
+
+        async def ask() -> list[Draft | Infill]:
+            async with aclosing(client.infill(InfillRequest(prefix="x"))) as events:
+                return [event async for event in events]
+
+        await ask()
+        before = len([*Path("/dev/fd").iterdir()])
+        for turn in range(300):
+            task = asyncio.create_task(ask())
+            for _ in range(turn % 60):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+        # Both ends are in this process, and the service closes its own when it has noticed.
+        async with asyncio.timeout(30):
+            while len([*Path("/dev/fd").iterdir()]) > before:
+                await asyncio.sleep(0)
+        assert (await ask())[-1] == ANSWER
+
+
+@pytest.mark.asyncio
 @pytest.mark.parametrize(
     ("prefix", "error", "message"),
     [
@@ -217,10 +240,11 @@ async def test_a_lone_surrogate_reaches_the_engine_as_the_replacement_character(
 
 
 def test_encoding_keeps_every_field_when_it_replaces_a_surrogate() -> None:
-    request = InfillRequest(prefix="\udc00", suffix="s", max_new_tokens=9, drafts=True)
-    assert msgspec.json.decode(encode(request), type=InfillRequest) == InfillRequest(
-        prefix="\ufffd", suffix="s", max_new_tokens=9, drafts=True
-    )
+    def request(sign: str) -> InfillRequest:
+        copy = Copy(text=f"a{sign}", matched=3)
+        return InfillRequest(prefix=sign, suffix="s", max_new_tokens=9, drafts=True, copied=copy)
+
+    assert msgspec.json.decode(encode(request("\udc00")), type=InfillRequest) == request("\ufffd")
 
 
 @pytest.mark.parametrize(
