@@ -40,7 +40,9 @@ def next_place(asked: Asked, changes: Sequence[Change], after: Snapshot) -> Posi
     if not text and start < end == asked.position and start.line == end.line:
         return start
     is_typed = start == end == asked.position and _is_key(text)
-    return _behind(after, start, text) if is_typed or _is_taken(asked, start, end, text) else None
+    if not is_typed and not _is_taken(asked, start, end, text):
+        return None
+    return _behind(after, asked.snapshot.point(start), text)
 
 
 class Taken(NamedTuple):
@@ -53,7 +55,7 @@ class Taken(NamedTuple):
 def taken(snapshot: Snapshot, offered: Suggestion) -> Taken:
     """What is to come if the user takes what was offered for a text."""
     after = snapshot.edited(offered.start, offered.end, offered.text)
-    return Taken(after, _behind(after, snapshot.position(offered.start), offered.text))
+    return Taken(after, _behind(after, offered.start, offered.text))
 
 
 def _is_key(text: str) -> bool:
@@ -71,8 +73,8 @@ def _is_taken(asked: Asked, start: Position, end: Position, text: str) -> bool:
     return is_there and bool(text) and text == asked.offered.text[typed:]
 
 
-def _behind(after: Snapshot, start: Position, text: str) -> Position:
+def _behind(after: Snapshot, start: Point, text: str) -> Position:
     """The place behind `text`, which begins at `start`, in the client's units."""
     *above, last = text.replace("\r\n", "\n").split("\n")
-    row, column = (start.line + len(above), 0) if above else after.point(start)
-    return after.position(Point(row, min(column + len(last), len(content(after.lines[row])))))
+    row, column = start.row + len(above), len(last) + (0 if above else start.column)
+    return after.position(Point(row, min(column, len(content(after.lines[row])))))

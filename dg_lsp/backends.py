@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing, suppress
@@ -77,6 +75,8 @@ class RestartPolicy:
         return min(self.first_pause_s * 2.0 ** (failures - 1), self.longest_pause_s)
 
 
+CLOSED = "This engine is not asked any more: other settings name another one."
+
 Launch = Callable[[EngineSettings, Callable[[Health], None]], Awaitable["Engine"]]
 
 
@@ -116,6 +116,7 @@ class EngineBackend:
         self._last_failure = ""
         self._rest_until = 0.0
         self._report: Report = lambda loading: None
+        self._is_closed = False
 
     async def start(self, report: Report) -> None:
         """Connect, and keep `report` for every later start as well."""
@@ -159,12 +160,13 @@ class EngineBackend:
         self._rest_until = 0.0
         engine = self._engine
         if engine is not None:
-            await _end(engine)
+            await engine.end()
             await self._drop(engine)
         await self._connected()
 
     async def close(self) -> None:
-        """Close the connections; the engine runs on until it is idle."""
+        """Close the connections; the engine runs on until it is idle. Whoever waits for it gets `EngineUnavailable`."""
+        self._is_closed = True
         if self._starting is not None:
             self._starting.cancel()
             with suppress(asyncio.CancelledError, EngineError):
@@ -173,6 +175,8 @@ class EngineBackend:
             await self._drop(self._engine)
 
     async def _connected(self) -> Engine:
+        if self._is_closed:
+            raise EngineUnavailable(CLOSED)
         if self._engine is not None:
             return self._engine
         if self._starting is None:
@@ -180,7 +184,11 @@ class EngineBackend:
             self._starting = asyncio.create_task(self._start())
             self._starting.add_done_callback(_retrieve)
         # A request that is given up must not take the start down with it: the next one waits for the same start.
-        return await asyncio.shield(self._starting)
+        starting = self._starting
+        await asyncio.wait({starting})
+        if starting.cancelled():
+            raise EngineUnavailable(CLOSED)
+        return starting.result()
 
     async def _start(self) -> Engine:
         try:
@@ -243,21 +251,3 @@ def _retrieve(task: asyncio.Task[Engine]) -> None:
     # Whoever waited for the start may have gone; the failure has been logged by then.
     if not task.cancelled():
         task.exception()
-
-
-async def _end(engine: Engine) -> None:
-    if engine.client.address.socket is None:
-        return
-    with suppress(EngineError, ProcessLookupError, PermissionError):
-        health = await engine.client.health()
-        if health.pid > 0:
-            os.kill(health.pid, signal.SIGTERM)
-            await _until_silent(engine)
-
-
-async def _until_silent(engine: Engine) -> None:
-    with suppress(TimeoutError):
-        async with asyncio.timeout(10.0):
-            while True:
-                await engine.client.health()
-                await asyncio.sleep(0.05)

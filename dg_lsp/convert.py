@@ -6,8 +6,8 @@ file has no path.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ from dg_engine.api import Draft
 from dg_lsp import models
 from dg_lsp.document import Change, Document, Encoding, Point, Position, Snapshot
 from dg_lsp.lines import content
-from dg_lsp.planning import Plan
+from dg_lsp.planning import Plan, is_word
 from dg_lsp.postprocess import Suggestion
 from dg_lsp.session import Ask, Offer, Selected
 from dg_lsp.status import Status
@@ -37,8 +37,6 @@ FALLBACK_TRIGGERS = (".", "(", "=", ":", ",")
 """After these a client without in-line completion asks by itself; after word characters it does anyway."""
 
 LABEL_LENGTH = 80
-
-_WORD_END = re.compile(r"\w+\Z")
 
 
 def encoding(capabilities: types.ServerCapabilities) -> Encoding:
@@ -67,7 +65,8 @@ def path_of(uri: str) -> Path | None:
         parts = urlsplit(uri)
         if parts.scheme != "file":
             return None
-        return Path(url2pathname(parts.path))
+        path = url2pathname(parts.path)
+        return None if "\0" in path else Path(path)
     except ValueError:
         return None
 
@@ -138,8 +137,7 @@ def completion_list(offer: Offer) -> types.CompletionList:
 def _entry(snapshot: Snapshot, suggestion: Suggestion) -> types.CompletionItem:
     """It takes in the word before it, because menus hide entries that do not begin with the word at the cursor."""
     line = content(snapshot.lines[suggestion.start.row])
-    word = _WORD_END.search(line[: suggestion.start.column])
-    head = word[0] if word else ""
+    head = "".join(takewhile(is_word, reversed(line[: suggestion.start.column])))[::-1]
     start = Point(suggestion.start.row, suggestion.start.column - len(head))
     text = head + suggestion.text
     return types.CompletionItem(

@@ -77,13 +77,19 @@ class Memory:
 def _typed(offer: _Offer, plan: Plan) -> int | None:
     """How many characters of the offer stand before the plan's cursor, None where the texts differ."""
     if plan.suffix != offer.after:
-        return None
+        return len(offer.text) if _is_taken(offer, plan) else None
     # The prefixes begin alike, save where a cut came or moved in between: one time in a KiB of typing.
     same = len(plan.prefix) - len(offer.before)
     counts = [same] if 0 <= same <= len(offer.text) else []
     if plan.prefix_is_cut or offer.before_is_cut:
         counts += range(len(offer.text), -1, -1)
     return next((count for count in counts if _agree(offer, offer.before + offer.text[:count], plan)), None)
+
+
+def _is_taken(offer: _Offer, plan: Plan) -> bool:
+    """Whether the whole offer stands before the plan's cursor, and what it replaced has gone."""
+    has_gone = offer.replaced > 0 and plan.suffix.startswith(offer.after[offer.replaced :])
+    return has_gone and _agree(offer, offer.before + offer.text, plan)
 
 
 def _agree(offer: _Offer, text: str, plan: Plan) -> bool:

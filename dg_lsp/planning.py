@@ -26,7 +26,7 @@ MultiLine = Literal["auto", "always", "never"]
 MidLine = Literal["closers", "anywhere", "never"]
 
 # Brackets, quotes and one separator: what editors put after the cursor by themselves, and what may stay there.
-_CLOSERS_ONLY = re.compile(r"\s*[)>}\]\"'`]*\s*[:{;,]?\s*")
+_CLOSERS_ONLY = re.compile(r"[)>}\]\"'`]*\s*[:{;,]?")
 
 
 class Silence(NamedTuple):
@@ -225,7 +225,7 @@ def _refusal(draft: _Draft, options: PlanningOptions) -> str | None:
         return "The cursor is in a comment."
     if draft.in_string and not options.in_strings:
         return "The cursor is in a string."
-    if _is_word(draft.line_prefix[-1:]) and _is_word(draft.rest[:1]):
+    if is_word(draft.line_prefix[-1:]) and is_word(draft.rest[:1]):
         return "The cursor is inside a word."
     return _refusal_of_line(draft, options.mid_line)
 
@@ -233,7 +233,7 @@ def _refusal(draft: _Draft, options: PlanningOptions) -> str | None:
 def _refusal_of_line(draft: _Draft, mid_line: MidLine) -> str | None:
     if draft.rest.strip() and mid_line == "never":
         return "There is text after the cursor on its line."
-    if mid_line == "closers" and not _CLOSERS_ONLY.fullmatch(draft.rest):
+    if mid_line == "closers" and not _CLOSERS_ONLY.fullmatch(draft.rest.strip()):
         return "There is more than closing brackets after the cursor on its line."
     is_code = not (draft.in_string or draft.in_comment or draft.language.indented)
     if is_code and not draft.rest.strip() and draft.line_prefix.rstrip().endswith((";", "}")):
@@ -295,5 +295,6 @@ def _depth_of_blank(draft: _Draft) -> str:
     return min(indentation_of(draft.around.above), indentation_of(draft.around.below), key=width)
 
 
-def _is_word(character: str) -> bool:
+def is_word(character: str) -> bool:
+    """Whether a character belongs to a word, as in most languages."""
     return character.isalnum() or character == "_"

@@ -204,8 +204,9 @@ class Protocol(LanguageServerProtocol):
         try:
             self.writer.write(b"Content-Length: %d\r\n\r\n%b" % (len(body), body))
         except (OSError, ValueError):
-            log.info("The client has gone.")
-            self.finished.set()
+            if not self.finished.is_set():
+                self.finished.set()  # before it is logged: the log goes to clients that have not finished
+                log.info("The client has gone.")
 
 
 def _decoded(body: Body) -> dict[str, Any]:

@@ -109,7 +109,9 @@ class Server(LanguageServer):
         except JsonRpcException as error:
             log.warning("The client did not tell its settings: %s", error.message)
             answer = None
-        await self.state.configure(_object(answer[0] if isinstance(answer, Sequence) and answer else None))
+        values = answer[0] if isinstance(answer, Sequence) and answer else answer
+        # A client without settings of ours says null.
+        await self.state.configure({} if values is None and answer is not None else _object(values))
 
     async def subscribe(self) -> None:
         """Ask to be told of changed settings, where the client wants to be asked for that."""
@@ -183,10 +185,10 @@ class _LoadingProgress:
         self._server.progress(types.ProgressParams(token, value))
 
 
-def _object(values: Any) -> Mapping[str, Any]:
+def _object(values: Any) -> Mapping[str, Any] | None:
     if values is not None and not isinstance(values, Mapping):
         log.warning("Settings not taken: they must be an object, not %.40r.", values)
-    return values if isinstance(values, Mapping) else {}
+    return values if isinstance(values, Mapping) else None
 
 
 def _message_type(level: int) -> types.MessageType:
@@ -200,7 +202,7 @@ def on_initialize(server: Server, params: types.InitializeParams) -> None:
     server.client = params.capabilities
     server.is_introduced = True
     server.state.set_folders(convert.folders(params.workspace_folders, params.root_uri))
-    server.state.initialize(_object(params.initialization_options))
+    server.state.initialize(_object(params.initialization_options) or {})
     if params.process_id is not None:
         server.spawn(watch_parent(params.process_id, server.protocol.finished.set))
 

@@ -95,6 +95,8 @@ class Services(NamedTuple):
 SUPERSEDED = Silence("A newer request of the same document took its place.")
 CHANGED = Silence("The text changed before the answer came.")
 CLOSED = Silence("The document was closed.")
+RECONFIGURED = Silence("Other settings came before the answer.")
+GIVEN_UP = Silence("The work was given up.")
 FAILED = Silence("The server itself failed; its log says how.")
 
 
@@ -149,7 +151,8 @@ class Session:
             self._begin(snapshot, Ask(place, automatic=True), services, None)
 
     def forget(self) -> None:
-        """Let go of what was offered: it was for other settings."""
+        """Let go of what was offered and of what runs: it was for other settings."""
+        self._supersede(RECONFIGURED)
         self._memory = Memory()
         self._look_no_further()
 
@@ -171,9 +174,8 @@ class Session:
             self._asked = Asked(snapshot, ask.position)
         try:
             outcome = await run.outcome
-            # An edit may have come between the answer and this caller's turn.
-            is_current = not isinstance(outcome, Offer) or outcome.snapshot is self._document.snapshot()
-            self.last = outcome if is_current else CHANGED
+            # What ends it may have come between the answer and this caller's turn.
+            self.last = run.ending or outcome
             if isinstance(self.last, Offer):
                 self._shown(self.last, ask, services)
         except Exception:
@@ -333,6 +335,8 @@ class _Run:
     def __init__(self, key: _Key, task: asyncio.Task[Outcome]) -> None:
         self._key: _Key | None = key
         self.outcome: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+        self.ending: Silence | None = None
+        """Why it was stopped, if it was."""
         self._task = task
         self._task.add_done_callback(self._finish)
 
@@ -343,6 +347,7 @@ class _Run:
 
     def stop(self, reason: Silence) -> None:
         """Settle the outcome now if it is open, and cancel the work; its cleanup is not waited for."""
+        self.ending = reason
         if not self.outcome.done():
             self.outcome.set_result(reason)
         elif not self.outcome.cancelled() and (error := self.outcome.exception()) is not None:
@@ -350,11 +355,10 @@ class _Run:
         self._task.cancel()
 
     def _finish(self, task: asyncio.Task[Outcome]) -> None:
-        if task.cancelled() or (self.outcome.done() and task.exception() is None):
-            return
-        error = task.exception()
+        error = None if task.cancelled() else task.exception()
         if error is None:
-            self.outcome.set_result(task.result())
+            if not self.outcome.done():
+                self.outcome.set_result(GIVEN_UP if task.cancelled() else task.result())
         elif self.outcome.done():
             log.error("Work that was given up failed: %s", error, exc_info=error)
         else:

@@ -71,9 +71,9 @@ class Monitor:
         self._is_ready, self._failure = True, ""
         self.tell()
 
-    def failed(self, error: EngineError) -> None:
-        """The engine could not be started, or broke."""
-        self._is_ready, self._failure = False, str(error)
+    def failed(self, reason: str) -> None:
+        """The engine could not be started, or broke, or does not answer."""
+        self._is_ready, self._failure = False, reason
         self.tell()
 
     @contextmanager
@@ -82,7 +82,7 @@ class Monitor:
         try:
             yield
         except EngineError as error:
-            self.failed(error)
+            self.failed(str(error))
             raise
         self.ready()
 
@@ -94,7 +94,7 @@ class Monitor:
         try:
             yield
         except EngineError as error:
-            self.failed(error)
+            self.failed(str(error))
             raise
         finally:
             timer.cancel()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
 from itertools import islice
 from pathlib import Path
@@ -21,7 +22,7 @@ from dg_lsp.context import normalised
 from dg_lsp.copying import REACH
 from dg_lsp.document import Change, Document, Snapshot
 from dg_lsp.planning import Silence
-from dg_lsp.session import Ask, EngineTrouble, Offer, Outcome, Services, Session, Watch
+from dg_lsp.session import CHANGED, Ask, EngineTrouble, Offer, Outcome, Services, Session, Watch
 from dg_lsp.settings import Settings, SettingsError, parse
 from dg_lsp.status import Monitor, MonitoredBackend, Tell
 
@@ -32,6 +33,10 @@ BackendFactory = Callable[[Settings], Backend]
 OPEN_OTHERS = 4
 """Other open documents that are copied from."""
 
+SETTINGS_S = 2.0
+"""So long a request waits for the settings, which a client tells within milliseconds of its start."""
+
+UNCONFIGURED = Silence("The settings are not known yet.")
 UNKNOWN = Silence("The document was never opened, or its text was lost; open it again.")
 
 
@@ -50,10 +55,11 @@ class Workspace:
         self._monitor = Monitor(tell)
         self._sessions: dict[str, Session] = {}
         self._initial: Mapping[str, Any] = {}
-        self._configured = False
+        self._configured = asyncio.Event()
         self._warming: asyncio.Task[str] | None = None
         self._snooze: asyncio.TimerHandle | None = None
         self._snoozed: Silence | None = None
+        self._snoozed_until: datetime | None = None
         self.folders: tuple[Path, ...] = ()
         self.settings = Settings()
         self.backend = self._monitored(self.settings)
@@ -73,7 +79,7 @@ class Workspace:
             log.warning("Edits of a document that was never opened were ignored: %s", uri)
             return
         try:
-            session.change(changes, version, self._services())
+            session.change(changes, version, self._services() if self._configured.is_set() else None)
         except Exception:
             log.exception("The edits could not be carried out, and the document is closed here: %s", uri)
             self.close(uri)
@@ -88,13 +94,31 @@ class Workspace:
         session = self._sessions.get(uri)
         if session is None:
             outcome: Outcome = UNKNOWN
+        elif (reason := await self._unready(session)) is not None:
+            outcome = reason
         else:
             outcome = await session.complete(ask, self._services(), watch if self.settings.drafts else None)
+        if isinstance(outcome, EngineTrouble):
+            self._monitor.failed(outcome.reason)
         if isinstance(outcome, Silence):
             log.debug("Nothing offered in %s: %s", uri, outcome.reason)
         return outcome
 
+    async def _unready(self, session: Session) -> Silence | None:
+        """Wait for the settings, lest it goes by others: a file may be excluded, the model another."""
+        if self._configured.is_set():
+            return None
+        snapshot = session.snapshot
+        with suppress(TimeoutError):
+            async with asyncio.timeout(SETTINGS_S):
+                await self._configured.wait()
+        if not self._configured.is_set():
+            return UNCONFIGURED
+        return None if self._sessions.get(snapshot.uri) is session and session.snapshot is snapshot else CHANGED
+
     def _services(self) -> Services:
+        if self._snoozed_until is not None and self._snoozed_until <= datetime.now().astimezone():
+            self.snooze(0)  # the timer stood still while the machine slept
         return Services(self.settings, self.backend, self.exclusions, self._snoozed, self._others)
 
     def _others(self, of: Snapshot) -> Iterator[str]:
@@ -117,10 +141,11 @@ class Workspace:
         """Offer nothing unasked for so many minutes; 0 ends the pause. Returns when it ends."""
         if self._snooze is not None:
             self._snooze.cancel()
-        self._snooze = self._snoozed = until = None
+        self._snooze = self._snoozed = self._snoozed_until = until = None
         if minutes > 0:
             until = datetime.now().astimezone() + timedelta(minutes=minutes)
             self._snooze = asyncio.get_running_loop().call_later(60 * minutes, self.snooze, 0)
+            self._snoozed_until = until
             self._snoozed = Silence(f"Automatic completions are snoozed until {until:%H:%M}.")
         self._monitor.snoozed(until)
         return until
@@ -160,8 +185,13 @@ class Workspace:
         """Take the client's settings; wrong ones are named in the log, and what was in force stays.
 
         A backend whose settings changed is replaced.
+
+        Args:
+            values: what the client says; None where it does not, for whatever reason.
         """
-        self._configured = True
+        if values is None and self._configured.is_set():
+            return
+        self._configured.set()
         if (settings := _taken(self._initial, values)) is not None:
             old = self._adopt(settings)
             if old is not self.backend:
@@ -190,7 +220,7 @@ class Workspace:
 
     def _warm_up(self) -> None:
         # Not before the settings are known, lest the wrong engine is loaded, nor before a document is open.
-        if self._configured and self._sessions and self.settings.enabled and self._warming is None:
+        if self._configured.is_set() and self._sessions and self.settings.enabled and self._warming is None:
             self._warming = asyncio.create_task(self._start(self.backend.start(self._monitor.loading)))
 
     async def restart(self) -> str:

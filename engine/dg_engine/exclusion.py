@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -86,9 +87,7 @@ class Exclusions:
     """The rules of one workspace: `folders` and the `globs` of its settings. Ignore files are read anew on change."""
 
     def __init__(self, folders: Sequence[Path] = (), globs: Sequence[str] = ()) -> None:
-        self._folders = tuple(
-            {folder.absolute(): None for folder in folders} | {folder.resolve(): None for folder in folders}
-        )
+        self._folders = tuple(dict.fromkeys(name for folder in folders for name in _names(folder)))
         self._cache: dict[Path, tuple[_Stamp, GitIgnoreSpec]] = {}
         self._broken: str | None = None
         self._secrets, self._globs = GitIgnoreSpec([]), GitIgnoreSpec([])
@@ -104,11 +103,7 @@ class Exclusions:
         if self._broken is not None:
             return self._broken
         if path is None:
-            try:
-                address = urlsplit(uri).path
-            except ValueError as error:
-                return f"The document's address cannot be read: {error}."
-            return self._reason_by_name(Path("/", unquote(address).lstrip("/")))
+            return self._reason_by_address(uri)
         try:
             for name in dict.fromkeys((path.absolute(), path.resolve())):
                 found = self._reason_by_name(name) or self._reason_by_file(name)
@@ -117,6 +112,17 @@ class Exclusions:
         except (BrokenRules, OSError, RuntimeError) as error:  # pathlib reports a loop of links as either of the last
             return _blocked(error)
         return None
+
+    def _reason_by_address(self, uri: str) -> str | None:
+        try:
+            path = Path("/", unquote(urlsplit(uri).path).lstrip("/"))
+            # An unsaved file of a folder, or a cell of a notebook there.
+            is_within = any(path.is_relative_to(folder) for folder in self._folders)
+            return self._reason_by_name(path) or (self._reason_by_file(path) if is_within else None)
+        except (BrokenRules, OSError) as error:
+            return _blocked(error)
+        except ValueError as error:
+            return f"The document's address cannot be read: {error}."
 
     def _reason_by_name(self, path: Path) -> str | None:
         if _matches(self._secrets, _relative(path, Path(path.anchor))):
@@ -153,6 +159,12 @@ class Exclusions:
         if known is None or known[0] != stamp:
             known = self._cache[path] = (stamp, _spec(_lines(path), str(path)))
         return known[1]
+
+
+def _names(folder: Path) -> Iterator[Path]:
+    yield folder.absolute()
+    with suppress(OSError, RuntimeError):  # a loop of links
+        yield folder.resolve()
 
 
 def _spec(rules: Iterable[str], source: str) -> GitIgnoreSpec:

@@ -7,9 +7,14 @@ that loses exits with status 0 at once, and both clients go on asking the socket
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +26,10 @@ from dg_engine.errors import EngineError, EngineUnavailable
 Report = Callable[[Health], None]
 
 LOG_TAIL_LINES = 12
+FAREWELL_S = 5.0
+"""So long an engine may take to end by itself: between two denoising steps it takes milliseconds."""
+UNTOLD = 0
+_CREDENTIALS = struct.Struct("3i")  # Linux' ucred: process, user, group
 LOG_LIMIT_BYTES = 4 * 1024 * 1024
 """A log longer than this is emptied before the next start."""
 
@@ -48,11 +57,24 @@ class LaunchSpec:
 class Engine:
     """An engine that answered `ready`, and the process that was started for it, if this client started one."""
 
-    def __init__(self, client: EngineClient, process: subprocess.Popen[bytes] | None, version: str = "") -> None:
+    def __init__(self, client: EngineClient, process: subprocess.Popen[bytes] | None, health: Health) -> None:
         self.client = client
-        self.version = version
+        self.version = health.version
         """The release that it says it is."""
         self._process = process
+        self._pid = health.pid
+
+    async def end(self) -> None:
+        """End its process, whoever started it, and though it may hang; not one that only passes on what it is told."""
+        path = self.client.address.socket
+        for sign in (signal.SIGTERM, signal.SIGKILL):
+            if path is None or (listens := listener(path)) not in {UNTOLD, self._pid}:
+                return
+            with suppress(ProcessLookupError, PermissionError, TimeoutError):
+                os.kill(self._pid, sign)
+                async with asyncio.timeout(FAREWELL_S):
+                    while listener(path) == listens:
+                        await asyncio.sleep(0.05)
 
     async def aclose(self) -> None:
         """Let go of the engine. It runs on for the other windows until it is idle long enough."""
@@ -60,6 +82,22 @@ class Engine:
         if self._process is not None and self._process.poll() is None:
             # Detached on purpose: the interpreter would otherwise warn that the child still runs.
             self._process.returncode = 0
+
+
+def listener(path: str) -> int | None:
+    """The process that listens on a Unix socket; None where none does, `UNTOLD` where the system does not say which."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(0)
+        try:
+            probe.connect(path)
+        except BlockingIOError:
+            return UNTOLD  # too many wait for it already
+        except OSError:
+            return None
+        if not hasattr(socket, "SO_PEERCRED"):
+            return UNTOLD
+        pid, *_ = _CREDENTIALS.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
+        return int(pid)
 
 
 def resolve_address(spec: LaunchSpec) -> str:
@@ -94,7 +132,7 @@ async def ensure_engine(spec: LaunchSpec, report: Report = lambda health: None) 
     except BaseException:
         await waiting.give_up()
         raise
-    return Engine(client, waiting.process, health.version)
+    return Engine(client, waiting.process, health)
 
 
 class _Waiting:
@@ -127,7 +165,7 @@ class _Waiting:
             self.process.wait()
 
     async def give_up(self) -> None:
-        await Engine(self._client, self.process).aclose()
+        await Engine(self._client, self.process, Health(state="failed")).aclose()
 
     async def _health(self) -> Health | None:
         try:

@@ -180,6 +180,37 @@ def test_a_settings_answer_that_is_malformed_leaves_the_server_at_work(serve: An
     works(client)
 
 
+@pytest.mark.parametrize("later", [{"not": "a list"}, ["x"]])
+def test_settings_that_cannot_be_learnt_later_are_those_from_before(serve: Any, later: Any) -> None:
+    told: list[Any] = [[{"enabled": False}], later]
+    client = serve(replies=lambda message: told.pop(0) if message["method"] == "workspace/configuration" else None)
+    client.initialize({**INLINE, "workspace": {"configuration": True}})
+    client.notify("workspace/didChangeConfiguration", {"settings": None})
+    client.until(
+        lambda message: "settings" in str(message.get("params", "")).lower() and "Message" in message["method"]
+    )
+    uri = client.open(TEXT)
+    assert client.call("textDocument/inlineCompletion", inline_params(uri, *RETURN)) is None
+
+
+def test_a_client_that_no_longer_reads_ends_the_server(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "dg_lsp", *scripted(tmp_path)]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as server:
+        assert server.stdin is not None
+        assert server.stdout is not None
+        assert server.stderr is not None
+        for number, method in enumerate(("initialize", "no/method", "no/method")):
+            message = {"jsonrpc": "2.0", "id": number, "method": method, "params": {"capabilities": {}}}
+            server.stdin.write(framed(json.dumps(message).encode()))
+            server.stdin.flush()
+            if number == 0:
+                assert server.stdout.readline()
+                server.stdout.close()
+        assert server.wait(60) == 1
+        assert server.stderr.read().count(b"The client has gone.") <= 1
+
+
 def test_requests_after_shutdown_are_refused_and_exit_ends_with_status_0(serve: Any) -> None:
     client = serve()
     client.initialize()

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import stat
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from dg_engine import paths
+from dg_engine import launcher, paths
 from dg_engine.api import Health
 from dg_engine.errors import EngineUnavailable
 from dg_engine.launcher import Engine, LaunchSpec, ensure_engine, resolve_address, serve_command
@@ -145,6 +146,33 @@ async def test_an_engine_that_never_becomes_ready_is_given_up_and_ended(home: Pa
     for pid in started(home):
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid), 0)
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("hangs", [False, True])
+async def test_an_engine_can_be_ended_even_if_it_hangs(
+    home: Path, monkeypatch: pytest.MonkeyPatch, *, hangs: bool
+) -> None:
+    if hangs:
+        monkeypatch.setattr(launcher, "FAREWELL_S", 0.2)
+    async with aclosing(await ensure_engine(spec(home, "serves"))) as engine:
+        (pid,) = map(int, started(home))
+        assert engine.client.address.socket is not None
+        assert launcher.listener(engine.client.address.socket) in {pid, launcher.UNTOLD}
+        if hangs:
+            os.kill(pid, signal.SIGSTOP)
+        await engine.end()
+        assert launcher.listener(engine.client.address.socket) is None
+
+
+@pytest.mark.asyncio
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who listens")
+async def test_a_process_that_is_not_the_one_that_listens_is_left_alone(home: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+        async with aclosing(await ensure_engine(spec(home, "serves"))) as engine:
+            await Engine(engine.client, None, Health(state="ready", pid=other.pid)).end()
+            assert (await engine.client.health()).state == "ready"
+        assert other.poll() is None
 
 
 @pytest.mark.asyncio

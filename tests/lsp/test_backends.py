@@ -73,6 +73,9 @@ class FakeEngine:
             raise EngineFailed("broke")
         yield answered(self.text)
 
+    async def end(self) -> None:
+        self.alive = False
+
     async def aclose(self) -> None:
         self.closed = True
 
@@ -225,6 +228,20 @@ async def test_closing_lets_go_of_the_engine() -> None:
     await ask(backend)
     await backend.close()
     assert fleet.launched[0].closed
+
+
+@pytest.mark.asyncio
+async def test_closing_during_the_start_is_told_to_who_waits_for_it_and_nothing_is_started_afterwards() -> None:
+    fleet = Fleet()
+    backend = fleet.backend()
+    waiting = asyncio.create_task(ask(backend))
+    await asyncio.sleep(0)
+    await backend.close()
+    with pytest.raises(EngineUnavailable, match="not asked any more"):
+        await waiting
+    with pytest.raises(EngineUnavailable, match="not asked any more"):
+        await ask(backend)
+    assert not fleet.launched
 
 
 def test_the_pause_is_bounded() -> None:

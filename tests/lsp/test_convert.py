@@ -70,6 +70,7 @@ def test_what_may_be_meant_instead_comes_behind_in_ghost_text_and_menus_that_sor
         ("untitled:1", None),
         ("git:/a", None),
         ("file://[", None),
+        ("file:///a%00b.py", None),
         ("", None),
     ],
 )

@@ -59,6 +59,7 @@ class Desk:
         return path.as_uri()
 
     async def copied(self, uri: str, row: int, column: int) -> Copy | None:
+        await self.workspace.configure(None)
         await self.workspace.complete(uri, Ask(Position(row, column), automatic=False))
         return self.engine.requests[-1].copied
 

@@ -75,6 +75,14 @@ def test_a_document_on_no_disk_goes_by_its_uri() -> None:
     assert Exclusions().reason(None, "git:/a/%2Eenv?ref=main") is not None
 
 
+def test_ignore_files_hold_for_what_is_on_no_disk_yet(folder: Path) -> None:
+    (folder / ".dglspignore").write_text("src/\n")
+    rules = Exclusions([folder])
+    for scheme, name in (("untitled", "src/new.py"), ("vscode-notebook-cell", "src/book.ipynb")):
+        assert rules.reason(None, f"{scheme}:{folder}/{name}") is not None
+        assert rules.reason(None, f"{scheme}:{folder}/lib.py") is None
+
+
 def test_globs_of_the_settings_go_by_the_path_in_the_folder(folder: Path) -> None:
     rules = Exclusions([folder], ["/src/", "*.min.js"])
     assert reason(rules, folder / "src" / "a.py") == "The setting `exclude` names this file."
@@ -149,6 +157,7 @@ def test_links_in_a_circle_are_left_alone(folder: Path) -> None:
     (folder / "a").symlink_to(folder / "b")
     (folder / "b").symlink_to(folder / "a")
     assert reason(Exclusions([folder]), folder / "a" / "c.py") is not None
+    assert reason(Exclusions([folder / "a", folder]), folder / "src" / "a.py") is None
 
 
 @pytest.mark.parametrize("rule", ["!", "[z-a]", "[abc", "trailing\\"])

@@ -136,6 +136,13 @@ def test_what_was_taken_whole_and_undone_is_declined_until_the_user_asks() -> No
     assert memory.declined(planned(HEAD + "b", TAIL, automatic=True)) is None
 
 
+@pytest.mark.parametrize("tail", [")\n", ")\n" + "y = 2\n" * 1000])
+def test_what_was_taken_with_what_it_replaced_and_undone_is_declined(tail: str) -> None:
+    memory = offered("print(", "hello)[0]", tail, replaced=1)
+    assert memory.recall(planned("print(hello)[0]", tail[1:])) is None
+    assert isinstance(memory.declined(planned("print(", tail, automatic=True)), Silence)
+
+
 short = st.text(st.sampled_from("ab\n "), max_size=6)
 
 

@@ -129,6 +129,11 @@ def test_closing_brackets_after_the_cursor_do_not_prevent_a_request(rest: str) -
     assert isinstance(planned(f"some_function(first, |{rest}\n"), Plan)
 
 
+def test_any_number_of_blanks_after_the_cursor_is_soon_read() -> None:
+    assert isinstance(planned(f"some_function(first, |{' ' * 5000});\n"), Plan)
+    assert isinstance(planned(f"some_function(first, |{' ' * 5000}x\n"), Silence)
+
+
 def test_a_finished_statement_is_left_alone() -> None:
     found = planned("let total = add(1, 2);|\n", "javascript")
     assert found == Silence("The line before the cursor is complete.")

@@ -15,7 +15,20 @@ from dg_engine.exclusion import Exclusions
 from dg_lsp.backends import Report
 from dg_lsp.document import Change, Position
 from dg_lsp.planning import Plan, Silence
-from dg_lsp.session import CHANGED, CLOSED, SUPERSEDED, Ask, EngineTrouble, Offer, Outcome, Selected, Services, Session
+from dg_lsp.session import (
+    CHANGED,
+    CLOSED,
+    GIVEN_UP,
+    RECONFIGURED,
+    SUPERSEDED,
+    Ask,
+    EngineTrouble,
+    Offer,
+    Outcome,
+    Selected,
+    Services,
+    Session,
+)
 from dg_lsp.settings import DecodingChoice, EngineSettings, Settings
 from dg_lsp.testing import answered, marked, rated
 
@@ -37,7 +50,7 @@ class Gate:
         self.score: float | None = None
         self.heads: tuple[Head, ...] = ()
         self.others: tuple[str, ...] = ()
-        self.failure: Exception | None = None
+        self.failure: BaseException | None = None
         if is_open:
             self.opened.set()
 
@@ -121,29 +134,35 @@ async def test_the_older_request_is_settled_at_once_and_its_stream_closed() -> N
 
 
 @pytest.mark.asyncio
-@pytest.mark.parametrize("reason", [CHANGED, CLOSED])
-async def test_an_edit_or_the_close_settles_what_runs_without_an_answer(reason: Silence) -> None:
+@pytest.mark.parametrize("is_answered", [False, True])
+@pytest.mark.parametrize("reason", [CHANGED, CLOSED, RECONFIGURED])
+async def test_an_edit_other_settings_or_the_close_settle_what_runs_without_an_answer_even_if_the_engine_gave_one(
+    reason: Silence, *, is_answered: bool
+) -> None:
     case = Case()
-    case.gate = Gate(is_open=False)
+    case.gate = Gate(is_open=is_answered)
     asked = asyncio.create_task(case.complete())
     await case.gate.asked.wait()
+    if is_answered:
+        await ended(case.session)
+        assert not asked.done()
     if reason is CHANGED:
         case.session.change([Change(Position(0, 0), Position(0, 0), "x")], 2)
-    else:
+    elif reason is CLOSED:
         case.session.close()
+    else:
+        case.session.forget()
     assert await asked == reason
     assert case.session.last == reason
+    await ended(case.session)
+    assert not case.gate.behind
 
 
 @pytest.mark.asyncio
-async def test_an_edit_between_the_answer_and_its_delivery_takes_the_answer_back() -> None:
+async def test_work_that_a_backend_cancels_is_settled() -> None:
     case = Case()
-    asked = asyncio.create_task(case.complete())
-    await case.gate.asked.wait()
-    await ended(case.session)
-    assert not asked.done()
-    case.session.change([Change(Position(0, 0), Position(0, 0), "x")], 2)
-    assert await asked == CHANGED
+    case.gate.failure = asyncio.CancelledError()
+    assert await case.complete() == GIVEN_UP
 
 
 @pytest.mark.asyncio
@@ -649,6 +668,16 @@ async def test_nothing_is_anticipated_where_the_next_request_cannot_be_told(case
     start = Position(0, 0) if case == "elsewhere" else end
     typist.press(start, start, "pasted text" if case == "pasted" else " ")
     await typist.asked(asked)
+
+
+@pytest.mark.asyncio
+async def test_a_line_break_past_the_end_of_the_text_is_anticipated_where_it_lands() -> None:
+    typist = Typist()
+    await typist.ask_at(Position(99, 0))
+    typist.press(Position(99, 0), Position(99, 0), "\n")
+    await typist.asked(2)
+    await typist.ask_at(Position(2, 0))
+    await typist.asked(2)
 
 
 @pytest.mark.asyncio

@@ -75,7 +75,7 @@ async def test_the_error_of_a_request_stays_until_one_succeeds() -> None:
         await answered(backend)
     assert told[-1].state == "error"
     well, more, monitor = monitored(Rule("return ", "a + b"))
-    monitor.failed(EngineUnavailable("gone"))
+    monitor.failed("gone")
     await answered(well)
     assert [status.state for status in more] == ["error", "ready"]
 
@@ -105,7 +105,7 @@ def test_off_hides_every_other_state_and_an_error_hides_snoozing() -> None:
     monitor = Monitor(lambda status: None)
     monitor.snoozed(datetime(2026, 1, 1, 14, 5))
     assert monitor.status() == Status("snoozed", "No automatic completions until 14:05.")
-    monitor.failed(EngineUnavailable("gone"))
+    monitor.failed("gone")
     assert monitor.status().state == "error"
     monitor.loading(Loading("", 0.5))
     assert monitor.status() == Status("loading", "Loading the model.", 0.5)
@@ -115,6 +115,6 @@ def test_off_hides_every_other_state_and_an_error_hides_snoozing() -> None:
 
 def test_another_engine_starts_without_the_failure_of_the_one_before() -> None:
     monitor = Monitor(lambda status: None)
-    monitor.failed(EngineUnavailable("gone"))
+    monitor.failed("gone")
     monitor.renewed()
     assert monitor.status().state == "idle"

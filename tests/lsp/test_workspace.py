@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
 
 from dg_engine.api import Draft, Infill, InfillRequest
 from dg_engine.errors import EngineUnavailable
+from dg_lsp import workspace
 from dg_lsp.backends import Backend, Report
 from dg_lsp.document import Change, Document, Position
 from dg_lsp.planning import Silence
-from dg_lsp.session import Ask, EngineTrouble
+from dg_lsp.session import CHANGED, Ask, EngineTrouble
 from dg_lsp.settings import Settings
-from dg_lsp.workspace import UNKNOWN, Workspace
+from dg_lsp.workspace import UNCONFIGURED, UNKNOWN, Workspace
 
 TEXT = "def add(first, second):\n    return "
 END = Position(1, 11)
@@ -47,12 +49,13 @@ class Case:
     """A workspace and the backends that it has made."""
 
     def __init__(self) -> None:
+        self.kind = Recorder
         self.made: list[Recorder] = []
         self.states: list[str] = []
         self.workspace = Workspace(self.make, lambda status: self.states.append(status.state))
 
     def make(self, settings: Settings) -> Backend:
-        self.made.append(Recorder(settings))
+        self.made.append(self.kind(settings))
         return self.made[-1]
 
     def open(self, uri: str = "file:///a.py") -> None:
@@ -132,6 +135,7 @@ async def test_edits_that_cannot_be_carried_out_close_the_document(monkeypatch: 
 async def test_explanations_tell_an_engine_that_failed_from_nothing_to_offer() -> None:
     case = Case()
     case.open()
+    await case.workspace.configure(None)
     assert case.workspace.explain("file:///a.py").state == "nothing"
     outcome = await case.workspace.complete("file:///a.py", Ask(END, automatic=False))
     assert isinstance(outcome, Silence)
@@ -142,6 +146,7 @@ async def test_explanations_tell_an_engine_that_failed_from_nothing_to_offer() -
 @pytest.mark.asyncio
 async def test_snoozing_silences_automatic_requests_alone_and_ends_when_told() -> None:
     case = Case()
+    await case.workspace.configure(None)
     case.open()
     until = case.workspace.snooze(5)
     assert until is not None
@@ -164,8 +169,83 @@ async def test_a_snooze_ends_by_itself() -> None:
 
 
 @pytest.mark.asyncio
+async def test_a_snooze_ends_on_time_though_the_machine_slept(monkeypatch: pytest.MonkeyPatch) -> None:
+    case = Case()
+    await case.workspace.configure(None)
+    case.open()
+    case.workspace.snooze(5)
+
+    class AfterSleep(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> AfterSleep:
+            return super().now(tz) + timedelta(minutes=5)
+
+    monkeypatch.setattr(workspace, "datetime", AfterSleep)
+    outcome = await case.workspace.complete("file:///a.py", Ask(END, automatic=True))
+    assert outcome == EngineTrouble("no card")
+    assert case.states.count("snoozed") == 1
+
+
+@pytest.mark.asyncio
+async def test_a_request_waits_for_the_settings() -> None:
+    case = Case()
+    case.open()
+    asked = asyncio.create_task(case.workspace.complete("file:///a.py", Ask(END, automatic=False)))
+    await asyncio.sleep(0)
+    await case.workspace.configure({"enabled": False})
+    assert await asked == Silence("Completions are switched off for python.")
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("ending", ["edited", "closed", "never"])
+async def test_a_request_that_waits_for_the_settings_is_answered_in_any_case(
+    ending: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    case = Case()
+    case.open()
+    if ending == "never":
+        monkeypatch.setattr(workspace, "SETTINGS_S", 0)
+    asked = asyncio.create_task(case.workspace.complete("file:///a.py", Ask(END, automatic=False)))
+    await asyncio.sleep(0)
+    if ending == "edited":
+        case.workspace.change("file:///a.py", [Change(None, None, "x")], 2)
+    elif ending == "closed":
+        case.workspace.close("file:///a.py")
+    if ending != "never":
+        await case.workspace.configure(None)
+    assert await asked == (UNCONFIGURED if ending == "never" else CHANGED)
+
+
+@pytest.mark.asyncio
+async def test_settings_that_the_client_does_not_tell_once_more_stay_in_force() -> None:
+    case = Case()
+    await case.workspace.configure({"debounceMs": 5})
+    await case.workspace.configure(None)
+    assert case.workspace.settings.debounce_ms == 5
+    await case.workspace.configure({})
+    assert case.workspace.settings == Settings()
+
+
+@pytest.mark.asyncio
+async def test_an_engine_that_does_not_answer_is_told_as_an_error() -> None:
+    class Hung(Recorder):
+        async def infill(self, request: InfillRequest) -> AsyncGenerator[Draft | Infill, None]:
+            await asyncio.Event().wait()
+            raise EngineUnavailable("no card")
+            yield  # a generator, though it never yields
+
+    case = Case()
+    case.kind = Hung
+    await case.workspace.configure({"engine": {"answerTimeoutS": 0.1}})
+    case.open()
+    assert isinstance(await case.workspace.complete("file:///a.py", Ask(END, automatic=False)), EngineTrouble)
+    assert case.states[-1] == "error"
+
+
+@pytest.mark.asyncio
 async def test_a_later_snooze_takes_the_place_of_an_earlier_one() -> None:
     case = Case()
+    await case.workspace.configure(None)
     case.workspace.snooze(1e-9)
     later = case.workspace.snooze(60)
     await asyncio.sleep(0)
