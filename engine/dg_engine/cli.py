@@ -19,6 +19,8 @@ from dg_engine.errors import EngineError
 if TYPE_CHECKING:
     from dg_engine.engine import Engine
 
+MOST_PORT = 65_535
+
 _ELSEWHERE = {
     "bench": "dg_engine.bench:bench",
     "corpus": "dg_engine.training.corpus_command:corpus",
@@ -103,7 +105,7 @@ def serve(
     service = Service(lambda report: load_engine(model, adapter, device=device, threads=threads, report=report))
     if listen is not None:
         host, _, port = listen.rpartition(":")
-        if not host or not port.isdigit():
+        if not host or not port.isdecimal() or int(port) > MOST_PORT:
             raise click.BadParameter(f"expected HOST:PORT, not {listen!r}", param_hint="--listen")
         token = os.environ.get("DG_ENGINE_TOKEN", "")
         serving.serve_loopback(service, host.strip("[]"), int(port), token, idle_timeout)

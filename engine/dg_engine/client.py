@@ -15,7 +15,7 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import httpx
 import msgspec
@@ -50,14 +50,21 @@ class Address(NamedTuple):
         """Read `unix:/path/to.sock` or `http://127.0.0.1:PORT`.
 
         Raises:
-            ValueError: any other form, or a host beyond this machine (the token would travel in the clear).
+            ValueError: any other form or no port, or a host beyond this machine (the token would travel in the clear).
         """
         if text.startswith("unix:/"):
             return cls("http://engine", text.removeprefix("unix:"))
         parts = urlsplit(text)
-        if parts.scheme == "http" and parts.hostname and is_loopback(parts.hostname):
+        if parts.scheme == "http" and parts.hostname and is_loopback(parts.hostname) and _is_port(parts):
             return cls(text.rstrip("/"), None)
         raise ValueError(f"the engine's address must be unix:/PATH or http://127.0.0.1:PORT, not {text!r}")
+
+
+def _is_port(parts: SplitResult) -> bool:
+    try:
+        return parts.port != 0
+    except ValueError:
+        return False
 
 
 class EngineClient:

@@ -42,6 +42,9 @@ _REQUIRED = (
     "moe_intermediate_size",
     "sliding_window",
 )
+_COUNTS = (
+    *_REQUIRED, "global_head_dim", "num_global_key_value_heads", "canvas_length", "max_position_embeddings",
+)  # fmt: skip
 _OPTIONAL = (
     "max_position_embeddings",
     "rms_norm_eps",
@@ -91,6 +94,12 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         """Refuse combinations that no checkpoint can have."""
+        for name in _COUNTS:
+            if type(value := getattr(self, name)) is not int or value < 1:
+                raise ValueError(f"{name}: expected a whole number of at least 1, found {value!r}")
+        for name in ("rms_norm_eps", "final_logit_softcapping"):
+            if type(value := getattr(self, name)) not in {int, float} or not value > 0:
+                raise ValueError(f"{name}: expected a number above 0, found {value!r}")
         if len(self.layer_types) != self.num_hidden_layers:
             raise ValueError(f"{len(self.layer_types)} layer_types for {self.num_hidden_layers=}")
         if self.layer_types[-1] != "full_attention":

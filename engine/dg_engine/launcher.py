@@ -126,7 +126,7 @@ async def ensure_engine(spec: LaunchSpec, report: Report = lambda health: None) 
         async with asyncio.timeout(spec.start_timeout_s):
             health = await waiting.until_ready()
     except TimeoutError as error:
-        waiting.terminate()
+        await waiting.terminate()
         await waiting.give_up()
         raise EngineUnavailable(f"The engine was not ready after {spec.start_timeout_s:g} s.") from error
     except BaseException:
@@ -158,11 +158,15 @@ class _Waiting:
                 self._report(health)
             await asyncio.sleep(self._spec.poll_interval_s)
 
-    def terminate(self) -> None:
+    async def terminate(self) -> None:
         # A hung engine would keep the lock, and no later start could ever succeed.
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
-            self.process.wait()
+            try:
+                await asyncio.to_thread(self.process.wait, FAREWELL_S)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+                await asyncio.to_thread(self.process.wait)
 
     async def give_up(self) -> None:
         await Engine(self._client, self.process, Health(state="failed")).aclose()

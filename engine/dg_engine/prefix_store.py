@@ -65,10 +65,11 @@ class PrefixEncoder:
         )
         for number, chunk in enumerate(chunks):
             hidden, cache = self._encoded(chunk, cache)
+            # Who is cancelled here, as at each key of a fast typist, leaves the next one less to do.
+            self._store.keep(document, tokens[: cache.length], cache)
             if number + 1 < len(chunks):
                 yield None
         assert cache is not None  # noqa: S101  (there is always at least one chunk)
-        self._store.keep(document, tokens, cache)
         yield Prefix(Start(hidden[0, -1:], cache), len(tokens), cached)
 
     def whole(self, document: str, tokens: list[int]) -> Prefix:

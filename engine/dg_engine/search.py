@@ -217,6 +217,9 @@ class Search:
     def _gains_behind(self, ends: Sequence[End]) -> list[float]:
         """The log-probability of the suffix behind each end, without what is counted with the end already."""
         suffix, read, targets, counts = self._sought.suffix, list[Text](), list[int](), list[int]()
+        # What is spelt by several tokens may end in the last of them, before any was read.
+        parents = [text.parent for text, overlap in ends if text is not None and text.parent is not None and overlap]
+        begun = list(dict.fromkeys(part for parent in parents for part in parent.unread))
         for text, overlap in ends:
             if text is not None and overlap:
                 # Its last token once more: what it predicts is not kept.
@@ -229,5 +232,6 @@ class Search:
             counts.append(len(wanted))
         if not read:
             return [0.0] * len(ends)
-        gains = log_probabilities(self._model, self._tree.read(read), torch.tensor(targets, device=self._model.device))
+        hidden = self._tree.read([*begun, *read])[len(begun) :]
+        gains = log_probabilities(self._model, hidden, torch.tensor(targets, device=self._model.device))
         return [float(part.sum()) for part in torch.split(gains, counts)]

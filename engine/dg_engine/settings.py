@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, TypeVar
 
 import msgspec
 import torch
@@ -27,6 +27,9 @@ _SURE = 60.0
 _LEAST_DOUBT = -1e-3
 # Copying is wrong once in a hundred times even behind the longest matches, and a logarithm of 0 ruins all sums.
 _SURE_COPY = 4.6
+
+
+Count = Annotated[int, msgspec.Meta(ge=1)]
 
 
 def _logistic(odds: float, most: float) -> float:
@@ -135,12 +138,12 @@ class InfillConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     """How to lay out prefix and canvas for this checkpoint."""
 
     name: str = "diffusion-gemma"
-    max_prefix_tokens: int = 4096
-    suffix_tokens: int = 128
+    max_prefix_tokens: Count = 4096
+    suffix_tokens: Annotated[int, msgspec.Meta(ge=0)] = 128
     """Pinned tokens behind the hole."""
-    line_hole: int = 32
+    line_hole: Count = 32
     """Slots at the start for an answer of one line."""
-    block_hole: int = 128
+    block_hole: Count = 128
     """Slots at the start for an answer of several lines."""
     filler_bias: float = 0.0
     """Nats added to the filler's logit. A loss that weighs filler by w teaches odds that are w times too small."""
@@ -191,13 +194,19 @@ RELEASED = InfillConfig(suffix_tokens=32, chat=True, length_probe=LengthProbe())
 text. Of the suffix, which the chat shows, few tokens are pinned: they lie in the canvas once for every length."""
 
 
+class SamplerConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The field of `sampler_config` that is read."""
+
+    entropy_bound: float | None = None
+
+
 class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The fields of `generation_config.json` that are read; absent or null takes the published value."""
 
     eos_token_id: int | list[int] | None = None
 
     max_denoising_steps: int | None = None
-    sampler_config: dict[str, Any] | None = None
+    sampler_config: SamplerConfig | None = None
     t_min: float | None = None
     t_max: float | None = None
     stability_threshold: int | None = None
@@ -206,7 +215,7 @@ class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True):
     def denoising(self) -> Denoising:
         """The same as policies."""
         default = Denoising()
-        bound = (self.sampler_config or {}).get("entropy_bound", default.acceptance.entropy_bound)
+        bound = None if self.sampler_config is None else self.sampler_config.entropy_bound
         stable, confident = self.stability_threshold, self.confidence_threshold
         published = StableAndConfident()
         return Denoising(
@@ -215,7 +224,7 @@ class GenerationConfig(msgspec.Struct, frozen=True, kw_only=True):
                 t_min=default.temperature.t_min if self.t_min is None else self.t_min,
                 t_max=default.temperature.t_max if self.t_max is None else self.t_max,
             ),
-            acceptance=EntropyBound(entropy_bound=bound),
+            acceptance=default.acceptance if bound is None else EntropyBound(entropy_bound=bound),
             stopping=StableAndConfident(
                 stability_threshold=published.stability_threshold if stable is None else stable,
                 confidence_threshold=published.confidence_threshold if confident is None else confident,

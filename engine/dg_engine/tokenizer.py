@@ -140,8 +140,9 @@ class Tokenizer:
     def _last_piece(self, text: str) -> str:
         """The last pre-token of a text."""
         tail = text[-_TAIL:]
-        pieces = self.backend.pre_tokenizer.pre_tokenize_str(tail) if tail and self.backend.pre_tokenizer else []
-        return tail[pieces[-1][1][0] :] if pieces else ""
+        # Not by the pre-tokenizer alone: Gemma's, which is given normalised text, finds no blank there to split at.
+        found = self.backend.encode(tail, add_special_tokens=False)
+        return tail[found.offsets[found.word_ids.index(found.word_ids[-1])][0] :] if found.ids else ""
 
     def _mask(self, tokens: Tensor) -> Tensor:
         mask = torch.zeros(self.vocab_size, dtype=torch.bool)

@@ -18,6 +18,9 @@ from dg_engine.errors import RequestError
 Item = Draft | Infill | Score
 Deliver = Callable[[Item | Failure], None]
 
+FAREWELL_S = 2.0
+"""So long the end waits for the unit at hand, of which most take milliseconds."""
+
 _log = logging.getLogger(__name__)
 
 SUPERSEDED = Infill(
@@ -84,12 +87,12 @@ class Worker:
             return len([job for job in (*self._jobs, self._running) if job is not None and not job.cancelled])
 
     def close(self) -> None:
-        """Finish the unit at hand, then end the thread."""
+        """Finish the unit at hand, then end the thread; one that takes longer, as where it loads, dies with us."""
         with self._wake:
             self._closed = True
             self._wake.notify()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(FAREWELL_S)
 
     def _unfinished(self, document: str) -> list[Job]:
         waiting = [*self._jobs] if self._running is None else [*self._jobs, self._running]

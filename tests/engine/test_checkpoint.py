@@ -15,6 +15,8 @@ from safetensors.torch import load_file, save_file
 from dg_engine import checkpoint
 from dg_engine.engine import Engine
 from dg_engine.errors import CheckpointError
+from dg_engine.policies import Denoising
+from dg_engine.settings import read_denoising
 from dg_engine.testing import TINY, tiny_checkpoint, tiny_model
 
 NAME = "model.decoder.layers.1.mlp.up_proj.weight"
@@ -127,6 +129,13 @@ def test_an_index_must_keep_its_promises(directory: Path) -> None:
         (lambda raw: raw["text_config"].update(layer_types=["mamba"] * 3), "unknown"),
         (lambda raw: raw["text_config"].update(num_hidden_layers="three"), "num_hidden_layers"),
         (lambda raw: raw.update(text_config=None), "config.json"),
+        (lambda raw: raw["text_config"].update(num_key_value_heads=0), "num_key_value_heads: expected a whole number"),
+        (lambda raw: raw["text_config"].update(hidden_size="384"), "hidden_size: expected a whole number"),
+        (lambda raw: raw["text_config"].update(sliding_window=None), "sliding_window: expected a whole number"),
+        (
+            lambda raw: raw["text_config"].update(final_logit_softcapping=None),
+            "final_logit_softcapping: expected a num",
+        ),
     ],
 )
 def test_an_impossible_configuration_is_refused_by_key(directory: Path, change: Any, expected: str) -> None:
@@ -146,6 +155,8 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         ("tokenizer.json", "{", "tokenizer.json: is not a readable tokenizer"),
         ("infill_config.json", '{"line_hol": 3}', "line_hol"),
         ("infill_config.json", '{"line_hole": "x"}', "infill_config.json"),
+        ("infill_config.json", '{"line_hole": 0}', "infill_config.json"),
+        ("generation_config.json", '{"sampler_config": {"entropy_bound": "0.1"}}', "generation_config.json"),
         ("infill_config.json", '{"dropped_mass": 1.5}', "dropped_mass: must be at least 0 and less than 1"),
         ("generation_config.json", '{"t_min": 2.0, "t_max": 1.0}', "generation_config.json"),
         ("generation_config.json", "nonsense", "generation_config.json"),
@@ -156,6 +167,12 @@ def test_every_other_file_is_refused_by_name_too(tmp_path: Path, file: str, cont
     (tmp_path / file).write_text(content)
     with pytest.raises(CheckpointError, match=expected):
         Engine.load(tmp_path)
+
+
+def test_what_sampling_defaults_leave_out_or_null_is_as_published(tmp_path: Path) -> None:
+    for sampler in ("null", "{}", '{"entropy_bound": null}'):
+        (tmp_path / "generation_config.json").write_text(f'{{"t_min": null, "sampler_config": {sampler}}}')
+        assert read_denoising(tmp_path) == Denoising()
 
 
 def test_a_checkpoint_says_what_self_conditioning_may_leave_out(tmp_path: Path) -> None:

@@ -248,7 +248,17 @@ def test_encoding_keeps_every_field_when_it_replaces_a_surrogate() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["http://example.com:80", "https://127.0.0.1", "unix:relative", "", "ftp://x", "http://"]
+    "text",
+    [
+        "http://example.com:80",
+        "https://127.0.0.1",
+        "unix:relative",
+        "",
+        "ftp://x",
+        "http://",
+        "http://[::1]:x",
+        "http://127.0.0.1:99999",
+    ],
 )
 def test_an_address_beyond_this_machine_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="unix:/PATH or http"):

@@ -10,6 +10,8 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
+from tokenizers import Tokenizer as Backend
+from tokenizers import decoders, models, normalizers, pre_tokenizers
 from torch import Tensor
 
 from dg_engine import covers, search, writing
@@ -278,6 +280,21 @@ def test_text_that_looks_like_a_special_token_is_text(engine: Engine) -> None:
     tokens = engine.tokenizer.encode("<eos> <bos>")
     assert not any(engine.tokenizer.special[token] for token in tokens)
     assert engine.tokenizer.decode(tokens) == "<eos> <bos>"
+
+
+def test_healing_cuts_where_the_tokens_of_the_released_model_begin() -> None:
+    """There blanks become a letter first, and nothing is left at which the pre-tokenizer could split."""
+    words = ["x", "▁", "=", "b", "a", "r", "▁=", "▁b", "▁ba", "ba", "▁bar", "bar"]
+    merges = [("▁", "="), ("▁", "b"), ("b", "a"), ("▁b", "a"), ("▁ba", "r"), ("ba", "r")]
+    backend = Backend(models.BPE({word: number for number, word in enumerate(words)}, merges))
+    backend.normalizer = normalizers.Replace(" ", "▁")
+    backend.pre_tokenizer = pre_tokenizers.Split(" ", "merged_with_previous")
+    backend.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.Fuse()])
+    tokenizer = Tokenizer(backend)
+    healed = tokenizer.heal("x = ba")
+    assert (healed.kept, healed.cut) == ("x =", " ba")
+    assert healed.allowed is not None
+    assert [words[token] for token in healed.allowed.nonzero()[:, 0].tolist()] == ["▁ba", "▁bar"]
 
 
 def test_healing_cuts_the_token_in_progress_and_allows_what_begins_with_it(engine: Engine) -> None:

@@ -34,6 +34,8 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(missing: str, 
     ("arguments", "expected"),
     [
         (["serve", "--listen", "127.0.0.1"], "expected HOST:PORT"),
+        (["serve", "--listen", "127.0.0.1:99999"], "expected HOST:PORT"),
+        (["serve", "--listen", "127.0.0.1:²"], "expected HOST:PORT"),
         (["serve", "--listen", "192.0.2.1:80"], "on this machine alone"),
         (["bench", "--model", "/no/such/checkpoint"], "tokenizer.json"),
         (["serve", "--threads", "0"], "--threads"),

@@ -327,6 +327,10 @@ def test_a_command_that_was_stopped_continues_on_the_files_it_was_begun_with(
     refused = command(root, base, out, "--minutes", "0.02", "--rank", "8")
     assert refused.exit_code == 1
     assert "another rank (64, not 8)" in refused.output
+    for options, told in ((("--cases", "3"), "another cases (4, not 3)"), (("--exclude", "*.py"), "another exclude")):
+        refused = command(root, base, out, "--minutes", "0.02", *options)
+        assert refused.exit_code == 1
+        assert told in refused.output
     shutil.rmtree(root / "package")
     continued = command(root, base, out, "--minutes", "0.02")
     assert continued.exit_code == 0, continued.output

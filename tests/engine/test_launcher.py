@@ -23,7 +23,7 @@ from dg_engine.errors import EngineUnavailable
 from dg_engine.launcher import Engine, LaunchSpec, ensure_engine, resolve_address, serve_command
 
 ENGINE = """
-import json, os, sys
+import json, os, signal, sys
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from socketserver import UnixStreamServer
@@ -31,6 +31,8 @@ from filelock import FileLock, Timeout
 
 socket = sys.argv[sys.argv.index("--socket") + 1]
 mode = sys.argv[1]
+if mode == "stays":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 if mode == "dies":
     sys.exit("the checkpoint is not there")
 if mode == "leaves" and not Path(socket + ".left").exists():
@@ -47,7 +49,7 @@ answers = iter(["loading", "loading"])
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        state = {"fails": "failed", "hangs": "loading"}.get(mode) or next(answers, "ready")
+        state = {"fails": "failed", "hangs": "loading", "stays": "loading"}.get(mode) or next(answers, "ready")
         body = json.dumps({"state": state, "message": "no such tensor", "progress": 0.5, "pid": os.getpid()}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -140,9 +142,13 @@ async def test_an_engine_that_cannot_load_its_model_is_reported_with_its_message
 
 
 @pytest.mark.asyncio
-async def test_an_engine_that_never_becomes_ready_is_given_up_and_ended(home: Path) -> None:
+@pytest.mark.parametrize("mode", ["hangs", "stays"])
+async def test_an_engine_that_never_becomes_ready_is_given_up_and_ended(
+    home: Path, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "FAREWELL_S", 0.2)
     with pytest.raises(EngineUnavailable, match="not ready after"):
-        await ensure_engine(spec(home, "hangs", start_timeout_s=1.0))
+        await ensure_engine(spec(home, mode, start_timeout_s=1.0))
     for pid in started(home):
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid), 0)

@@ -8,13 +8,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from dg_engine import prefix_cache
+from dg_engine import prefix_cache, prefix_store
 from dg_engine.canvas import SeededDraws, denoise_together, new_canvas
 from dg_engine.config import ModelConfig
 from dg_engine.model import DiffusionGemma, Masks
 from dg_engine.policies import EntropyBound
 from dg_engine.prefix_cache import SPARE, PrefixCache
-from dg_engine.prefix_store import PrefixStore
+from dg_engine.prefix_store import PrefixEncoder, PrefixStore
 from dg_engine.testing import SHAPES, TINY, tiny_model
 
 PREFIX, MORE, CANVAS = 19, 5, 7
@@ -156,6 +156,23 @@ def test_a_prefix_is_begun_anew_where_its_window_is_forgotten(model: DiffusionGe
             more = tokens(model.config, MORE, 5)
             expected = model.encode(torch.cat((text[:, :length], more), dim=1)).hidden[:, length:]
             torch.testing.assert_close(model.encode(more, reused).hidden, expected, rtol=1e-4, atol=1e-5)
+
+
+@torch.no_grad()
+def test_of_a_prefix_that_was_given_up_what_was_encoded_is_not_encoded_again(
+    model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefix_store, "PREFILL_CHUNK", 10)
+    text = tokens(model.config, 41)[0].tolist()
+    encoder = PrefixEncoder(model)
+    given_up = encoder.encode("a", text)
+    for _ in range(3):
+        assert next(given_up) is None
+    given_up.close()  # type: ignore[attr-defined]
+    prefix = encoder.whole("a", text)
+    assert (prefix.tokens, prefix.cached) == (41, 30)
+    expected = PrefixEncoder(model).whole("", text)
+    torch.testing.assert_close(prefix.start.hidden, expected.start.hidden, rtol=1e-4, atol=1e-5)
 
 
 @torch.no_grad()

@@ -25,6 +25,7 @@ from dg_engine.engine import Engine
 from dg_engine.paths import shipped_model
 from dg_engine.spelling import Spelling
 from dg_engine.testing import tiny_checkpoint
+from dg_engine.text_tree import Text, TextTree
 from dg_engine.tokenizer import SPELT_TOKENS
 
 SOURCE = Path(heapq.__file__).read_text(encoding="utf-8")
@@ -148,6 +149,22 @@ def test_a_word_that_the_vocabulary_has_in_parts_is_completed_wherever_it_is_int
     assert len(engine.tokenizer.encode("turret")) > 1
     for decoding in ("causal", "causal_fit"):
         assert infill(engine, AIM + typed, decoding=decoding).text == word.removeprefix(typed)
+
+
+def test_what_is_read_stands_behind_what_was_read(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    read, count = TextTree.read, 0
+
+    def watched(tree: TextTree, texts: Sequence[Text]) -> Tensor:
+        nonlocal count
+        for place, text in enumerate(texts):
+            assert text.parent is None or text.parent.places or text.parent in texts[:place]
+            count += 1
+        return read(tree, texts)
+
+    monkeypatch.setattr(TextTree, "read", watched)
+    for place in places(60):
+        infill(engine, SOURCE[place - 300 : place], suffix=SOURCE[place : place + 100], others=2)
+    assert count > 1000
 
 
 def test_a_word_that_was_begun_is_copied(engine: Engine) -> None:

@@ -13,12 +13,14 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner
+from tokenizers import Tokenizer as Backend
+from tokenizers import models, pre_tokenizers
 
 from dg_engine import checkpoint
 from dg_engine.api import Infill, InfillRequest
 from dg_engine.engine import Engine
 from dg_engine.errors import CheckpointError, EngineError
-from dg_engine.testing import TINY, tiny_model, tiny_tokenizer
+from dg_engine.testing import SPECIAL_TOKENS, TINY, tiny_model, tiny_tokenizer
 from dg_engine.tokenizer import Tokenizer
 from dg_engine.training.ahead import Ahead
 from dg_engine.training.batches import Batcher, Layout
@@ -219,6 +221,23 @@ def test_a_slice_ends_early_and_the_next_one_goes_on(tmp_path: Path, split: Enco
     torch.testing.assert_close(second.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0)
 
 
+def test_what_is_made_of_the_last_state_is_made_though_the_run_was_killed_before(
+    tmp_path: Path, split: EncodedSplit, tokenizer: Tokenizer
+) -> None:
+    run = make(tmp_path, split, tokenizer)
+
+    def full_disk() -> None:
+        if run.elapsed >= run.plan.seconds:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run.run(lambda progress: None, full_disk)
+    exported: list[int] = []
+    again = make(tmp_path, split, tokenizer)
+    again.run(lambda progress: None, lambda: exported.append(again.update))
+    assert exported == [run.update]
+
+
 def test_batches_made_ahead_are_those_made_here(split: EncodedSplit, tokenizer: Tokenizer) -> None:
     batcher = Batcher(split, Vocabulary.of(tokenizer), replace(TINY, vocab_size=tokenizer.vocab_size), seed=2)
     with Ahead(batcher, workers=1) as ahead:
@@ -236,6 +255,15 @@ def test_the_arithmetic_of_a_step_is_what_its_matrices_cost(split: EncodedSplit,
     assert layer_parameters(config) == layers
     batch = Batcher(split, Vocabulary.of(tokenizer), config, seed=0).batch(0, CAUSAL)
     assert training_flops(config, batch, Objective()) == 6 * 128 * (layers + config.vocab_size * config.hidden_size)
+
+
+def test_a_vocabulary_of_any_size_is_encoded() -> None:
+    words = {word: number for number, word in enumerate([*SPECIAL_TOKENS, *(f"word{n}" for n in range(70_000))])}
+    backend = Backend(models.WordLevel(words, unk_token="word0"))
+    backend.pre_tokenizer = pre_tokenizers.Whitespace()
+    text = "word69999 " * 100
+    encoded = EncodedSplit(encode_split([Document("own", "a.py", text)], Tokenizer(backend)))
+    assert set(encoded.tokens(0).tolist()) == {words["word69999"]}
 
 
 def test_a_damaged_state_is_named_not_ignored(tmp_path: Path, split: EncodedSplit, tokenizer: Tokenizer) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from dg_engine import worker as module
 from dg_engine.api import Draft, Failure, Infill
 from dg_engine.worker import SUPERSEDED, Item, Worker
 
@@ -96,6 +97,23 @@ def test_a_running_request_is_replaced_within_one_unit(worker: Worker) -> None:
     assert newer.ended.wait(60)
     assert older.items == [SUPERSEDED]
     assert worked == [0]
+
+
+def test_the_end_does_not_wait_for_a_unit_that_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "FAREWELL_S", 0.01)
+    reached, go_on, worker = threading.Event(), threading.Event(), Worker()
+
+    def loading() -> Iterator[Item]:
+        reached.set()
+        assert go_on.wait(60)
+        yield DONE
+
+    worker.start()
+    worker.submit(loading(), "", Recorder())
+    assert reached.wait(60)
+    worker.close()
+    assert not go_on.is_set()
+    go_on.set()
 
 
 def test_a_cancelled_request_is_dropped_before_its_next_unit(worker: Worker) -> None:

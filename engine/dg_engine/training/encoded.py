@@ -40,9 +40,10 @@ class Rows(Protocol):
 class Shard:
     """Some documents. Arrays named as in the file:
 
-    `tokens` [T] uint16, `document_starts` [D + 1], `header_tokens` and `header_starts` [D + 1] likewise (what
-    `encode_header` makes of each path), `node_starts` [D + 1] into `node_start` (token number within the document),
-    `node_length` and `node_kind`; `language` [D] index into `LANGUAGES`, all Python where there is none.
+    `tokens` [T] uint16, or uint32 of a vocabulary that needs it, `document_starts` [D + 1], `header_tokens` and
+    `header_starts` [D + 1] likewise (what `encode_header` makes of each path), `node_starts` [D + 1] into `node_start`
+    (token number within the document), `node_length` and `node_kind`; `language` [D] index into `LANGUAGES`, all Python
+    where there is none.
     """
 
     def __init__(self, arrays: Mapping[str, Rows]) -> None:
@@ -166,23 +167,24 @@ def encode_split(documents: Iterable[Document], tokenizer: Tokenizer) -> dict[st
 
     Args:
         documents: sound files.
-        tokenizer: at most 65,536 tokens.
+        tokenizer: for the texts.
     """
-    tokens, headers, nodes = list[NDArray[np.uint16]](), list[NDArray[np.uint16]](), list[Nodes]()
+    kind: type[np.generic] = np.uint16 if tokenizer.vocab_size <= 1 << 16 else np.uint32
+    tokens, headers, nodes = list[NDArray[np.generic]](), list[NDArray[np.generic]](), list[Nodes]()
     languages = list[int]()
     for batch in _batches(documents):
         encodings = tokenizer.backend.encode_batch([document.text for document in batch], add_special_tokens=False)
         for document, encoding in zip(batch, encodings, strict=True):
             if len(encoding.ids) >= MIN_TOKENS:
-                tokens.append(np.array(encoding.ids, dtype=np.uint16))
-                headers.append(np.array(encode_header(tokenizer, document.path), dtype=np.uint16))
+                tokens.append(np.array(encoding.ids, dtype=kind))
+                headers.append(np.array(encode_header(tokenizer, document.path), dtype=kind))
                 starts = np.array(encoding.offsets, dtype=np.int64)[:, 0]
                 nodes.append(find_nodes(document.text, starts, document.language))
                 languages.append(LANGUAGE_NAMES.index(document.language))
     return {
-        "tokens": _joined(tokens, np.uint16),
+        "tokens": _joined(tokens, kind),
         "document_starts": _offsets(tokens),
-        "header_tokens": _joined(headers, np.uint16),
+        "header_tokens": _joined(headers, kind),
         "header_starts": _offsets(headers),
         "node_start": _joined([one.start for one in nodes], np.int32),
         "node_length": _joined([one.length for one in nodes], np.uint8),

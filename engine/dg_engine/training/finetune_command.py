@@ -94,7 +94,6 @@ def finetune(
         base=base,
         target=(out or paths.adapter_directory(directory, full=full)).resolve(),
         device=device or best_device(),
-        cases=cases,
         options=finetune_run.Options(
             repository=str(directory.resolve()),
             model=str(base),
@@ -102,6 +101,8 @@ def finetune(
             rank=0 if full else rank,
             alpha=2.0 * rank if alpha is None else alpha,
             diffusion=diffusion,
+            exclude=exclude,
+            cases=cases,
             seed=seed,
         ),
     )
@@ -131,7 +132,6 @@ class _Tuning:
     base: Path
     target: Path
     device: str
-    cases: int
     options: finetune_run.Options
 
     @property
@@ -151,7 +151,7 @@ class _Tuning:
         model = self.target if tuned and self.is_full else self.base
         adapter = self.target if tuned and not self.is_full else None
         engine = Engine.load(model, adapter=adapter, device=self.device)
-        return finetune_run.measure(engine, material.documents, self.cases)
+        return finetune_run.measure(engine, material.documents, self.options.cases)
 
     def loop(self, material: finetune_run.Material, plan: Plan) -> FineTuning:
         model = checkpoint.load(self.base, dtype=fastest_dtype(self.device), device=self.device)

@@ -46,6 +46,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     """0 where all weights are learnt."""
     alpha: float
     diffusion: bool
+    exclude: tuple[str, ...]
+    cases: int
     seed: int
 
 

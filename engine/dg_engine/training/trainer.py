@@ -156,6 +156,8 @@ class Trainer:
             until: seconds of training after which to stop for now; None is the plan's end.
         """
         end = self.plan.seconds if until is None else until
+        if self.elapsed >= end:
+            saved()  # killed, or failed, between the last state and what is made from it
         while self.elapsed < end:
             report(self._step())
             if self.elapsed - self._validated >= self.plan.validate_every or self.elapsed >= end:
@@ -196,7 +198,11 @@ class Trainer:
         tensors, counters = loaded
         self._optimiser.restore(tensors)
         prefix = "average."
-        self._average = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
+        self._average = {
+            name.removeprefix(prefix): value.to(self.model.device)
+            for name, value in tensors.items()
+            if name.startswith(prefix)
+        }
         self.loss.generator.set_state(tensors["generator"])
         self.update, self.elapsed, self.tokens = counters["update"], counters["elapsed"], counters["tokens"]
 
