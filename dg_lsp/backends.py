@@ -25,6 +25,13 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class BackendClosed(EngineUnavailable):
+    """The backend was let go of while somebody waited for it."""
+
+    def __init__(self) -> None:
+        super().__init__("This engine is not asked any more: other settings name another one.")
+
+
 class Loading(NamedTuple):
     """How far the model is: what happens now, and a fraction from 0 to 1."""
 
@@ -74,8 +81,6 @@ class RestartPolicy:
         """Seconds to wait after so many failures in a row."""
         return min(self.first_pause_s * 2.0 ** (failures - 1), self.longest_pause_s)
 
-
-CLOSED = "This engine is not asked any more: other settings name another one."
 
 Launch = Callable[[EngineSettings, Callable[[Health], None]], Awaitable["Engine"]]
 
@@ -165,7 +170,7 @@ class EngineBackend:
         await self._connected()
 
     async def close(self) -> None:
-        """Close the connections; the engine runs on until it is idle. Whoever waits for it gets `EngineUnavailable`."""
+        """Close the connections; the engine runs on until it is idle. Whoever waits for it gets `BackendClosed`."""
         self._is_closed = True
         if self._starting is not None:
             self._starting.cancel()
@@ -176,7 +181,7 @@ class EngineBackend:
 
     async def _connected(self) -> Engine:
         if self._is_closed:
-            raise EngineUnavailable(CLOSED)
+            raise BackendClosed
         if self._engine is not None:
             return self._engine
         if self._starting is None:
@@ -187,7 +192,7 @@ class EngineBackend:
         starting = self._starting
         await asyncio.wait({starting})
         if starting.cancelled():
-            raise EngineUnavailable(CLOSED)
+            raise BackendClosed
         return starting.result()
 
     async def _start(self) -> Engine:

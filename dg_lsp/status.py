@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple
 
 from dg_engine.api import Draft, Infill, InfillRequest
 from dg_engine.errors import EngineError
-from dg_lsp.backends import Backend, Loading, Report
+from dg_lsp.backends import Backend, BackendClosed, Loading, Report
 
 State = Literal["idle", "loading", "ready", "working", "snoozed", "off", "error"]
 
@@ -77,13 +77,20 @@ class Monitor:
         self.tell()
 
     @contextmanager
-    def starting(self) -> Iterator[None]:
-        """Within this the engine starts."""
+    def _hearing(self) -> Iterator[None]:
         try:
             yield
+        except BackendClosed:
+            raise  # that was another engine
         except EngineError as error:
             self.failed(str(error))
             raise
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """Within this the engine starts."""
+        with self._hearing():
+            yield
         self.ready()
 
     @contextmanager
@@ -92,10 +99,8 @@ class Monitor:
         run = object()
         timer = asyncio.get_running_loop().call_later(self._working_after_s, self._lasts, run)
         try:
-            yield
-        except EngineError as error:
-            self.failed(str(error))
-            raise
+            with self._hearing():
+                yield
         finally:
             timer.cancel()
             self._lasting.discard(run)

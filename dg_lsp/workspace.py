@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 from dg_engine.errors import EngineError
 from dg_engine.exclusion import Exclusions
 from dg_lsp import logs
-from dg_lsp.backends import Backend
+from dg_lsp.backends import Backend, BackendClosed
 from dg_lsp.context import normalised
 from dg_lsp.copying import REACH
 from dg_lsp.document import Change, Document, Snapshot
@@ -231,7 +231,8 @@ class Workspace:
         try:
             await starting
         except EngineError as error:
-            log.warning("The engine did not start: %s", error)
+            level = logging.DEBUG if isinstance(error, BackendClosed) else logging.WARNING
+            log.log(level, "The engine did not start: %s", error)
             return str(error)
         return ""
 

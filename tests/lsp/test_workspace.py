@@ -12,7 +12,7 @@ import pytest
 from dg_engine.api import Draft, Infill, InfillRequest
 from dg_engine.errors import EngineUnavailable
 from dg_lsp import workspace
-from dg_lsp.backends import Backend, Report
+from dg_lsp.backends import Backend, BackendClosed, Report
 from dg_lsp.document import Change, Document, Position
 from dg_lsp.planning import Silence
 from dg_lsp.session import CHANGED, Ask, EngineTrouble
@@ -30,6 +30,7 @@ class Recorder:
         self.model = settings.engine.model
         self.started = 0
         self.closed = 0
+        self.ended = asyncio.Event()
 
     async def start(self, report: Report) -> None:
         self.started += 1
@@ -95,6 +96,29 @@ async def test_other_engine_settings_replace_the_backend_and_the_same_ones_do_no
     assert [backend.model for backend in case.made] == ["", "a", "b"]
     assert [backend.closed for backend in case.made] == [0, 1, 0]
     assert case.made[-1].started == 1
+
+
+@pytest.mark.asyncio
+async def test_an_engine_that_is_replaced_while_it_starts_is_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    class Starting(Recorder):
+        async def start(self, report: Report) -> None:
+            self.started += 1
+            await self.ended.wait()
+            raise BackendClosed
+
+        async def close(self) -> None:
+            self.ended.set()
+
+    case = Case()
+    case.kind = Starting
+    case.open()
+    await case.workspace.configure({"engine": {"model": "a"}})
+    await asyncio.sleep(0)
+    assert case.made[-1].started == 1
+    await case.workspace.configure({"engine": {"model": "b"}})
+    await asyncio.sleep(0)
+    assert "error" not in case.states
+    assert not caplog.records
 
 
 @pytest.mark.asyncio
