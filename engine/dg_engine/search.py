@@ -210,7 +210,9 @@ class Search:
             follower = copy if copy is not None and copy.token == token else Text(text, token)
             follower.gain = text.gain + gain
             follower.copying = copied.next_weight(logs, text.length, text.copying, token)
-            self._overlap(follower)
+            if follower.length <= sought.limit:
+                # What lies in the suffix whole is the end that stands above, in another spelling.
+                self._overlap(follower, 1)
             if follower is not copy:
                 self._open.append(follower)
 

@@ -133,7 +133,7 @@ def all_texts(logs: Logs, spelling: Spelling, special: Tensor, limit: int) -> di
     while longest := [text for text in longest if len(text) < limit]:
         followers = {text: logs(text).masked_fill(special, -torch.inf).topk(3).indices.tolist() for text in longest}
         longest = [(*text, token) for text, tokens in followers.items() for token in tokens]
-        found |= dict.fromkeys(longest, 0)
+        found |= dict.fromkeys(longest, 1)
     return found
 
 

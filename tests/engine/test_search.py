@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby, product
 
 import pytest
@@ -18,7 +19,7 @@ from dg_engine.model import DiffusionGemma
 from dg_engine.search import End, Search, Sought
 from dg_engine.spelling import Spelling
 from dg_engine.suffix import SuffixHead
-from dg_engine.testing import SHAPES, tiny_model, tiny_tokenizer
+from dg_engine.testing import SHAPES, TINY, tiny_model, tiny_tokenizer
 from dg_engine.text_tree import Text, TextTree, chain
 from dg_engine.tokenizer import Tokenizer
 
@@ -123,11 +124,25 @@ def test_the_next_likeliest_texts_follow_the_best(model: DiffusionGemma, count: 
     assert several[0] == best
 
 
-def test_several_texts_are_different(model: DiffusionGemma) -> None:
-    search, _ = found(model, suffix=SuffixHead(TOKENIZER, SUFFIX, TOKENIZER.decode(SUFFIX)))
-    assert any(end.overlap for end in search.found)
-    texts = [TOKENIZER.decode(end.tokens)[: -end.overlap or None] for end in search.judged(8)]
+@pytest.fixture
+def overlapping(boundless: None, monkeypatch: pytest.MonkeyPatch) -> Search:
+    """A search for texts of tokens with several characters, of which the suffix begins with the last."""
+    model = tiny_model(replace(TINY, vocab_size=TOKENIZER.vocab_size), seed=1)
+    model.decoder.embed_tokens.weight.mul_(4.0)
+    pairs = [token for token, text in enumerate(TOKENIZER.texts) if len(text) == 2 and text.isalpha()]
+    monkeypatch.setitem(globals(), "ALPHABET", pairs[:4])
+    head = TOKENIZER.texts[pairs[0]][1] + "(x"
+    return found(model, suffix=SuffixHead(TOKENIZER, TOKENIZER.encode(head), head))[0]
+
+
+def test_several_texts_are_different_and_end_inside_of_their_last_token_at_most(overlapping: Search) -> None:
+    assert {end.overlap for end in overlapping.found} == {0, 1}
+    texts = [TOKENIZER.decode(end.tokens)[: -end.overlap or None] for end in overlapping.judged(8)]
     assert len(set(texts)) == len(texts) > 1
+
+
+def test_no_text_has_more_tokens_than_are_asked_for(overlapping: Search) -> None:
+    assert max(len(end.tokens) for end in overlapping.found if end.overlap) == LIMIT
 
 
 def test_what_the_bound_leaves_unread_cannot_be_better(model: DiffusionGemma, monkeypatch: pytest.MonkeyPatch) -> None:
