@@ -186,6 +186,11 @@ class Protocol(LanguageServerProtocol):
             future.cancel()
         self._shutdown = True
 
+    def _handle_cancel_notification(self, msg_id: Any) -> None:
+        # A client that cancels at each key is late half of the time; pygls would write a warning for each.
+        if msg_id in self._request_futures:
+            super()._handle_cancel_notification(msg_id)
+
     def _send_response(self, msg_id: Any, result: Any = None, error: Any = None) -> None:
         if error is not None:
             self._answer_error(msg_id, JsonRpcException(error.message, error.code))

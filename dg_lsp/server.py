@@ -58,6 +58,7 @@ class Server(LanguageServer):
     async def serve(self, reader: asyncio.StreamReader, writer: Any) -> int:
         """Serve one connection to its end; returns the process's exit status."""
         self.protocol.set_writer(writer)
+        asyncio.get_running_loop().set_exception_handler(logs.on_loop_error)
         handler = logs.ClientHandler(self._log_to_client)
         logging.getLogger(logs.LOGGER).addHandler(handler)
         try:

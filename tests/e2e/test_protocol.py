@@ -174,6 +174,16 @@ def test_responses_that_nobody_asked_for_are_ignored(client: RawClient) -> None:
     assert len(client.answers(asked)) == 1
 
 
+def test_a_cancellation_that_comes_after_the_answer_is_no_warning(serve: Any) -> None:
+    client = serve()
+    client.initialize()
+    asked = client.ask("textDocument/inlineCompletion", inline_params(client.open(TEXT), *RETURN))
+    client.answer(asked)
+    client.notify("$/cancelRequest", {"id": asked})
+    assert client.shut_down() == 0
+    assert "WARNING" not in client.stderr
+
+
 def test_a_settings_answer_that_is_malformed_leaves_the_server_at_work(serve: Any) -> None:
     client = serve(replies=lambda message: {"not": "a list"})
     client.initialize({**INLINE, "workspace": {"configuration": True}})
