@@ -126,7 +126,8 @@ A clone has a copy of all local variables, but is not attached."
      (lambda (_result)
        (jsonrpc-notify connection :initialized (make-hash-table :size 1))
        (setf (dg-lsp-connection-ready connection) t)
-       (mapc #'dg-lsp-connection--open (dg-lsp-connection--buffers connection)))
+       (dolist (buffer (dg-lsp-connection--buffers connection))
+         (with-demoted-errors "dg-lsp: %S" (dg-lsp-connection--open buffer))))
      (lambda (reason) (message "dg-lsp does not start: %s" reason)))))
 
 (defun dg-lsp-connection--reply (connection method params)
@@ -136,21 +137,12 @@ A clone has a copy of all local variables, but is not attached."
      (cl-map 'vector
              (lambda (item)
                (and (equal (plist-get item :section) "dg")
-                    (dg-lsp-connection--settings connection)))
+                    (dg-lsp-server-settings
+                     (dg-lsp-server-project-settings
+                      (dg-lsp-connection-root connection)))))
              (plist-get params :items)))
     ('workspace/workspaceFolders nil)
     (_ (jsonrpc-error :code -32601 :message (format "No method %s" method)))))
-
-(defvar eglot-workspace-configuration)
-
-(defun dg-lsp-connection--settings (connection)
-  "Return the settings for CONNECTION, those of its project included."
-  (with-temp-buffer
-    (setq default-directory (dg-lsp-connection-root connection))
-    (hack-dir-local-variables-non-file-buffer)
-    (let ((local (bound-and-true-p eglot-workspace-configuration)))
-      (dg-lsp-server-settings (and (keywordp (car-safe local))
-                                   (plist-get local :dg))))))
 
 (cl-defmethod dg-lsp-server-tell-settings ((connection dg-lsp-connection))
   "Let the server of CONNECTION ask for its settings again."
@@ -294,11 +286,20 @@ A clone has a copy of all local variables, but is not attached."
       (dg-lsp-connection--synced document))
     (force-mode-line-update)))
 
-(defun dg-lsp-connection--text ()
-  "Return the whole text."
+(defconst dg-lsp-connection--no-character
+  "[\ud800-\udfff\x110000-\x3fff7f\x3fff80-\x3fffff]"
+  "What Emacs has in a text and JSON cannot have: raw bytes, for instance.")
+
+(defun dg-lsp-connection--text (&optional start end)
+  "Return the text from START to END, or the whole, as JSON can have it.
+It is as long as in the buffer, so that positions are the same."
   (save-restriction
     (widen)
-    (buffer-substring-no-properties (point-min) (point-max))))
+    (replace-regexp-in-string
+     dg-lsp-connection--no-character "\ufffd"
+     (string-to-multibyte
+      (buffer-substring-no-properties (or start (point-min))
+                                      (or end (point-max)))))))
 
 (defun dg-lsp-connection--check (_start _end)
   "Notice an edit of which no hook was told."
@@ -347,8 +348,7 @@ how many lines it had."
                              (list :line (- newlines behind) :character 0)
                            ;; Beyond the end of a line is its end.
                            (list :line newlines :character 1000000000)))
-              :text (buffer-substring-no-properties
-                     start (or end (point-max))))))))
+              :text (dg-lsp-connection--text start end))))))
 
 (cl-defmethod dg-lsp-server-flush ((server dg-lsp-connection))
   "Tell SERVER what has changed in this buffer."

@@ -66,11 +66,11 @@ The mode line tells, and the warning stays in its buffer."
           (lambda (item project)
             (and (equal (plist-get item :section) "dg")
                  (dg-lsp-server-settings project)))
-          items (cl-call-next-method)))
+          items (dg-lsp-server-unasked (cl-call-next-method))))
 
 (cl-defmethod dg-lsp-server-tell-settings ((server dg-lsp-eglot-server))
   "Let SERVER ask for its settings again."
-  (eglot-signal-didChangeConfiguration server))
+  (dg-lsp-server-unasked (eglot-signal-didChangeConfiguration server)))
 
 ;;;; Notifications that Eglot does not know
 

@@ -100,6 +100,25 @@ that a project can have its own in its directory-local variables."
   (or (dg-lsp--json (dg-lsp--merge dg-lsp-settings project))
       (make-hash-table :size 1)))
 
+(defmacro dg-lsp-server-unasked (&rest body)
+  "Run BODY, in which only local variables that are safe are read.
+A server asks for its settings at any time, and a question to the user
+would take what is being typed for the answer."
+  (declare (indent 0) (debug t))
+  `(let ((enable-local-variables (and enable-local-variables :safe))
+         (enable-local-eval nil))
+     ,@body))
+
+(defvar eglot-workspace-configuration)
+
+(defun dg-lsp-server-project-settings (root)
+  "Return the settings that the project at ROOT has of its own."
+  (with-temp-buffer
+    (setq default-directory root)
+    (dg-lsp-server-unasked (hack-dir-local-variables-non-file-buffer))
+    (let ((local (bound-and-true-p eglot-workspace-configuration)))
+      (and (keywordp (car-safe local)) (plist-get local :dg)))))
+
 (defun dg-lsp-configure (&rest settings)
   "Lay the plist SETTINGS over `dg-lsp-settings', and tell all servers.
 A setting that is nil takes the server's default again."

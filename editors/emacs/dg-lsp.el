@@ -47,7 +47,8 @@ ask for each is a setting of the server, `:debounceMs'."
   :type 'number
   :group 'dg-lsp)
 
-(defcustom dg-lsp-quiet-commands '("\\`undo" "\\`dg-lsp-dismiss\\'")
+(defcustom dg-lsp-quiet-commands
+  '("\\`undo" "\\`evil-\\(?:undo\\|redo\\)\\'" "\\`dg-lsp-dismiss\\'")
   "Regular expressions for commands after which nothing is asked unasked."
   :type '(repeat regexp)
   :group 'dg-lsp)
@@ -72,13 +73,20 @@ further than the one that is shown is wanted, 0 for that one or the likeliest."
 (defun dg-lsp--menu-p ()
   "Return non-nil while another completion is being chosen."
   (or (bound-and-true-p completion-in-region-mode)
-      (bound-and-true-p company-candidates)))
+      (bound-and-true-p company-candidates)
+      (bound-and-true-p completion-preview-active-mode)))
+
+(defun dg-lsp--inserting-p ()
+  "Return non-nil unless keys are commands of Evil."
+  (or (not (bound-and-true-p evil-local-mode))
+      (memq (bound-and-true-p evil-state) '(insert emacs))))
 
 (defun dg-lsp--quiet-p ()
   "Return non-nil if this is no time to show something unasked."
   (or executing-kbd-macro
       buffer-read-only
       (dg-lsp--menu-p)
+      (not (dg-lsp--inserting-p))
       ;; Eglot does not hear of edits in an indirect buffer.
       (buffer-base-buffer)
       (not (eq (window-buffer) (current-buffer)))
@@ -217,6 +225,21 @@ TEXTDOCUMENT has the version of the text."
       (unless (dg-lsp--quiet-p)
         (dg-lsp--schedule)))))
 
+;;;; Before others
+
+(defun dg-lsp--yield (&rest _)
+  "Show nothing beside another completion, which may come by itself."
+  (dg-lsp-protect
+    (when (dg-lsp--menu-p)
+      (dg-lsp-dismiss))))
+
+(dolist (hook '(completion-in-region-mode-hook
+                company-completion-started-hook
+                completion-preview-active-mode-hook))
+  (add-hook hook #'dg-lsp--yield))
+
+(add-hook 'evil-insert-state-exit-hook #'dg-lsp-dismiss)
+
 ;;;; Commands on ghost text
 
 (defun dg-lsp--take (measure)
@@ -246,6 +269,7 @@ MEASURE is a function from a text to a number of characters."
 (defun dg-lsp-dismiss ()
   "Hide the ghost text."
   (interactive)
+  (cancel-timer dg-lsp--timer)
   (dg-lsp--give-up)
   (dg-lsp-ghost-hide))
 

@@ -20,6 +20,8 @@ HEAD = "def area(width, height):\n    "
 RESULT = "width * height"
 CRASHES = 5
 """With the fifth crash within three minutes a server stays down."""
+GIVING_UP_S = 30
+"""A server that has not answered for so long is given up."""
 
 
 @pytest.fixture(scope="module")
@@ -242,6 +244,23 @@ def test_a_server_that_cannot_run_is_shown_and_no_popup(window: VSCode, path: st
     assert window.popups() == ""
     window.configure(server={"path": good})
     window.restart_server()
+
+
+def test_a_server_that_never_answers_is_given_up_and_makes_nobody_wait(window: VSCode, base: Path) -> None:
+    good = window.setting("dg.server.path")
+    silent, pids = base / "silent", base / "pids"
+    silent.write_text(f"#!/bin/sh\necho $$ >> {pids}\ncat > {base / 'heard'}\n", encoding="utf-8")
+    silent.chmod(0o755)
+    window.configure(server={"path": str(silent)})
+    assert "has not answered" in window.wait_for_status("has stopped")
+    window.palette("Restart the Server")
+    window.wait_for_status("starting")
+    window.configure(server={"path": good})
+    until(lambda: "starting" not in window.status(), "the next server waits", patience_s=GIVING_UP_S / 2)
+    window.restart_server()
+    for pid in pids.read_text(encoding="utf-8").split():
+        until(lambda pid=pid: not Path("/proc", pid).exists(), "a silent server goes on")  # type: ignore[misc]
+    assert window.popups() == ""
 
 
 def test_a_server_that_keeps_crashing_stays_down_and_says_why(window: VSCode) -> None:

@@ -64,6 +64,41 @@
         (should (equal known (buffer-string))))
       (should (> parts 100)))))
 
+(ert-deftest dg-lsp-tests-what-is-no-character-is-told-as-one-unknown ()
+  (dg-lsp-tests-in "x = '|'\n"
+    ;; It cannot tell its own server.
+    (eglot--managed-mode-off)
+    (insert "\x3fff80\x3fffff\ud800\xdfff\x110000\x3fff7f")
+    (should (equal (dg-lsp-connection--text)
+                   (format "x = '%s'\n" (make-string 6 #xfffd))))
+    (dg-lsp-connection-attach)
+    (goto-char (line-end-position))
+    (dg-lsp-tests--type "; return ")
+    (dg-lsp-tests--ghost "width * height"))
+  (with-temp-buffer
+    (set-buffer-multibyte nil)
+    (insert 255)
+    (should (equal (dg-lsp-connection--text) "\ufffd"))))
+
+(ert-deftest dg-lsp-tests-a-buffer-that-cannot-be-told-keeps-no-other-back ()
+  (dg-lsp-tests-in "def f():\n    return |\n"
+    (let ((good (current-buffer)) (debug-on-error nil))
+      (dg-lsp-tests-in "|"
+        (let ((bad (current-buffer))
+              (language (symbol-function 'dg-lsp-connection--language)))
+          (cl-letf (((symbol-function 'dg-lsp-connection--language)
+                     (lambda ()
+                       (when (eq (current-buffer) bad) (error "A mistake"))
+                       (funcall language))))
+            (dg-lsp-restart-server)
+            (dg-lsp-tests--until #'dg-lsp-current-server))
+          (switch-to-buffer good)
+          (dg-lsp-tests--press "M-RET")
+          (dg-lsp-tests--ghost "width * height")
+          (switch-to-buffer bad)
+          (dg-lsp-restart-server)
+          (dg-lsp-tests--until #'dg-lsp-current-server))))))
+
 (ert-deftest dg-lsp-tests-a-dead-server-comes-back ()
   (dg-lsp-tests-in "def f():\n    return|\n"
     (let ((server (dg-lsp-current-server)))

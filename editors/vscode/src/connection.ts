@@ -12,6 +12,9 @@ import type { StatusBar } from "./statusBar";
 /** A server that crashed so often within three minutes stays down. */
 const RESTARTS = 4;
 
+/** A server that has not introduced itself by then never will, on however slow a machine. */
+const PATIENCE_S = 30;
+
 /** What a command says when there is no server to ask; its message is for the user. */
 export class NotRunning extends Error {}
 
@@ -88,10 +91,19 @@ export class Connection implements vscode.Disposable {
     }
 
     #next(work: () => Promise<void>): Promise<void> {
+        // Whoever is next need not wait for a start that may never end.
+        this.#abandon();
         this.#turn = this.#turn.then(work).catch((error: unknown) => {
             this.#log.error(error instanceof Error ? error : String(error));
         });
         return this.#turn;
+    }
+
+    #abandon(): void {
+        if (this.#client?.state === State.Starting) {
+            this.#client.abandon();
+            this.#client = undefined;
+        }
     }
 
     async #end(): Promise<void> {
@@ -111,11 +123,27 @@ export class Connection implements vscode.Disposable {
         this.#log.info(`Server: ${[command.program, ...command.arguments].join(" ")}`);
         this.#status.show({ state: "starting", message: "The server starts." });
         this.#client = this.#make(command);
+        const patience = setTimeout(() => {
+            this.#giveUp();
+        }, 1000 * PATIENCE_S);
         try {
             await this.#client.start();
         } catch {
             // The error handler has shown and logged it.
+        } finally {
+            clearTimeout(patience);
         }
+    }
+
+    #giveUp(): void {
+        this.#abandon();
+        const message = `The server has not answered for ${PATIENCE_S} seconds.`;
+        this.#log.error(message);
+        this.#status.show({
+            state: "stopped",
+            message,
+            remedy: "Click to restart it, or open the settings and see whether dg.server.path names the server.",
+        });
     }
 
     #commandOrStatus(): Command | undefined {

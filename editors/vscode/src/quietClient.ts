@@ -1,7 +1,7 @@
 import type { Readable } from "node:stream";
 import { createInterface } from "node:readline";
 import * as vscode from "vscode";
-import type { ClientCapabilities, StaticFeature } from "vscode-languageclient";
+import type { ClientCapabilities, MessageTransports, StaticFeature } from "vscode-languageclient";
 import { LanguageClient, type LanguageClientOptions, type ServerOptions } from "vscode-languageclient/node";
 import { type Feature, undelay } from "./undelayed";
 
@@ -31,9 +31,28 @@ export class Tail {
 
 /** A language client that writes to its log what it would show in a popup: the status bar has the state. */
 export class QuietClient extends LanguageClient {
+    #isAbandoned = false;
+
     constructor(server: ServerOptions, options: LanguageClientOptions) {
         super("dg", "dg-lsp", server, options);
         this.registerFeature(EXTENSIONS);
+    }
+
+    /** End a server that has not introduced itself, for it cannot be asked to end. */
+    abandon(): void {
+        this.#isAbandoned = true;
+        this.serverProcess?.kill("SIGKILL");
+        // The program may be a script that runs the server: without input this one ends too, and the start fails.
+        this.serverProcess?.stdin?.destroy();
+    }
+
+    protected override async createMessageTransports(encoding: string): Promise<MessageTransports> {
+        const transports = await super.createMessageTransports(encoding);
+        if (this.#isAbandoned) {
+            this.abandon();
+            throw new Error("The server was given up before it ran.");
+        }
+        return transports;
     }
 
     override registerFeature(feature: Feature): void {
