@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from dg_engine.streams import print_anything
 from dg_lsp import __version__, logs
 from dg_lsp.place import Place
 
@@ -99,6 +100,7 @@ def main(
     script: Path | None,
 ) -> None:
     """In-line completion from a text-diffusion model on this machine. Without a command: the language server."""
+    print_anything()
     if stdio and tcp is not None:
         raise click.UsageError("--stdio and --tcp exclude each other.")
     try:
@@ -208,6 +210,8 @@ def demo(model: str, picture: Path | None) -> None:
     from dg_lsp.demo import record, run
 
     settings = {"engine": {"model": model, "answerTimeoutS": 120.0}}
+    if picture is not None and not picture.parent.is_dir():
+        raise click.UsageError(f"{picture.parent} is no directory.")
     sys.exit(run(settings) if picture is None else record(settings, picture))
 
 
@@ -252,7 +256,7 @@ def replay(
     """Type passages of real code again, key by key: what is offered, how often it is right, how many keys it spares.
 
     PATHS are files, or folders: of those all code that is yours, without what git ignores, hidden folders and files
-    that are never read. Exit status 1 if no passage is found in them.
+    that are never read. Exit status 1 if no passage is found in them, 3 if the engine failed.
     """
     from dg_lsp.replay import Unreadable, print_replayed
 

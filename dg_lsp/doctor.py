@@ -13,10 +13,10 @@ from typing import Literal, NamedTuple
 
 import rich
 
-from dg_engine import paths
+from dg_engine import hub, paths
 from dg_engine.api import Health
 from dg_engine.client import EngineClient
-from dg_engine.errors import EngineError, EngineUnavailable
+from dg_engine.errors import CheckpointError, EngineError, EngineUnavailable
 from dg_lsp import __version__
 from dg_lsp.languages import LANGUAGES
 
@@ -115,7 +115,10 @@ async def _device() -> Check:
 
 
 def _model(model: str) -> Check:
-    directory = Path(model) if model else paths.shipped_model()
+    try:
+        directory = hub.resolve(model)
+    except CheckpointError as error:
+        return Check("model", "broken", str(error), "Give --model (the setting dg.engine.model) a model that is here.")
     missing = [name for name in ("config.json", "tokenizer.json") if not (directory / name).is_file()]
     if missing:
         remedy = "Give --model (the setting dg.engine.model) the directory of a checkpoint in Hugging Face layout."
@@ -174,4 +177,9 @@ async def _loaded(client: EngineClient, health: Health) -> list[Check]:
 
 def _log(model: str, adapter: str) -> Check:
     path = paths.log_path(model, adapter)
-    return Check("engine log", "note" if not path.exists() else "fine", str(path))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+    except OSError as error:
+        return Check("engine log", "note", f"none is written: {error}")
+    return Check("engine log", "fine", str(path))

@@ -21,9 +21,11 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from dg_engine.errors import EngineFailed
 from dg_engine.exclusion import Exclusions
 from dg_engine.own_files import own_files_within
 from dg_lsp.bench import Figure
+from dg_lsp.convert import EXPLAIN
 from dg_lsp.document import column, units
 from dg_lsp.languages import PLAIN, language_of
 from dg_lsp.showing import KEY
@@ -124,6 +126,8 @@ class Typist:
         self._client = client
         self._reading_s = reading_s
         self.tally = Tally()
+        self.failure = ""
+        """What the engine failed of, where nothing was offered so far."""
 
     def type(self, passage: Passage) -> None:
         """Type a passage where it was, taking what is right."""
@@ -150,6 +154,9 @@ class Typist:
             self._client.change(uri, version, typed + passage.behind)
             self.tally.keys += 1
         self.tally.by_hand += len(KEY.findall(passage.text))
+        if not self.tally.offers:
+            told = self._client.call("workspace/executeCommand", {"command": EXPLAIN, "arguments": [uri]})
+            self.failure = told["reason"] if told["state"] == "failed" else ""
         self._client.notify("textDocument/didClose", {"textDocument": {"uri": uri}})
 
     def _offer(self, uri: str, typed: str) -> str:
@@ -166,12 +173,18 @@ class Typist:
 
 
 def replay(found: Sequence[Passage], client: RawClient, settings: dict[str, Any], reading_s: float = 0.0) -> Tally:
-    """Type passages again; the client's server has not been spoken to yet, and is shut down."""
+    """Type passages again; the client's server has not been spoken to yet, and is shut down.
+
+    Raises:
+        EngineFailed: nothing was offered, and the engine failed.
+    """
     root = Path(os.path.commonpath([passage.path.resolve().parent for passage in found]))
     client.initialize(INLINE, rootUri=root.as_uri(), initializationOptions=settings)
     typist = Typist(client, reading_s)
     for passage in track(found, "typing", console=Console(stderr=True), transient=True):
         typist.type(passage)
+        if typist.failure:
+            raise EngineFailed(typist.failure)
     client.shut_down()
     return typist.tally
 
@@ -190,7 +203,11 @@ def print_replayed(paths: Sequence[Path], count: int, seed: int, settings: dict[
         Console(stderr=True).print("There is no passage to type: name files of code of more than a few lines.")
         return 1
     with RawClient() as client:
-        Console().print(table(replay(found, client, settings, reading_s)))
+        try:
+            Console().print(table(replay(found, client, settings, reading_s)))
+        except EngineFailed as error:
+            Console(stderr=True).print(f"The engine offers nothing: {error}", highlight=False)
+            return 3
     return 0
 
 

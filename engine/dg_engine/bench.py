@@ -26,7 +26,7 @@ from rich.table import Table
 from dg_engine.api import Decoding, Draft, Extent, Infill, InfillRequest
 from dg_engine.copying import continuation
 from dg_engine.engine import Engine
-from dg_engine.hardware import best_device, peak_bytes
+from dg_engine.hardware import device_here, peak_bytes
 
 MODULES = (
     "argparse",
@@ -163,7 +163,7 @@ def bench(
         if against and format_ != "bf16":
             raise click.UsageError("--against is for --format bf16: transformers is measured over the same weights")
         torch.set_num_threads(threads or DEFAULT_THREADS)
-        if not run(shape, format_, device or best_device(), against, out, fresh=fresh, as_json=as_json):
+        if not run(shape, format_, device_here(device), against, out, fresh=fresh, as_json=as_json):
             context.exit(1)
         return
     started = time.perf_counter()

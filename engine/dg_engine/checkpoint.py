@@ -17,7 +17,7 @@ from torch import Tensor
 from dg_engine.config import ModelConfig, config_to_dict
 from dg_engine.errors import CheckpointError
 from dg_engine.formats.encodings import Fetch
-from dg_engine.formats.headers import reading
+from dg_engine.formats.headers import INDEX, SINGLE, reading
 from dg_engine.formats.packing import install, packable, packed
 from dg_engine.formats.plan import Source, read_plan
 from dg_engine.layers import Packed
@@ -87,7 +87,11 @@ def save(model: DiffusionGemma, directory: Path, generation: Mapping[str, Any] |
         _write_json(directory / "generation_config.json", generation)
     partial = directory / "model.safetensors.partial"
     save_file(state, partial, metadata={"format": "pt"})
-    partial.replace(directory / "model.safetensors")
+    partial.replace(directory / SINGLE)
+    # Of a checkpoint in several files that stood here, it would be read before the one file.
+    (directory / INDEX).unlink(missing_ok=True)
+    for shard in directory.glob("model-*-of-*.safetensors"):
+        shard.unlink()
 
 
 def initialise(model: DiffusionGemma, generator: torch.Generator, std: float | None = None) -> None:

@@ -15,6 +15,7 @@ import click
 
 from dg_engine import __version__, hub, paths
 from dg_engine.errors import EngineError
+from dg_engine.streams import print_anything
 
 if TYPE_CHECKING:
     from dg_engine.engine import Engine
@@ -74,6 +75,7 @@ class _LazyGroup(click.Group):
 @click.version_option(__version__)
 def main() -> None:
     """The text-diffusion engine."""
+    print_anything()
 
 
 @main.command()

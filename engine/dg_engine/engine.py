@@ -37,7 +37,7 @@ from dg_engine.eight_bits import is_faster
 from dg_engine.errors import CheckpointError, RequestError
 from dg_engine.fused import FusedModel, can_fuse
 from dg_engine.generation import Generator
-from dg_engine.hardware import best_device, fastest_dtype, multiplies_packed
+from dg_engine.hardware import device_here, fastest_dtype, multiplies_packed
 from dg_engine.infill import SPARE, Hole
 from dg_engine.joined import join
 from dg_engine.lengths import ByFiller, Gap
@@ -130,7 +130,7 @@ class Engine:
         Raises:
             CheckpointError: something in a directory is missing or malformed, or the adapter is not for this model.
         """
-        where = device or best_device()
+        where = device_here(device)
         report("reading the tokenizer", 0.3)
         tokenizer = Tokenizer.load(directory)
         # An adapter adds to numbers, not to what they are packed in.

@@ -13,7 +13,7 @@ from dg_engine import hub
 from dg_engine.formats.convert import quantise
 from dg_engine.formats.inspection import description, inspect_checkpoint
 from dg_engine.formats.schemes import SCHEMES
-from dg_engine.hardware import best_device
+from dg_engine.hardware import best_device, known_device
 
 
 @click.command()
@@ -27,7 +27,8 @@ def inspect(model: str, context: int, canvas: int | None, device: str | None, *,
 
     MODEL is a directory or the name of a model in the hub's cache; without it, the model that comes with the package.
     """
-    found = inspect_checkpoint(hub.resolve(model), device or best_device(), context=context, canvas=canvas)
+    where = known_device(device or best_device()).type
+    found = inspect_checkpoint(hub.resolve(model), where, context=context, canvas=canvas)
     if as_json:
         click.echo(msgspec.json.encode(found))
         return

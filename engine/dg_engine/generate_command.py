@@ -9,6 +9,9 @@ import click
 from dg_engine.api import Block, GenerateRequest
 from dg_engine.cli import load_engine
 
+MOST_SEED = 2**63 - 1
+"""torch takes no larger one."""
+
 
 @click.command()
 @click.argument("prompt", type=click.File(encoding="utf-8"), default="-")
@@ -19,7 +22,7 @@ from dg_engine.cli import load_engine
 @click.option("--max-denoising-steps", type=click.IntRange(1), help="For each block; default: the model's own.")
 @click.option("--entropy-bound", type=click.FloatRange(0), help="Nats; default: the model's own.")
 @click.option("--time-budget", type=click.FloatRange(0), help="Seconds after which to stop with what is certain.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=click.IntRange(0, MOST_SEED), default=0, show_default=True)
 @click.option("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; default: 1.")
 def generate(
@@ -37,7 +40,10 @@ def generate(
     threads: int | None,
 ) -> None:
     """Write behind the text in the file PROMPT, or behind the standard input; print each block when it is done."""
-    text = prompt.read()
+    try:
+        text = prompt.read()
+    except UnicodeDecodeError as error:
+        raise click.UsageError(f"the prompt is not UTF-8: {error}") from error
     if not text.strip():
         raise click.UsageError("the prompt is empty: give a file, or text on the standard input")
     request = GenerateRequest(

@@ -9,10 +9,41 @@ from collections.abc import Callable
 
 import torch
 
+from dg_engine.errors import EngineError
+
 
 def best_device() -> str:
     """A GPU if there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def device_here(name: str | None) -> str:
+    """The device of this name, and the best one where none is named.
+
+    Raises:
+        EngineError: there is no such device.
+    """
+    if name is None:
+        return best_device()
+    known = known_device(name)
+    if known.type == "cuda" and (known.index or 0) >= torch.cuda.device_count():
+        raise EngineError(f"{name}: is not here; torch {torch.__version__} sees {torch.cuda.device_count()} GPUs")
+    return name
+
+
+def known_device(name: str) -> torch.device:
+    """A device by its name, here or elsewhere.
+
+    Raises:
+        EngineError: it is neither a CPU nor a GPU.
+    """
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in {"cpu", "cuda"}:
+        raise EngineError(f"{name}: expected a device such as cpu, cuda or cuda:1")
+    return device
 
 
 def fastest_dtype(device: str) -> torch.dtype:

@@ -42,18 +42,16 @@ def download(model: str) -> Path:
         CheckpointError: the name is not `OWNER/NAME@COMMIT`, or the hub does not have it, or cannot be reached.
     """
     import httpx
-    import huggingface_hub
+    from huggingface_hub import constants, errors, snapshot_download
 
     # The library would say which programs run here. A constant, because the environment was read when it was imported.
-    huggingface_hub.constants.HF_HUB_DISABLE_TELEMETRY = True
+    constants.HF_HUB_DISABLE_TELEMETRY = True
     reference = _reference(model)
     if reference is None or reference.commit is None:
         raise CheckpointError(f"{model}: expected OWNER/NAME@COMMIT, with the 40 digits of the commit wanted")
     try:
-        found = huggingface_hub.snapshot_download(
-            reference.repository, revision=reference.commit, allow_patterns=_WANTED
-        )
-    except (huggingface_hub.errors.HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
+        found = snapshot_download(reference.repository, revision=reference.commit, allow_patterns=_WANTED)
+    except (errors.HfHubHTTPError, httpx.HTTPError, OSError, ValueError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise CheckpointError(f"{model}: cannot be fetched from the hub ({reason})") from error
     return Path(found)

@@ -17,6 +17,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 from dg_engine import paths
 from dg_engine.api import Health
@@ -226,11 +227,18 @@ def serve_command(spec: LaunchSpec, socket: Path) -> list[str]:
     return [*command, *(part for option, name in named.items() if name for part in (option, paths.full_name(name)))]
 
 
-def _spawn(spec: LaunchSpec, socket: Path) -> subprocess.Popen[bytes]:
-    log = paths.log_path(spec.model, spec.adapter)
-    mode = "ab" if not log.exists() or log.stat().st_size < LOG_LIMIT_BYTES else "wb"
+def _opened(log: Path) -> IO[bytes]:
+    """The log, or nowhere if it cannot be written, as with a home that is read-only: that is no reason not to start."""
     try:
-        with log.open(mode) as output:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        return log.open("ab" if not log.exists() or log.stat().st_size < LOG_LIMIT_BYTES else "wb")
+    except OSError:
+        return Path(os.devnull).open("wb")
+
+
+def _spawn(spec: LaunchSpec, socket: Path) -> subprocess.Popen[bytes]:
+    try:
+        with _opened(paths.log_path(spec.model, spec.adapter)) as output:
             return subprocess.Popen(
                 serve_command(spec, socket),
                 stdin=subprocess.DEVNULL,

@@ -73,9 +73,8 @@ def lock_path(socket: Path) -> Path:
 
 
 def log_path(model: str, adapter: str = "") -> Path:
-    """The engine's log file; its directory is created."""
-    directory = platformdirs.user_log_path(APPLICATION, ensure_exists=True)
-    return directory / f"engine-{engine_key(model, adapter)}.log"
+    """The engine's log file, whose directory need not be there yet."""
+    return platformdirs.user_log_path(APPLICATION) / f"engine-{engine_key(model, adapter)}.log"
 
 
 def shipped_model() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from dg_engine.paths import shipped_model
 from dg_lsp.testing_client import scripted
 
 RULES = (
@@ -147,6 +149,36 @@ def test_doctor_names_every_part_and_finds_this_installation_whole(monkeypatch: 
     for part in ("Python", "pygls", "grammars", "torch", "device", "model", "engine", "not running"):
         assert part in done.stdout
     assert "broken" not in done.stdout
+
+
+def test_without_a_place_for_a_log_doctor_says_so_and_all_is_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    with tempfile.TemporaryDirectory(prefix="dg") as home:
+        monkeypatch.setenv("XDG_RUNTIME_DIR", home)
+        monkeypatch.setenv("XDG_STATE_HOME", "/proc/absent")
+        done = run("doctor")
+    assert done.returncode == 0, done.stdout
+    assert "none is written: [Errno 2] No such file or directory: '/proc/absent" in " ".join(done.stdout.split())
+
+
+def test_doctor_knows_models_by_their_names_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path))
+    shutil.copytree(shipped_model(), tmp_path / "models--owner--model" / "snapshots" / ("0" * 40))
+    assert "lacks" not in run("doctor", "--model", "owner/model").stdout
+    told = " ".join(run("doctor", "--model", "owner/absent").stdout.split())
+    assert "not in the hub's cache; try: dg-engine download" in told
+
+
+def test_a_terminal_that_knows_ascii_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    assert run("doctor", "--model", "größe").returncode == 1
+    monkeypatch.setenv("PYTHONUTF8", "0")
+    assert "gr??e" in run("doctor", "--model", "größe").stdout
+
+
+def test_a_picture_that_could_not_be_written_is_refused_before_anything_is_done(tmp_path: Path) -> None:
+    done = run("demo", "--picture", str(tmp_path / "absent" / "x.svg"))
+    assert done.returncode == 2
+    assert "is no directory" in done.stderr
 
 
 def test_doctor_says_what_to_do_about_a_wrong_model_and_ends_with_status_1(tmp_path: Path) -> None:

@@ -90,6 +90,13 @@ def test_a_file_that_is_named_and_cannot_be_read_is_an_error_that_names_it(tmp_p
     assert "latin.py: cannot be read" in done.output
 
 
+def test_an_engine_that_does_not_start_is_an_error_with_its_words(tmp_path: Path) -> None:
+    absent = str(tmp_path / "absent")
+    done = CliRunner().invoke(main, ["replay", "--passages", "1", "--model", absent, __file__])
+    assert done.exit_code == 3
+    assert f"{absent}/tokenizer.json" in done.output.replace("\n", "")
+
+
 def test_files_without_a_passage_are_an_error(tmp_path: Path) -> None:
     short = tmp_path / "short.py"
     short.write_text("x = 1\n", encoding="utf-8")

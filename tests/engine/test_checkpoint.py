@@ -114,6 +114,8 @@ def test_an_index_must_keep_its_promises(directory: Path) -> None:
     assert "absent.safetensors: the index names this shard" in refusal(directory)
     index.write_text(json.dumps({"weight_map": {NAME: "../outside.safetensors"}}))
     assert "is not a plain file name" in refusal(directory)
+    index.write_text(json.dumps({"weight_map": {NAME: 5}}))
+    assert "5 is no file name" in refusal(directory)
     index.write_text("[1]")
     assert "weight_map" in refusal(directory)
 
@@ -141,6 +143,18 @@ def test_an_index_must_keep_its_promises(directory: Path) -> None:
 def test_an_impossible_configuration_is_refused_by_key(directory: Path, change: Any, expected: str) -> None:
     edit_config(directory, change)
     assert expected in refusal(directory)
+
+
+def test_what_is_saved_takes_the_place_of_a_checkpoint_in_several_files(directory: Path) -> None:
+    weights = load_file(directory / "model.safetensors")
+    (directory / "model.safetensors").rename(directory / "model-00001-of-00001.safetensors")
+    index = {"weight_map": dict.fromkeys(weights, "model-00001-of-00001.safetensors")}
+    (directory / "model.safetensors.index.json").write_text(json.dumps(index))
+    other = tiny_model(checkpoint.load(directory).config, seed=5)
+    checkpoint.save(other, directory)
+    found = checkpoint.load(directory, dtype=torch.float32).state_dict()
+    torch.testing.assert_close(found, dict(other.state_dict()), rtol=0, atol=0)
+    assert [path.name for path in directory.glob("*.safetensors*")] == ["model.safetensors"]
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:

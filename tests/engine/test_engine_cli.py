@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import click
 import pytest
 from click.testing import CliRunner
 
 from dg_engine.cli import load_engine, main
+from dg_engine.paths import shipped_model
 
 
 def test_every_listed_command_exists() -> None:
@@ -39,6 +41,10 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(missing: str, 
         (["serve", "--listen", "192.0.2.1:80"], "on this machine alone"),
         (["bench", "--model", "/no/such/checkpoint"], "tokenizer.json"),
         (["serve", "--threads", "0"], "--threads"),
+        (["inspect", "--device", "gpu"], "gpu: expected a device such as cpu"),
+        (["generate", "--device", "cuda:99", str(Path(__file__))], "cuda:99: is not here"),
+        (["generate", "--seed", "99999999999999999999"], "--seed"),
+        (["generate", "--model", "x", str(shipped_model() / "model.safetensors")], "the prompt is not UTF-8"),
     ],
 )
 def test_a_wrong_argument_gets_one_clear_line(arguments: list[str], expected: str) -> None:

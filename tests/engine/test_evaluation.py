@@ -264,6 +264,9 @@ def test_an_answer_to_humaneval_is_judged_by_running_it(tasks: Path) -> None:
     assert score(case, "x + x", 3, 3).passes == 1
     assert score(case, "x", 1, 3).passes == 0
     assert score(CASE, CASE.answer, 9, 9).passes is None
+    assert score(msgspec.structs.replace(case, suffix=""), "2 * x", 3, 3).passes == 1, (
+        "the test begins on a line of its own"
+    )
 
 
 def test_a_part_of_the_tasks_is_always_the_same(tasks: Path) -> None:

@@ -421,7 +421,10 @@ def group(**weights: Any) -> dict[str, Any]:
         ({"quant_method": "modelopt", "quant_algo": "NVFP4"}, None),
         (group(type="float", num_bits=4, strategy="tensor_group", group_size=16), None),
         ({"quant_method": "modelopt", "quant_algo": "FP8"}, "config.json says fp8, found nvfp4"),
-        ({"quant_method": "modelopt", "quant_algo": "W8A8_SQ"}, "quant_algo: expected FP8 or NVFP4, found 'W8A8_SQ'"),
+        ({"quant_method": "modelopt", "quant_algo": "W8A8_SQ"}, "W4A16_NVFP4, found 'W8A8_SQ'"),
+        ({"quant_method": "modelopt", "quant_algo": "nvfp4"}, None),
+        ({"quant_method": "modelopt", "quant_algo": "W4A16_NVFP4"}, None),
+        ({"quant_method": "modelopt", "quant_algo": "FP8_PER_CHANNEL_PER_TOKEN"}, "says fp8, found nvfp4"),
         ({"quant_method": "gptq"}, "quant_method: expected compressed-tensors or modelopt, found 'gptq'"),
         (group(type="int", num_bits=4, strategy="group", symmetric=False), "symmetric INT4, found type 'int'"),
         (group(type="float", num_bits=4, strategy="group", group_size=32), "group_size 32"),
@@ -463,6 +466,16 @@ def test_fp8_weights_meet_rounded_rows_where_the_checkpoint_was_made_for_them(
     experts = checkpoint.load(directory, keep_packed=True).decoder.layers[0].experts
     assert isinstance(experts, PackedExperts)
     assert [weight.quantises_rows for weight in experts.weights] == [rounded] * 2
+
+
+def test_modelopts_weights_meet_rounded_rows_where_its_algorithm_says_so(parent: Path, tmp_path: Path) -> None:
+    tensors = load_file(written(parent, tmp_path / "whole", by_row) / "model.safetensors")
+    for algorithm, rounded in (("FP8_PER_CHANNEL_PER_TOKEN", True), ("FP8", False)):
+        stated = {"quant_method": "modelopt", "quant_algo": algorithm}
+        directory = store(parent, tmp_path / algorithm, tensors, quantization_config=stated)
+        experts = checkpoint.load(directory, keep_packed=True).decoder.layers[0].experts
+        assert isinstance(experts, PackedExperts)
+        assert [weight.quantises_rows for weight in experts.weights] == [rounded] * 2
 
 
 def test_modelopts_own_file_is_read_too(parent: Path, tmp_path: Path) -> None:

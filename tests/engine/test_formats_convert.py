@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -261,6 +262,16 @@ def test_nothing_is_overwritten_and_nothing_quantised_twice(parent: Path, tmp_pa
         convert.quantise(parent, tmp_path / "out", "nvfp4")
     with pytest.raises(CheckpointError, match=r"experts\.0\.\w+\.weight: is fp8 already"):
         convert.quantise(tmp_path / "out", tmp_path / "again", "nvfp4")
+
+
+def test_a_full_disk_is_told_as_one(parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise SafetensorError("No space left on device")
+
+    monkeypatch.setattr(convert, "save_file", full)
+    with pytest.raises(CheckpointError, match=r"cannot be written \(No space left"):
+        convert.quantise(parent, tmp_path / "small", "nvfp4")
+    assert not [*tmp_path.glob("small*")]
 
 
 def test_a_conversion_that_breaks_leaves_nothing(parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

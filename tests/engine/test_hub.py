@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -108,6 +111,15 @@ def test_a_download_takes_data_alone_and_is_found_from_then_on(served: Hub) -> N
     assert served.asked == {f"/api/models/owner/model/tree/{COMMIT}", *files}, "nothing is asked or told beside"
     checkpoint.load(directory)
     assert hub.resolve(f"owner/model@{COMMIT}") == directory
+
+
+def test_the_command_needs_nothing_that_a_test_has_imported() -> None:
+    command = [sys.executable, "-m", "dg_engine", "download", f"owner/model@{COMMIT}"]
+    environment = os.environ | {"HF_ENDPOINT": "http://127.0.0.1:9", "HF_HUB_OFFLINE": "0"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 1
+    assert "cannot be fetched from the hub" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_what_the_hub_does_not_have_is_said_in_one_line(served: Hub) -> None:

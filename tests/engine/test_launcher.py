@@ -189,6 +189,13 @@ async def test_nothing_is_started_where_that_is_not_allowed(home: Path) -> None:
 
 
 @pytest.mark.asyncio
+async def test_an_engine_starts_though_its_log_cannot_be_written(home: Path) -> None:
+    (home / "state").write_text("no directory")
+    async with aclosing(await ensure_engine(spec(home, "serves"))) as engine:
+        assert (await engine.client.health()).state == "ready"
+
+
+@pytest.mark.asyncio
 async def test_a_command_that_does_not_exist_is_engine_unavailable(home: Path) -> None:
     with pytest.raises(EngineUnavailable, match="Cannot start the engine"):
         await ensure_engine(LaunchSpec(command=(str(home / "absent"),)))

@@ -13,6 +13,7 @@ import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from dg_engine import hub
 from dg_engine.bench import machine
 from dg_engine.cli import load_engine
 from dg_engine.engine import Engine
@@ -31,7 +32,6 @@ from dg_engine.evaluation.plots import plot
 from dg_engine.evaluation.report import Findings, to_markdown
 from dg_engine.evaluation.summary import summarise
 from dg_engine.evaluation.systems import System, chosen
-from dg_engine.paths import shipped_model
 from dg_engine.settings import LengthProbe, read_infill_config
 from dg_engine.training.card import REPORT_FILE
 from dg_engine.training.corpus import documents, write_json
@@ -119,7 +119,7 @@ def evaluate(
         engine = load_engine(model, adapter, device=device, threads=threads)
         click.echo(f'"length_probe": {msgspec.json.encode(_probe(engine, _cases(corpus_, split, cases))).decode()}')
         return
-    config = read_infill_config(Path(model) if model else shipped_model())
+    config = read_infill_config(hub.resolve(model))
     selected = chosen(systems.split(",") if systems else [], config, ladder=ladder)
     wanted = _cases(corpus_, split, cases) if cases else []
     wanted += [case for file in humaneval for case in read_tasks(file, humaneval_cases)]

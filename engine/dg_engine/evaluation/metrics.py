@@ -59,7 +59,8 @@ def score(case: Case, answer: str, tokens: int, true_tokens: int) -> Scores:
 def _passes(case: Case, answer: str) -> float | None:
     if not case.test:
         return None
-    return float(sandbox.run(case.prefix + answer + case.suffix + case.test) == "passed")
+    # A break before the test, as the benchmark's authors have it: an answer at the end need not end its line.
+    return float(sandbox.run(f"{case.prefix}{answer}{case.suffix}\n{case.test}") == "passed")
 
 
 def _first_line(text: str) -> str:

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
@@ -107,6 +108,8 @@ def _appearing(target: Path) -> Iterator[Path]:
     try:
         yield partial
         partial.replace(target)
+    except (OSError, SafetensorError) as error:  # a full disk, which safetensors tells of in its own way
+        raise CheckpointError(f"{target}: cannot be written ({error})") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

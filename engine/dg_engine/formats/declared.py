@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dg_engine.errors import CheckpointError
 
-_MODELOPT = {"FP8": "fp8", "NVFP4": "nvfp4"}
+_BY_ROW = "FP8_PER_CHANNEL_PER_TOKEN"
+_MODELOPT = {"FP8": "fp8", _BY_ROW: "fp8", "NVFP4": "nvfp4", "W4A16_NVFP4": "nvfp4"}
 
 
 class Declared(NamedTuple):
@@ -36,7 +37,9 @@ def declared(directory: Path) -> Declared | None:
     try:
         method = stated["quant_method"]
         if method == "modelopt":
-            return Declared(frozenset(_modelopt(path, stated)), rounds_rows=False)
+            algorithms = _modelopt(path, stated)
+            formats = frozenset(_MODELOPT[name] for name in algorithms)
+            return Declared(formats, rounds_rows=_BY_ROW in algorithms and "FP8" not in algorithms)
         if method == "compressed-tensors":
             groups = [(_group(path, group["weights"]), group) for group in stated["config_groups"].values()]
             rounds = [_rounds_rows(group.get("input_activations")) for name, group in groups if name == "fp8"]
@@ -46,16 +49,13 @@ def declared(directory: Path) -> Declared | None:
     raise CheckpointError(f"{path}: quant_method: expected compressed-tensors or modelopt, found {method!r}")
 
 
-def _modelopt(path: Path, stated: Mapping[str, Any]) -> Iterator[str]:
-    algorithm = stated["quant_algo"]
-    if algorithm == "MIXED_PRECISION":
-        algorithms = {layer["quant_algo"] for layer in stated["quantized_layers"].values()}
-    else:
-        algorithms = {algorithm}
-    for each in sorted(algorithms):
-        if each not in _MODELOPT:
-            raise CheckpointError(f"{path}: quant_algo: expected {' or '.join(_MODELOPT)}, found {each!r}")
-        yield _MODELOPT[each]
+def _modelopt(path: Path, stated: Mapping[str, Any]) -> set[str]:
+    """The algorithms of ModelOpt by which some matrix was quantised."""
+    stages = stated["quantized_layers"].values() if stated["quant_algo"] == "MIXED_PRECISION" else [stated]
+    algorithms = {str(one["quant_algo"]).upper() for one in stages}
+    if unknown := algorithms - _MODELOPT.keys():
+        raise CheckpointError(f"{path}: quant_algo: expected {', '.join(_MODELOPT)}, found {min(unknown)!r}")
+    return algorithms
 
 
 def _group(path: Path, weights: Mapping[str, Any]) -> str:

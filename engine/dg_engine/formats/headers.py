@@ -90,6 +90,8 @@ def _files(directory: Path) -> Iterable[tuple[Path, set[str] | None]]:
         weight_map = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         shards: dict[str, set[str]] = {}
         for name, shard in weight_map.items():
+            if not isinstance(shard, str):
+                raise TypeError(f"{name}: {shard!r} is no file name")
             shards.setdefault(shard, set()).add(name)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise CheckpointError(f"{index}: expected a JSON object with a weight_map ({error!r})") from error

@@ -13,7 +13,7 @@ import click
 import msgspec
 import torch
 
-from dg_engine.hardware import best_device, fastest_dtype
+from dg_engine.hardware import device_here, fastest_dtype
 from dg_engine.training import trainer
 from dg_engine.training.ahead import Ahead
 from dg_engine.training.batches import Batcher
@@ -105,7 +105,7 @@ def train(
     vocabulary = Vocabulary.of(prepared.tokenizer)
     batcher = Batcher(prepared.train, vocabulary, config, seed)
     with Ahead(batcher, workers) as ahead:
-        where = device or best_device()
+        where = device_here(device)
         model = trainer.new_model(config, seed, fastest_dtype(where), start).to(where)
         seconds = time.perf_counter if clock == "wall" else time.process_time
         training = trainer.Trainer(

@@ -15,7 +15,7 @@ from rich.console import Console
 
 from dg_engine import adapters, checkpoint, hub, paths
 from dg_engine.engine import Engine
-from dg_engine.hardware import best_device, fastest_dtype
+from dg_engine.hardware import device_here, fastest_dtype
 from dg_engine.model import DiffusionGemma
 from dg_engine.settings import read_infill_config
 from dg_engine.tokenizer import Tokenizer
@@ -93,7 +93,7 @@ def finetune(
     tuning = _Tuning(
         base=base,
         target=(out or paths.adapter_directory(directory, full=full)).resolve(),
-        device=device or best_device(),
+        device=device_here(device),
         options=finetune_run.Options(
             repository=str(directory.resolve()),
             model=str(base),
