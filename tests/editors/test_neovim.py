@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from desk import SCRIPT, SERVER, Desk, Shared, launch
-from driver import Launch, until
-from driver_neovim import DRAFT, EDITORS, PLUGIN, PROGRAMS, Neovim, lua, start
+from desk import SCRIPT, SERVER, Desk, launch
+from driver import until
+from driver_neovim import DRAFT, EDITORS, PLUGIN, PROGRAMS, Neovim, lua
 
 from dg_lsp import schema
 
@@ -164,6 +164,25 @@ def test_a_key_is_the_mapping_that_it_was_where_nothing_shows(
         neovim.command("iunmap <Tab>")
 
 
+@pytest.mark.parametrize(("key", "text"), [("Tab", "the "), ("C-]", "the")])
+def test_a_key_expands_abbreviations_where_nothing_shows(desk: Desk, neovim: Neovim, key: str, text: str) -> None:
+    neovim.command("iabbrev <buffer> teh the")
+    desk.type("teh")
+    neovim.keys(key)
+    desk.editor.wait_for_text(f"{HEAD}{text}\n")
+
+
+def test_accepted_lines_are_in_no_closed_fold(desk: Desk, neovim: Neovim) -> None:
+    desk.open("def total(items):\n   |\n")
+    desk.type(" ")
+    total = desk.editor.wait_for_ghost()
+    neovim.command("setlocal foldmethod=indent foldlevel=0")
+    desk.editor.accept()
+    desk.editor.wait_for_text(f"def total(items):\n    {total}\n")
+    desk.shows(f"def total(items):\n    {total}\n~")
+    neovim.command("setlocal foldmethod< foldlevel<")
+
+
 def test_each_accepted_part_is_one_step_of_undo(desk: Desk) -> None:
     offered(desk)
     desk.editor.accept_word()
@@ -203,8 +222,8 @@ def test_settled_and_unsettled_parts_of_a_draft_differ(desk: Desk, neovim: Neovi
     desk.editor.type("draft = ")
     until(lambda: all(neovim.shown(frozenset({group})) for group in DRAFT), "one of the two never shows")
     assert neovim.shown(DRAFT).startswith(neovim.shown(frozenset({"DgLspDraftSettled"})))
-    neovim.command("DgLsp drafts off")
     desk.editor.wait_for_ghost("[width, height]")
+    neovim.command("DgLsp drafts off")
 
 
 def test_subcommands_and_their_arguments_are_completed(desk: Desk, neovim: Neovim) -> None:
@@ -328,74 +347,3 @@ def test_a_server_that_ends_is_told_of_once_and_stops_nobody(desk: Desk, neovim:
         neovim.restart_server()
     desk.editor.wait_for_status("ready")
     neovim.command("messages clear")
-
-
-@pytest.fixture
-def home() -> Iterator[Path]:
-    """A directory for a Neovim with an init.lua of its own; its path is short, because sockets lie below it."""
-    with tempfile.TemporaryDirectory(prefix="dg", ignore_cleanup_errors=True) as base:
-        yield Path(base)
-
-
-def with_init(home: Path, init: str) -> Desk:
-    """Neovim 0.12 with this init.lua."""
-    name = "Neovim 0.12"
-    present(name)
-    (home / "work").mkdir()
-    (home / "home").mkdir()
-    environment = {"XDG_RUNTIME_DIR": str(home)}
-    given = Launch(server=SCRIPTED, home=home / "home", workspace=home / "work", environment=environment)
-    return Desk(start(name, given, init), "core")
-
-
-def core_ghost(neovim: Neovim) -> str:
-    """What Neovim's own client shows."""
-    return neovim.shown(frozenset({"ComplHint"}), "nvim.lsp.inline_completion")
-
-
-@pytest.mark.parametrize("alone", [True, False], ids=["lsp file alone", "display = core"])
-def test_neovim_s_own_client_shows_it_too(home: Path, alone: bool) -> None:
-    folder = home / "rtp"
-    shutil.copytree(PLUGIN / "lsp", folder / "lsp")
-    if alone:
-        init = f"""
-            vim.opt.runtimepath:prepend({lua(str(folder))})
-            vim.lsp.config('dg_lsp', {{ cmd = {lua(SCRIPTED)} }})
-            vim.lsp.enable('dg_lsp')
-            vim.keymap.set('i', '<Tab>', function()
-              return vim.lsp.inline_completion.get() and '' or '<Tab>'
-            end, {{ expr = true }})"""
-    else:
-        init = f"""
-            vim.opt.runtimepath:prepend({lua(str(PLUGIN))})
-            require('dg_lsp').setup({{ cmd = {lua(SCRIPTED)}, display = 'core' }})"""
-    desk = with_init(home, init)
-    neovim = desk.editor
-    assert isinstance(neovim, Neovim)
-    try:
-        desk.file.write_text(HEAD + "\n")
-        neovim.command(f"edit {desk.file}")
-        until(lambda: neovim.lua("return #vim.lsp.get_clients({ name = 'dg_lsp' })") == 1, "the server does not come")
-        desk.go_to(HEAD)
-        neovim.type("return ")
-        until(lambda: core_ghost(neovim) == RESULT, lambda: f"{core_ghost(neovim)!r}\n{neovim.screen()}")
-        assert neovim.ghost() == ""
-        neovim.accept()
-        desk.holds(f"{HEAD}return {RESULT}\n")
-    finally:
-        neovim.close()
-
-
-def test_one_that_crashed_is_another_for_the_next_test(name: str, home: Path) -> None:
-    shared = Shared(lambda: launch(name, home, SCRIPTED))
-    try:
-        first = shared.running()
-        assert shared.running() is first
-        assert isinstance(first, Neovim)
-        os.kill(first.call("call_function", "getpid", []), signal.SIGSEGV)
-        until(lambda: not first.is_running(), "it does not end")
-        desk = Desk(shared.running(), "crash")
-        desk.open(HEAD + "|\n")
-        offered(desk)
-    finally:
-        shared.close()

@@ -16,15 +16,21 @@ def Place(): list<number>
   return [bufnr(), b:changedtick, line('.'), col('.')]
 enddef
 
-export def Open()
+export def Open(buffer: number)
   if !server.IsRunning()
-    if !empty(server.status) || bufname() == '' || &buftype != ''
+    if !empty(server.status) || bufname(buffer) == '' || getbufvar(buffer, '&buftype') != ''
       # A server that has ended is not started again unasked.
       return
     endif
     server.Start(Drafted, Leave)
   endif
-  server.Open(bufnr())
+  server.Open(buffer)
+enddef
+
+# What Vim reads again from the disk it tells no listener of.
+export def Reopen(buffer: number)
+  Close(buffer)
+  Open(buffer)
 enddef
 
 export def Close(buffer: number)
@@ -67,7 +73,7 @@ def Ask(kind: number)
     textDocument: server.Document(bufnr()),
     position: {line: line('.') - 1, character: col('.') - 1},
     context: {triggerKind: kind},
-  }, (result) => Answered(place, result))
+  }, (message) => Answered(place, get(message, 'result', null)))
 enddef
 
 # Several events tell of one key: only another place is news.
@@ -110,9 +116,14 @@ export def Take(unit: string)
   endif
 enddef
 
-export def Dismiss()
+export def Hide()
   Cancel()
   ghost.Clear()
+enddef
+
+# The key that hides what is shown, and what may still come. The key itself where nothing is shown.
+export def Dismiss(key: string): string
+  return "\<Cmd>call dg_lsp#Hide()\<CR>" .. (ghost.IsShown() ? '' : key)
 enddef
 
 # Where several are offered already it shows the next.
@@ -129,13 +140,27 @@ export def Status(): string
   return state == '' ? '' : $'dg {state}' .. (fraction == null ? '' : $' {float2nr(fraction * 100)}%')
 enddef
 
+# Run a command of the server; what it says against it, or why none runs, is told.
+def Execute(command: string, argument: any, Tell: func(any))
+  const params = {command: command, arguments: [argument]}
+  const sent = server.Request('workspace/executeCommand', params, (message) => {
+    if has_key(message, 'error')
+      Say(message.error.message)
+    else
+      Tell(message.result)
+    endif
+  })
+  if sent == 0
+    TellStatus()
+  endif
+enddef
+
 def Explain()
-  server.Request('workspace/executeCommand', {command: 'dg.explain', arguments: [server.Document(bufnr()).uri]},
-    (result) => Say($'{result.state}. {result.reason}'))
+  Execute('dg.explain', server.Document(bufnr()).uri, (result) => Say($'{result.state}. {result.reason}'))
 enddef
 
 def Snooze(minutes: number)
-  server.Request('workspace/executeCommand', {command: 'dg.snooze', arguments: [minutes]},
+  Execute('dg.snooze', minutes,
     (_) => Say(minutes == 0 ? 'the pause is over' : $'no automatic completions for {minutes} minutes'))
 enddef
 

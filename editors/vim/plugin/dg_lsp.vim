@@ -18,13 +18,14 @@ highlight default link DgLspDraft LineNr
 
 command! -nargs=* -complete=custom,dg_lsp.Complete DgLsp dg_lsp.Command(<f-args>)
 
-inoremap <expr> <Plug>(dg-lsp-accept) dg_lsp#Accept('all', "\<Tab>")
+# Of keys that are mapped only CTRL-] expands abbreviations.
+inoremap <expr> <Plug>(dg-lsp-accept) dg_lsp#Accept('all', "\<C-]>\<Tab>")
 inoremap <expr> <Plug>(dg-lsp-accept-word) dg_lsp#Accept('word', "\<M-Right>")
 inoremap <expr> <Plug>(dg-lsp-accept-line) dg_lsp#Accept('line', "\<C-M-Right>")
-inoremap <Plug>(dg-lsp-dismiss) <Cmd>call dg_lsp#Dismiss()<CR>
+inoremap <expr> <Plug>(dg-lsp-dismiss) dg_lsp#Dismiss("\<C-]>")
 inoremap <Plug>(dg-lsp-trigger) <Cmd>call dg_lsp#Trigger()<CR>
 
-# A key that means something already is left alone. Tab and the arrows are themselves where nothing is shown.
+# A key that means something already is left alone. All but the last are themselves where nothing is shown.
 def Map(key: string, target: string)
   if !hasmapto(target, 'i') && maparg(key, 'i') == ''
     execute $'imap {key} {target}'
@@ -41,7 +42,8 @@ endif
 
 augroup dg_lsp
   autocmd!
-  autocmd BufReadPost,BufNewFile,FileType,BufEnter * dg_lsp.Open()
+  autocmd BufReadPost,BufNewFile,BufFilePost,FileType,BufEnter * dg_lsp.Open(expand('<abuf>')->str2nr())
+  autocmd FileChangedShellPost * dg_lsp.Reopen(expand('<abuf>')->str2nr())
   autocmd BufUnload * dg_lsp.Close(expand('<abuf>')->str2nr())
   autocmd InsertEnter,CursorMovedI,TextChangedI,TextChangedP * dg_lsp.Follow()
   autocmd InsertLeave,BufLeave * dg_lsp.Leave()

@@ -2,6 +2,7 @@
 
 local client = require('dg_lsp.client')
 local config = require('dg_lsp.config')
+local document = require('dg_lsp.document')
 local insert = require('dg_lsp.insert')
 local keys = require('dg_lsp.keys')
 
@@ -45,6 +46,7 @@ local actions = {
 ---@param bufnr integer
 ---@param id integer the client's
 local function on_attach(bufnr, id)
+  document.opened(bufnr)
   if vim.lsp.inline_completion then
     -- Two clients would show one offer twice.
     vim.lsp.inline_completion.enable(is_core(), { bufnr = is_core() and bufnr or nil, client_id = id })

@@ -2,6 +2,7 @@
 
 local compat = require('dg_lsp.compat')
 local config = require('dg_lsp.config')
+local document = require('dg_lsp.document')
 local root = require('dg_lsp.root')
 
 local M = {}
@@ -131,6 +132,17 @@ function M.command()
   return command_of_core or chosen
 end
 
+---@type nil|fun(params: table, client: table) what the user gave to `vim.lsp.config`
+local before_init_of_core
+
+--- Settings that are fetched come after the first file: the engine would start with another model first.
+local function before_init(params, client)
+  params.initializationOptions = client.settings.dg
+  if before_init_of_core then
+    before_init_of_core(params, client)
+  end
+end
+
 --- What distinguishes this client from any other, for `vim.lsp.config` and for `vim.lsp.start` alike.
 ---@return table
 local function client_config()
@@ -144,10 +156,7 @@ local function client_config()
     capabilities = vim.tbl_deep_extend('force', vim.lsp.protocol.make_client_capabilities(), capabilities),
     settings = { dg = given(chosen.settings) },
     handlers = handlers,
-    -- Settings that are fetched come after the first file: the engine would start with another model first.
-    before_init = function(params, client)
-      params.initializationOptions = client.settings.dg
-    end,
+    before_init = before_init,
     on_exit = on_exit,
   }
 end
@@ -195,14 +204,6 @@ local function attach(bufnr)
   start_by_root(bufnr, started)
 end
 
-local function attach_all()
-  for _, bufnr in ipairs(vim.api.nvim_list_bufs()) do
-    if vim.api.nvim_buf_is_loaded(bufnr) and vim.bo[bufnr].filetype ~= '' then
-      attach(bufnr)
-    end
-  end
-end
-
 --- The client that serves a buffer.
 ---@param bufnr integer
 ---@return table|nil
@@ -214,34 +215,73 @@ function M.of(bufnr)
   end
 end
 
---- Tell Neovim of the server, so that `vim.lsp.enable('dg_lsp')` brings this client (0.11 and newer).
+---@param bufnr integer
+---@param found fun(folder: string)
+local function root_dir(bufnr, found)
+  if is_file(bufnr) then
+    found(root.of(vim.api.nvim_buf_get_name(bufnr)))
+  end
+end
+
+--- Tell Neovim of the server, so that `vim.lsp.enable('dg_lsp')` brings this client (0.11 and newer). Which folder it
+--- serves is the user's choice first.
 function M.define()
   if compat.has_lsp_config then
-    local defined = client_config()
-    defined.root_dir = function(bufnr, found)
-      if is_file(bufnr) then
-        found(root.of(vim.api.nvim_buf_get_name(bufnr)))
-      end
+    local known, defined = vim.lsp.config[M.NAME], client_config()
+    if known.before_init ~= before_init then
+      before_init_of_core = known.before_init
+    end
+    if not known.root_dir and vim.deep_equal(known.root_markers, root.MARKERS) then
+      defined.root_dir = root_dir
     end
     vim.lsp.config(M.NAME, defined)
   end
 end
 
+--- Serve a file, or tell its server of its name and language.
+---@param bufnr integer
+local function serve(bufnr)
+  local client = M.of(bufnr)
+  if client then
+    document.follow(client, bufnr)
+  elseif not compat.has_lsp_config then
+    attach(bufnr)
+  elseif vim.bo[bufnr].filetype == '' and is_file(bufnr) then
+    -- Neovim looks at a file when it has a type.
+    vim.api.nvim_exec_autocmds('FileType', { group = 'nvim.lsp.enable', buffer = bufnr, modeline = false })
+  end
+end
+
+--- Whether there is a server to start; that there is none is told.
+---@return boolean
+local function is_installed()
+  if vim.fn.executable(M.command()[1]) == 1 then
+    return true
+  end
+  ended = { state = 'error', message = 'The server was not found.', remedy = 'See :checkhealth dg_lsp.' }
+  vim.notify(('dg-lsp: %s %s'):format(ended.message, ended.remedy), WARN)
+  changed()
+  return false
+end
+
 --- Serve all files from now on.
 function M.enable()
   ended = nil
-  if compat.has_lsp_config then
-    vim.lsp.enable(M.NAME)
+  if not is_installed() then
     return
   end
-  vim.api.nvim_create_autocmd('FileType', {
+  if compat.has_lsp_config then
+    vim.lsp.enable(M.NAME)
+  end
+  -- A file without a type has only the last two; modelines come before them.
+  vim.api.nvim_create_autocmd({ 'FileType', 'BufFilePost', 'BufWinEnter' }, {
     group = vim.api.nvim_create_augroup('dg_lsp_attach', { clear = true }),
     desc = 'Serve files by dg-lsp',
     callback = function(event)
-      attach(event.buf)
+      serve(event.buf)
     end,
   })
-  attach_all()
+  vim.tbl_map(serve, vim.tbl_filter(vim.api.nvim_buf_is_loaded, vim.api.nvim_list_bufs()))
 end
 
 --- Call `done` when all clients have ended.

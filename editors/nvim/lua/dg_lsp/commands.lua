@@ -17,7 +17,8 @@ end
 --- Run a command of the server, or say that there is none.
 local function execute(command, arguments, done)
   if not client.execute(command, arguments, done) then
-    say('No server runs. :DgLsp restart starts one.', vim.log.levels.WARN)
+    local is_known = client.status(vim.api.nvim_get_current_buf())
+    say(is_known and status.long() or 'No server runs. :DgLsp restart starts one.', vim.log.levels.WARN)
   end
 end
 

@@ -230,6 +230,7 @@ function M.take(head)
   vim.api.nvim_buf_set_text(0, row, col, row, till, lines)
   local last = #lines[#lines]
   vim.api.nvim_win_set_cursor(0, { row + #lines, #lines == 1 and col + last or last })
+  vim.cmd(('silent! %d,%dfoldopen!'):format(row + 1, row + #lines))
   M.refresh()
 end
 

@@ -37,6 +37,7 @@ local function check_command()
     fail(('%s cannot be run'):format(command[1]), {
       'install dg-lsp and put it on the PATH, or',
       "name it: require('dg_lsp').setup({ cmd = { '/path/to/dg-lsp' } })",
+      'then `:DgLsp restart`',
     })
     return
   end

@@ -108,18 +108,27 @@ function M.dismiss()
   return was_shown
 end
 
+---@return boolean asked
+local function ask()
+  last = request.place()
+  return request.ask(request.INVOKED)
+end
+
 --- Ask now; where several completions are offered already, show the next.
 ---@return boolean done
 function M.trigger()
   if request.is_inserting() then
-    if ghost.next() then
-      return true
-    end
-    last = request.place()
-    return request.ask(request.INVOKED)
+    return ghost.next() or ask()
+  elseif not client.of(vim.api.nvim_get_current_buf()) then
+    return false
   end
   vim.cmd('startinsert')
-  vim.schedule(M.trigger)
+  vim.schedule(function()
+    -- Insert mode does not come from a Visual mode that a mapping has not left.
+    if request.is_inserting() then
+      ask()
+    end
+  end)
   return true
 end
 

@@ -30,7 +30,9 @@ end
 local function press(key, own)
   local mapping = mapping_of(key, own)
   if not mapping then
-    vim.api.nvim_feedkeys(termcodes(key), 'in', false)
+    -- Of keys that are not typed only CTRL-] expands abbreviations; an arrow or the like does not even if typed.
+    local pressed = termcodes(key)
+    vim.api.nvim_feedkeys(#pressed == 1 and termcodes('<C-]>') .. pressed or pressed, 'in', false)
     return
   end
   local rhs = mapping.rhs

@@ -3,8 +3,8 @@
 
 local M = {}
 
--- In order of precedence.
-local MARKERS = { '.git', '.dglspignore' }
+-- In order of precedence; those of `lsp/dg_lsp.lua`, too.
+M.MARKERS = { '.git', '.dglspignore' }
 
 ---@param folder string
 ---@param marker string
@@ -26,7 +26,7 @@ end
 ---@return string
 function M.of(path)
   local folder = vim.fn.fnamemodify(path, ':p:h')
-  for _, marker in ipairs(MARKERS) do
+  for _, marker in ipairs(M.MARKERS) do
     local found = nearest(folder, marker)
     if found then
       return found

@@ -43,6 +43,10 @@ export def IsDraft(): bool
   return !empty(shown) && shown.type == DRAFT
 enddef
 
+export def IsShown(): bool
+  return !empty(shown)
+enddef
+
 # What is drawn, for tests: virtual text cannot be read back.
 export def Drawn(): list<string>
   return empty(shown) ? ['', ''] : [shown.type, shown.drawn]
@@ -58,24 +62,50 @@ def Put(col: number, text: string)
   endif
 enddef
 
-def Undraw()
-  if !empty(shown) && bufexists(shown.buffer)
-    prop_remove({types: [GHOST, DRAFT], bufnr: shown.buffer, all: true})
+# Vim leaves lines on the screen as they were where others come or go between them; all of a window is drawn anew where
+# an option of its own is set.
+def RedrawBelow()
+  if stridx(shown.drawn, "\n") >= 0
+    for window in win_findbuf(shown.buffer)
+      setwinvar(window, '&list', getwinvar(window, '&list'))
+    endfor
   endif
 enddef
 
-# The tail is drawn as the text that it is, in the middle of what is not there yet.
+def Undraw()
+  if !empty(shown) && bufexists(shown.buffer)
+    prop_remove({types: [GHOST, DRAFT], bufnr: shown.buffer, all: true})
+    RedrawBelow()
+  endif
+enddef
+
+# What of `text` comes before each character of `tail`, and behind the last one.
+def Around(text: string, tail: list<string>): list<string>
+  var pieces: list<string> = []
+  var left = text
+  for character in tail->copy()->reverse()
+    const at = strridx(left, character)
+    insert(pieces, at < 0 ? '' : strpart(left, at + strlen(character)))
+    left = at < 0 ? left : strpart(left, 0, at)
+  endfor
+  return insert(pieces, left)
+enddef
+
+# The characters of the tail are drawn as the text that they are, amid what is not there yet.
 def Draw(rest: string)
   const [first; below] = split(rest, "\n", true)
-  const at = shown.tail == '' ? -1 : strridx(first, shown.tail)
-  const head = at < 0 ? first : strpart(first, 0, at)
-  const behind = at < 0 ? '' : strpart(first, at + strlen(shown.tail))
-  Put(col('.'), head)
-  Put(col('.') + strlen(shown.tail), behind)
+  const tail = split(shown.tail, '\zs')
+  const pieces = Around(first, tail)
+  var col = col('.')
+  for [at, piece] in items(pieces)
+    Put(col, piece)
+    col += strlen(get(tail, at, ''))
+  endfor
   for text in below
     prop_add(line('.'), 0, {type: shown.type, text: text == '' ? ' ' : Blanks(text), text_align: 'below'})
   endfor
-  shown.drawn = join([head .. behind] + below, "\n")
+  shown.drawn = join([join(pieces, '')] + below, "\n")
+  RedrawBelow()
 enddef
 
 export def Clear()
@@ -150,5 +180,6 @@ export def Take(head: string)
   setline(lnum, new[0])
   append(lnum, new[1 :])
   cursor(lnum + len(new) - 1, column)
+  execute $'silent! :{lnum},{lnum + len(new) - 1}foldopen!'
   Refresh()
 enddef

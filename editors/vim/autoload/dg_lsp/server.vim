@@ -6,8 +6,8 @@ const MARKERS = ['.git', '.dglspignore']
 var process: job = null_job
 var is_ready = false
 var folders: list<string> = []
-# By buffer: the number of its listener. The server knows the buffers that are in here.
-var listeners: dict<number> = {}
+# By buffer: what the server knows it by, and the number of its listener.
+var known: dict<dict<any>> = {}
 var settings: dict<any> = get(g:, 'dg_lsp_settings', {})->deepcopy()
 
 export var status: dict<any> = {}
@@ -28,13 +28,13 @@ export def Notify(method: string, params: any)
   endif
 enddef
 
-# Returns the request's number, 0 where nothing could be asked.
-export def Request(method: string, params: any, Answer: func(any)): number
+# Answer gets the whole response. Returns the request's number, 0 where nothing could be asked.
+export def Request(method: string, params: any, Answer: func(dict<any>)): number
   if !IsRunning() || !is_ready
     return 0
   endif
   return ch_sendexpr(process, {method: method, params: params}, {
-    callback: (_, message) => Answer(get(message, 'result', null))
+    callback: (_, message) => Answer(message)
   })->get('id', 0)
 enddef
 
@@ -57,8 +57,13 @@ def PathOf(buffer: number): string
   return fnamemodify(bufname(buffer), ':p')
 enddef
 
+def Name(buffer: number): dict<string>
+  return {uri: UriOf(PathOf(buffer)), languageId: getbufvar(buffer, '&filetype')}
+enddef
+
+# By the name that was sent: the buffer may have another since.
 export def Document(buffer: number): dict<any>
-  return {uri: UriOf(PathOf(buffer))}
+  return {uri: get(known, buffer, {name: Name(buffer)}).name.uri}
 enddef
 
 # There is always a folder: rules on what is never read hold within the workspace.
@@ -98,18 +103,21 @@ def Ended(ended: job, code: number)
     return
   endif
   Forget()
-  status = {state: 'error', message: $'The server ended ({code}).', remedy: ':DgLsp restart brings it back.'}
+  Fail($'The server ended ({code}).', ':DgLsp restart brings it back.')
+enddef
+
+def Fail(message: string, remedy: string)
+  status = {state: 'error', message: message, remedy: remedy}
   OnEnd()
-  echomsg $'dg-lsp: {status.message} {status.remedy}'
+  echomsg $'dg-lsp: {message} {remedy}'
   redrawstatus!
 enddef
 
 def Forget()
   is_ready = false
-  for buffer in keys(listeners)
-    listener_remove(listeners[buffer])
+  for buffer in keys(known)
+    Close(str2nr(buffer))
   endfor
-  listeners = {}
 enddef
 
 def Initialized(started: job)
@@ -128,7 +136,12 @@ export def Start(WithDraft: func(dict<any>), AtEnd: func())
   OnEnd = AtEnd
   folders = [getcwd()]
   status = {}
-  const started = job_start(get(g:, 'dg_lsp_command', ['dg-lsp']), {
+  const command = get(g:, 'dg_lsp_command', ['dg-lsp'])
+  if !executable(command[0])
+    Fail('The server was not found.', 'Put dg-lsp on the PATH, then :DgLsp restart.')
+    return
+  endif
+  const started = job_start(command, {
     in_mode: 'lsp',
     out_mode: 'lsp',
     err_io: 'null',
@@ -179,10 +192,11 @@ def Text(buffer: number, first: number, last: any): string
   return getbufline(buffer, first, last)->map((_, line) => $"{line}\n")->join('')
 enddef
 
-# One change of whole lines goes as such; of several at once only the outcome is known, and so all goes.
+# One change of whole lines goes as such; of several at once only the outcome is known, and so all goes. Of the one line
+# that stays where all are deleted Vim does not tell.
 def Changed(buffer: number, first: number, end: number, added: number, changes: list<dict<number>>)
   var content: dict<any> = {text: Text(buffer, 1, '$')}
-  if len(changes) == 1
+  if len(changes) == 1 && getbufinfo(buffer)[0].linecount > 1
     content = {
       range: {start: {line: first - 1, character: 0}, end: {line: end - 1, character: 0}},
       text: Text(buffer, first, end + added - 1),
@@ -195,31 +209,37 @@ def Changed(buffer: number, first: number, end: number, added: number, changes: 
   })
 enddef
 
+# Also where the name or the language is another than what was sent.
 export def Open(buffer: number)
-  const path = PathOf(buffer)
-  if !is_ready || has_key(listeners, buffer) || bufname(buffer) == '' || getbufvar(buffer, '&buftype') != ''
+  const name = Name(buffer)
+  if get(known, buffer, {name: name}).name != name
+    Close(buffer)
+  endif
+  if !is_ready || Serves(buffer) || !bufloaded(buffer) || bufname(buffer) == '' || getbufvar(buffer, '&buftype') != ''
     return
   endif
-  const folder = FolderOf(path)
+  const folder = FolderOf(PathOf(buffer))
   if index(folders, folder) < 0
     add(folders, folder)
     Notify('workspace/didChangeWorkspaceFolders', {event: {added: [Folder(folder)], removed: []}})
   endif
-  Notify('textDocument/didOpen', {textDocument: Document(buffer)->extend({
-    languageId: getbufvar(buffer, '&filetype'),
+  Notify('textDocument/didOpen', {textDocument: name->copy()->extend({
     version: getbufvar(buffer, 'changedtick'),
     text: Text(buffer, 1, '$'),
   })})
-  listeners[buffer] = listener_add(Changed, buffer)
+  known[buffer] = {name: name, listener: listener_add(Changed, buffer)}
 enddef
 
 export def Close(buffer: number)
-  if has_key(listeners, buffer)
-    listener_remove(remove(listeners, buffer))
-    Notify('textDocument/didClose', {textDocument: Document(buffer)})
+  if Serves(buffer)
+    # What is not told now would be told of the text that is opened next.
+    listener_flush(buffer)
+    const closed = Document(buffer)
+    listener_remove(remove(known, buffer).listener)
+    Notify('textDocument/didClose', {textDocument: closed})
   endif
 enddef
 
 export def Serves(buffer: number): bool
-  return has_key(listeners, buffer)
+  return has_key(known, buffer)
 enddef
