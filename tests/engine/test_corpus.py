@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from email.message import Message
 from pathlib import Path
 
@@ -44,6 +45,8 @@ def metadata(**fields: str) -> Message:
         ({"Classifier": "License :: OSI Approved :: MIT License|Programming Language :: Python"}, "MIT"),
         ({"License": "x" * 500, "Classifier": "License :: OSI Approved :: ISC License (ISCL)"}, "ISC"),
         ({"License": "UNKNOWN", "Classifier": "License :: OSI Approved|License :: OSI Approved :: BSD License"}, "BSD"),
+        ({"Classifier": "License :: OSI Approved :: The Unlicense (Unlicense)"}, "Unlicense"),
+        ({"License": "The MIT License, see LICENSE.txt"}, "MIT"),
     ],
 )
 def test_a_permissive_licence_is_read_from_wherever_it_is_declared(fields: dict[str, str], licence: str) -> None:
@@ -65,6 +68,24 @@ def test_a_permissive_licence_is_read_from_wherever_it_is_declared(fields: dict[
 def test_copyleft_and_unknown_licences_are_refused(fields: dict[str, str]) -> None:
     with pytest.raises(LicenceRefused):
         permissive_licence(metadata(**fields), [])
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "UNLICENSED",
+        "Apache 2.0 with Commons Clause",
+        "MIT and SSPL-1.0",
+        "Apache-2.0 + BUSL-1.1",
+        "MIT (academic use only)",
+        "CC-BY-NC-4.0 and MIT",
+        "MIT, all rights reserved",
+        "BSD with a patent clause of ours",
+    ],
+)
+def test_a_permissive_word_does_not_excuse_the_others_in_a_licences_name(name: str) -> None:
+    with pytest.raises(LicenceRefused, match=re.escape(name)):
+        permissive_licence(metadata(License=name), [])
 
 
 def test_the_licence_file_counts_only_where_nothing_is_declared() -> None:
@@ -100,6 +121,7 @@ def test_a_licence_is_known_by_its_sentences(text: str, licence: str) -> None:
         ["Apache License Version 2.0, with the Commons Clause License Condition v1.0"],
         ["Permission is hereby granted, free of charge, to any person obtaining a copy", "Mozilla Public License 2.0"],
         ["All rights reserved."],
+        ["Functional Source License ... Permission is hereby granted, free of charge, to any person obtaining a copy"],
     ],
 )
 def test_one_licence_file_that_forbids_is_enough(texts: list[str]) -> None:
@@ -129,6 +151,16 @@ GOOD = "def area(width, height):\n    return width * height\n\n\nclass Shape:\n 
         ("# SPDX-License-Identifier: GPL-2.0-only\n" + GOOD, "licence"),
         ("# SPDX-License-Identifier: MIT\n" + GOOD, ""),
         ("# under the terms of the GNU Lesser\n# General Public License\n" + GOOD, "licence"),
+        ("# Licensed under the GPLv3\n" + GOOD, "licence"),
+        ("# Released under the terms\n# of the LGPL, see COPYING\n" + GOOD, "licence"),
+        ('"""Areas.\n\nLicense: AGPL-3.0\n"""\n' + GOOD, "licence"),
+        ('__license__ = "GPL v2"\n' + GOOD, "licence"),
+        ("# Copyright Example Inc.\n# Proprietary and confidential.\n" + GOOD, "licence"),
+        ("# From Example's answer, CC BY-NC-SA 4.0\n" + GOOD, "licence"),
+        ("# Use of this software is governed by the Business Source License\n" + GOOD, "licence"),
+        ("# MIT License, which is compatible with the GPL\n" + GOOD, ""),
+        ("# Dual licensed under the MIT and GPL licenses.\n" + GOOD, ""),
+        ('FORBIDDEN = ("GPL", "AGPL-3.0")\n\n\ndef confidential(license):\n    return license == "GPL"\n' + GOOD, ""),
     ],
 )
 def test_unfit_files_are_dropped_and_the_reason_is_named(text: str, fault: str) -> None:

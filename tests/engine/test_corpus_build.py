@@ -75,7 +75,7 @@ def sources(tmp_path: Path) -> list[str]:
 
 
 def recipe(sources: list[str], benchmarks: list[Path] | None = None, **shares: float) -> Recipe:
-    splits = Splits(validation=["beta"], held_out=["alpha"])
+    splits = Splits(validation=["beta"], held_out=["alpha"]) if len(sources) == 4 else Splits()
     return Recipe(
         sources=read_sources(sources, splits),
         vocabulary=VOCABULARY,
@@ -224,6 +224,25 @@ def test_only_the_fit_files_of_permissive_projects_are_kept(tmp_path: Path) -> N
     assert ["leak.py", "benchmark"] in [line.split() for line in shown.output.splitlines()]
 
 
+def test_a_folder_under_a_licence_of_its_own_gives_files_only_if_that_is_permissive(tmp_path: Path) -> None:
+    files = {
+        "ee/LICENSE": "The Example Enterprise License. All rights reserved.",
+        "ee/secret.py": module(1),
+        "ee/deep/secret.py": module(2),
+        "contrib/COPYING.LESSER": "GNU LESSER GENERAL PUBLIC LICENSE Version 3",
+        "contrib/a.py": module(3),
+        "bsd/LICENSE.txt": "Redistribution and use in source and binary forms, with or without modification",
+        "bsd/a.py": module(4),
+        "eel/a.py": module(5),
+        "eel/license.py": module(6),
+        "eel/license-keys.json": "{}",
+    }
+    manifest = build(tmp_path / "corpus", recipe([str(folder(tmp_path / "gamma", files))]))
+    assert manifest.projects[0].dropped == {"licence of its folder": 3}
+    kept = {one.path for one in documents(tmp_path / "corpus", "train")}
+    assert kept == {"bsd/a.py", "eel/a.py", "eel/license.py"}
+
+
 def test_benchmarks_are_kept_out_of_training_alone() -> None:
     text = module(1)
     assert Benchmarks([text]).leak_into(text)
@@ -267,7 +286,7 @@ def test_a_split_without_projects_is_pointed_out(tmp_path: Path) -> None:
     building = ["build", made, "--directory", str(tmp_path / "corpus"), "--vocabulary", str(VOCABULARY)]
     done = CliRunner().invoke(corpus, [*building, "--validation", "gamma"], catch_exceptions=True)
     assert "no training file in python" in str(done.exception)
-    done = CliRunner().invoke(corpus, [*building, "--held-out", "other"], catch_exceptions=False)
+    done = CliRunner().invoke(corpus, building, catch_exceptions=False)
     assert "--validation NAME" in done.output
     assert "--held-out NAME" in done.output
     shown = CliRunner().invoke(corpus, ["show", str(tmp_path / "corpus")], catch_exceptions=False)

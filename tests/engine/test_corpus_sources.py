@@ -174,3 +174,20 @@ def test_a_source_that_cannot_be_is_refused_by_name(tmp_path: Path) -> None:
             read_sources([str(wrong)], Splits())
     with pytest.raises(EngineError, match="two sources are called click"):
         read_sources(["click", "installed:click"], Splits())
+
+
+@pytest.mark.parametrize("wrong", ["libary", "/path/library", "numpy"])
+@pytest.mark.parametrize("split", ["held_out", "validation"])
+def test_a_project_that_no_source_is_cannot_be_put_into_a_split(tmp_path: Path, split: str, wrong: str) -> None:
+    (tmp_path / "library").mkdir()
+    sources = [str(tmp_path / "library"), "click"]
+    with pytest.raises(EngineError, match=rf"{wrong}.*{split}.*click, library"):
+        read_sources(sources, Splits(**{split: ["Library", wrong]}))
+    assert split in [one.split for one in read_sources(sources, Splits(**{split: ["Library"]}))]
+
+
+@pytest.mark.parametrize("branch", ["main", "master"])
+def test_a_repositorys_archive_is_called_as_the_repository_is(tmp_path: Path, branch: str) -> None:
+    source = only(zipped(tmp_path / f"httpx-{branch}.zip", {f"httpx-{branch}/a.py": CODE}))
+    assert (source.name, source.split) == ("httpx", "held_out")
+    assert only(zipped(tmp_path / "main.zip", {"a.py": CODE})).name == "main"

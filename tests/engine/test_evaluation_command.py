@@ -18,13 +18,16 @@ import pytest
 import torch
 from click.testing import CliRunner, Result
 
+from dg_engine import adapters
+from dg_engine.adapters import Adapter, Factors
 from dg_engine.cli import main
 from dg_engine.engine import Engine
 from dg_engine.errors import EngineError
 from dg_engine.evaluation import commands, gate
 from dg_engine.evaluation.cases import DRAWN_KINDS
-from dg_engine.evaluation.harness import Outcome
+from dg_engine.evaluation.harness import Key, Outcome
 from dg_engine.evaluation.ledger import Ledger, run_name
+from dg_engine.evaluation.metrics import Scores
 from dg_engine.paths import shipped_model
 from dg_engine.testing import tiny_checkpoint
 from dg_engine.training.corpus import Manifest, ProjectRecord, project_file, write_json
@@ -126,6 +129,68 @@ def test_another_model_is_measured_anew_beside_the_first(tmp_path: Path, model: 
     first = Engine.load(model)
     names = {run_name(first), run_name(other), run_name(Engine.load(model))}
     assert len(names) == 2
+
+
+def test_only_the_files_that_are_the_adapter_say_which_it_is(tmp_path: Path, model: Path) -> None:
+    base = Engine.load(model).model
+
+    def saved(value: float) -> Path:
+        name = next(iter(adapters.adaptable(base)))
+        out, inner = adapters.adaptable(base)[name].shape
+        factors = Factors(torch.full((2, inner), value), torch.ones(out, 2))
+        directory = tmp_path / str(value)
+        adapters.save(Adapter(rank=2, alpha=2.0, factors={name: factors}), directory, model)
+        return directory
+
+    def named(directory: Path) -> str:
+        return run_name(Engine.load(model, adapter=directory))
+
+    one, other = saved(0.1), saved(0.2)
+    name = named(one)
+    (one / "run").mkdir()
+    (one / "finetune.json").write_text("{}")
+    assert named(one) == name, "a fine-tuning goes on in there"
+    assert named(other) != name
+    assert run_name(Engine.load(model)) != name
+
+
+@pytest.mark.parametrize("room", [0, 10])
+def test_a_full_disk_is_said_and_leaves_a_sound_ledger(tmp_path: Path, room: int) -> None:
+    resource = pytest.importorskip("resource")
+    path = tmp_path / "ledger.jsonl"
+    first, second = outcome("first"), outcome("second")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    with Ledger(path, "run") as ledger:
+        ledger.add(first)
+        whole = path.read_bytes()
+        # The kernel writes up to this limit and says how much that was, as it does on a disk that is nearly full.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(whole) + room, before[1]))
+        try:
+            with pytest.raises(EngineError, match=r"ledger\.jsonl: .*make room.*goes on"):
+                ledger.add(second)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert path.read_bytes() == whole
+    with Ledger(path, "run") as ledger:
+        assert list(ledger.known.values()) == [first]
+        ledger.add(second)
+    with Ledger(path, "run") as ledger:
+        assert list(ledger.known.values()) == [first, second]
+
+
+def outcome(case: str) -> Outcome:
+    return Outcome(
+        key=Key(case, "diffusion", "", 0),
+        kind="line",
+        project="own",
+        answer="x",
+        truth="x",
+        steps=1,
+        tokens=1,
+        milliseconds=1.0,
+        log_probability=None,
+        scores=Scores(1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0),
+    )
 
 
 @pytest.mark.parametrize("content", [b"notes of mine", b"notes\nof mine\n", b'{"run":"a","outcome":{}}\n'])

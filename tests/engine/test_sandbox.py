@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -54,6 +56,13 @@ def test_there_is_no_network() -> None:
         assert run(f"import socket; socket.create_connection(('127.0.0.1', {port}), 1)") == "failed"
 
 
+def test_sets_have_the_same_order_in_every_run() -> None:
+    """A draw of the hash seed would pass this once in 2^64."""
+    said = [sys.executable, "-c", "print(hash('order'))"]
+    expected = subprocess.run(said, env={"PYTHONHASHSEED": "0"}, capture_output=True, text=True, check=True).stdout
+    assert run(f"assert hash('order') == {expected}") == "passed"
+
+
 STARTS = {
     "subprocess": "import subprocess; subprocess.run(['/bin/touch', 'made'])",
     "fork": "import os; os.fork()",
@@ -62,7 +71,12 @@ STARTS = {
     "multiprocessing": "import multiprocessing as m; p = m.get_context('spawn').Process(target=print); p.start()",
     "underneath": "import _posixsubprocess; _posixsubprocess.fork_exec()",
     "kill": f"import os; os.kill({os.getpid()}, 0)",
+    "limit": f"import resource; resource.prlimit({os.getpid()}, resource.RLIMIT_CORE)",
 }
+if hasattr(signal, "pidfd_send_signal"):
+    for module in ("signal", "_signal"):
+        send = f"{module}.pidfd_send_signal(os.pidfd_open({os.getpid()}), 0)"
+        STARTS[f"{module} by descriptor"] = f"import os, {module}; {send}"
 
 
 @pytest.mark.parametrize("program", STARTS.values(), ids=STARTS)
@@ -81,6 +95,24 @@ def test_little_is_written() -> None:
     assert run("for i in range(1000): open(str(i), 'wb').write(bytes(1 << 10))", QUICK) == "failed"
 
 
+@pytest.mark.parametrize("make", ["mkdir(name)", "symlink('.', name)", "mkfifo(name)", "mknod(name)"])
+def test_few_names_of_any_kind_are_made(make: str) -> None:
+    """Each would cost the clean-up more time than its making."""
+    assert run(f"import os\nfor name in map(str, range(1000)): os.{make}", QUICK) == "failed"
+    if make.startswith(("mkdir", "symlink")):
+        assert run(f"import os\nfor name in 'ab': os.{make}", QUICK) == "passed"
+
+
+def test_a_program_cannot_fill_the_memory_of_whoever_runs_it() -> None:
+    flood = "import os\nfor fd in range(3, 9):\n    try:\n        while True: os.write(fd, bytes(1 << 20))\n"
+    tracemalloc.start()
+    try:
+        assert run(f"{flood}    except OSError: pass", QUICK) == "failed"
+        assert tracemalloc.get_traced_memory()[1] < 1 << 23
+    finally:
+        tracemalloc.stop()
+
+
 CHANGES = {
     "write": "open({path!r}, 'w')",
     "append": "open({path!r}, 'ab')",
@@ -89,9 +121,15 @@ CHANGES = {
     "move": "import os; os.rename({path!r}, 'here')",
     "truncate": "import os; os.truncate({path!r}, 0)",
     "mode": "import os; os.chmod({path!r}, 0)",
-    "clear": "import shutil; shutil.rmtree({path!r} + '/..')",
+    "mode of a descriptor": "import os; os.fchmod(os.open({path!r}, os.O_RDONLY), 0)",
+    "mode by number": "import os; os.chmod(os.open({path!r}, os.O_RDONLY), 0)",
+    "mode in a folder": "import os; d = os.path.dirname({path!r}); os.chmod('precious.txt', 0, dir_fd=os.open(d, 0))",
+    "times of a descriptor": "import os; os.utime(os.open({path!r}, os.O_RDONLY), (1, 1))",
+    "attribute": "import os; os.setxattr({path!r}, 'user.mine', b'1')",
+    "remove in a folder": "import os; d = os.path.dirname({path!r}); os.remove('precious.txt', dir_fd=os.open(d, 0))",
+    "clear": "import os, shutil; shutil.rmtree(os.path.dirname({path!r}))",
     "link": "import os; os.symlink({path!r}, 'here'); open('here', 'w')",
-    "leave": "import os; os.chdir({path!r} + '/..'); open('precious.txt', 'w')",
+    "leave": "import os; os.chdir(os.path.dirname({path!r})); open('precious.txt', 'w')",
 }
 
 
@@ -99,11 +137,20 @@ CHANGES = {
 def test_nothing_else_can_be_changed(tmp_path: Path, change: str) -> None:
     precious = tmp_path / "precious.txt"
     precious.write_text("kept")
-    mode = precious.stat().st_mode
-    assert run(change.format(path=str(precious))) == "failed"
+    before = precious.stat()
+    assert run(change.format(path=str(tmp_path / "precious.txt"))) == "failed"
     assert precious.read_text() == "kept"
-    assert precious.stat().st_mode == mode
+    assert (precious.stat().st_mode, precious.stat().st_mtime_ns) == (before.st_mode, before.st_mtime_ns)
     assert [path.name for path in tmp_path.iterdir()] == ["precious.txt"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux says what a descriptor is open on")
+def test_its_own_files_may_be_changed_in_any_way() -> None:
+    changes = (
+        "os.chmod('a/b', 0o600); os.fchmod(fd, 0o644); os.utime(fd, (1, 1)); os.rename('a/b', 'a/c'); os.chdir('a')"
+    )
+    assert run(f"import os; os.mkdir('a'); fd = os.open('a/b', os.O_RDWR | os.O_CREAT); {changes}") == "passed"
+    assert run("import os, shutil; os.makedirs('a/b'); open('a/b/c', 'w'); shutil.rmtree('a')") == "passed"
 
 
 def alone(wall: str, program: str, directory: Path) -> int:
@@ -121,11 +168,24 @@ def test_the_kernel_and_the_hook_each_hold_without_the_other(tmp_path: Path, wal
     inside.mkdir()
     precious.write_text("kept")
     assert alone(wall, "open('mine', 'w').write('x'); os.remove('mine')", inside) == 0
-    for change in ("open(f, 'w')", "os.remove(f)", "os.truncate(f, 0)", "os.execv('/bin/true', ['true'])"):
+    removal = "os.remove('precious.txt', dir_fd=os.open(os.path.dirname(f), 0))"
+    for change in ("open(f, 'w')", "os.remove(f)", removal, "os.truncate(f, 0)", "os.execv('/bin/true', ['true'])"):
         assert alone(wall, f"f = {str(precious)!r}; {change}", inside) == 1
+    if "guard" in wall or sandboxed.landlock_version() >= 6:
+        assert alone(wall, "os.kill(os.getppid(), 0)", inside) == 1
     assert precious.read_text() == "kept"
 
 
 def test_the_program_sees_nothing_of_ours() -> None:
     assert run("import os; assert set(os.environ) <= {'PYTHONHASHSEED', 'LC_CTYPE'}, dict(os.environ)") == "passed"
     assert run("import dg_engine") == "failed"
+
+
+@pytest.mark.parametrize("module", ["sandboxed", "numpy", "theirs"])
+def test_nothing_but_the_standard_library_can_be_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    (tmp_path / "theirs.py").touch()
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert run(f"try:\n    import {module}\nexcept ModuleNotFoundError: pass\nelse: raise SystemExit") == "passed"

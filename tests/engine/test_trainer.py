@@ -12,25 +12,21 @@ from pathlib import Path
 
 import pytest
 import torch
-from click.testing import CliRunner
 from tokenizers import Tokenizer as Backend
 from tokenizers import models, pre_tokenizers
 
 from dg_engine import checkpoint
-from dg_engine.api import Infill, InfillRequest
-from dg_engine.engine import Engine
+from dg_engine.config import ModelConfig
 from dg_engine.errors import CheckpointError, EngineError
 from dg_engine.testing import SPECIAL_TOKENS, TINY, tiny_model, tiny_tokenizer
 from dg_engine.tokenizer import Tokenizer
 from dg_engine.training.ahead import Ahead
 from dg_engine.training.batches import Batcher, Layout
-from dg_engine.training.commands import train
-from dg_engine.training.corpus import read_manifest
 from dg_engine.training.encoded import EncodedSplit, encode_split
 from dg_engine.training.objective import Objective
 from dg_engine.training.optimiser import Optimiser, Rates, orthogonalised
 from dg_engine.training.plan import UPDATES as UPDATES_WANTED
-from dg_engine.training.plan import Layouts, Plan, paced, read_plan, with_settings
+from dg_engine.training.plan import Layouts, Plan, paced, with_settings
 from dg_engine.training.plots import plot_losses
 from dg_engine.training.run_state import STATE_FILE, read_metrics
 from dg_engine.training.schedule import Schedule
@@ -73,8 +69,8 @@ def own_tests(tokenizer: Tokenizer) -> EncodedSplit:
     return EncodedSplit(encode_split(documents, tokenizer))
 
 
-def make(directory: Path, split: EncodedSplit, tokenizer: Tokenizer) -> Trainer:
-    config = replace(TINY, vocab_size=tokenizer.vocab_size, num_experts=1, top_k_experts=1)
+def make(directory: Path, split: EncodedSplit, tokenizer: Tokenizer, shape: ModelConfig = TINY) -> Trainer:
+    config = replace(shape, vocab_size=tokenizer.vocab_size, num_experts=1, top_k_experts=1)
     plan = Plan(
         seconds=UPDATES / 2,
         layouts=Layouts(causal=CAUSAL, usual=USUAL, wide=WIDE),
@@ -276,6 +272,24 @@ def test_a_damaged_state_is_named_not_ignored(tmp_path: Path, split: EncodedSpli
     assert make(tmp_path, split, tokenizer).update == 0
 
 
+@pytest.mark.parametrize(
+    ("other", "named"),
+    [
+        (replace(TINY, intermediate_size=2 * TINY.intermediate_size), "mlp"),
+        (replace(TINY, num_hidden_layers=2, layer_types=TINY.layer_types[-2:]), "layers"),
+    ],
+    ids=["wider", "fewer layers"],
+)
+def test_a_run_of_another_shape_is_not_gone_on_with(
+    tmp_path: Path, split: EncodedSplit, tokenizer: Tokenizer, other: ModelConfig, named: str
+) -> None:
+    make(tmp_path, split, tokenizer).save()
+    before = (tmp_path / STATE_FILE).read_bytes()
+    with pytest.raises(CheckpointError, match=rf"{STATE_FILE}: .*{named}.* another --shape.* another --run"):
+        make(tmp_path, split, tokenizer, other)
+    assert (tmp_path / STATE_FILE).read_bytes() == before
+
+
 def test_newton_schulz_brings_all_singular_values_near_one() -> None:
     generator = torch.Generator().manual_seed(0)
     for shape in ((2, 96, 32), (2, 32, 96)):
@@ -361,29 +375,3 @@ def test_training_begins_with_the_weights_of_a_checkpoint_of_the_same_shape(tmp_
     trained = {name for name, parameter in begun.named_parameters() if parameter.requires_grad}
     assert {name for name, _ in begun.named_parameters() if name not in trained and "router" not in name} == set()
     assert trained
-
-
-def test_the_commands_lead_from_documents_to_a_checkpoint_that_the_engine_opens(
-    tmp_path: Path, library_corpus: Path
-) -> None:
-    run = tmp_path / "run"
-    arguments = ["--corpus", str(library_corpus), "--run", str(run), "--minutes", "0.01", "--chunks", "1"]
-    plans = []
-    for _ in range(2):
-        done = CliRunner().invoke(train, [*arguments, "--mode", "eager"], catch_exceptions=False)
-        assert done.exit_code == 0
-        assert "tokens/s from left to right" in done.output
-        plans.append(read_plan(run))
-    assert plans[0] == plans[1], "what the first sitting decided holds for the next"
-    engine = Engine.load(run / "model")
-    *_, answer = engine.infill(InfillRequest(prefix="import os\n", suffix="\n", max_denoising_steps=2))
-    assert isinstance(answer, Infill)
-    assert engine.info.parameters == 6_109_958
-    card = (run / "model" / "README.md").read_text(encoding="utf-8")
-    for fact in ("license: ", "| python-standard-library |", "PSF-2.0", '"seconds": 0.6', "loss.png", "at t = 1"):
-        assert fact in card
-    assert all(record.tokens > 0 for record in read_manifest(library_corpus).projects)
-    arguments[3:4] = [str(tmp_path / "further"), "--init", str(run / "model"), "--mode", "eager"]
-    assert CliRunner().invoke(train, arguments, catch_exceptions=False).exit_code == 0
-    card = (tmp_path / "further" / "model" / "README.md").read_text(encoding="utf-8")
-    assert "\n> 0 minutes of training on " in card

@@ -5,6 +5,7 @@ Each line names the run that it belongs to. Lines of other models, machines or s
 
 from __future__ import annotations
 
+import errno
 import os
 from hashlib import file_digest, sha256
 from pathlib import Path
@@ -15,6 +16,7 @@ import msgspec
 import torch
 
 from dg_engine import __version__
+from dg_engine.adapters import CONFIG_FILE, WEIGHTS_FILE
 from dg_engine.engine import Engine
 from dg_engine.errors import EngineError
 from dg_engine.evaluation.harness import Known, Outcome
@@ -22,8 +24,9 @@ from dg_engine.evaluation.harness import Known, Outcome
 # Says nothing of how the model decodes.
 _NOT_DECODING = {"name", "calibration"}
 
-
 _BEGINNING = b'{"run":'
+
+_GO_ON = "make room, and the same command goes on with what was measured"
 
 
 class _Line(msgspec.Struct, frozen=True):
@@ -34,7 +37,7 @@ class _Line(msgspec.Struct, frozen=True):
 def run_name(engine: Engine) -> str:
     """A digest of all that an outcome depends on besides case, system and seed: weights, settings, device, version."""
     digest = sha256()
-    adapter = sorted(engine.adapter.iterdir()) if engine.adapter else []
+    adapter = [engine.adapter / name for name in (CONFIG_FILE, WEIGHTS_FILE)] if engine.adapter else []
     for path in [*sorted(engine.directory.glob("*.safetensors")), engine.directory / "tokenizer.json", *adapter]:
         with path.open("rb") as file:
             digest.update(file_digest(file, "sha256").digest())
@@ -81,11 +84,26 @@ class Ledger:
             os.truncate(path, len(content) - len(rest))
 
     def add(self, outcome: Outcome) -> Outcome:
-        """Keep an outcome, unless it is there, and give it back."""
+        """Keep an outcome, unless it is there, and give it back.
+
+        Raises:
+            EngineError: the disk is full, or fails; what was added before is kept.
+        """
         if outcome.key not in self.known:
-            self._file.write(msgspec.json.encode(_Line(self._run, outcome)) + b"\n")
+            self._write(msgspec.json.encode(_Line(self._run, outcome)) + b"\n")
             self.known[outcome.key] = outcome
         return outcome
+
+    def _write(self, line: bytes) -> None:
+        """Append a line, whole or not at all: a disk that is nearly full takes a part of it without an error."""
+        try:
+            written = self._file.write(line)
+            if written < len(line):
+                self._file.truncate(self._file.tell() - written)
+        except OSError as error:
+            raise EngineError(f"{self._file.name}: {error.strerror or error}; {_GO_ON}") from error
+        if written < len(line):
+            raise EngineError(f"{self._file.name}: {os.strerror(errno.ENOSPC)}; {_GO_ON}")
 
     def __enter__(self) -> Self:
         return self

@@ -39,23 +39,26 @@ def run(program: str, limits: Limits = Limits()) -> Verdict:
     word = secrets.token_hex(16)
     inner = str(Path(__file__).with_name("sandboxed.py"))
     bounds = map(str, (limits.cpu_s, limits.memory_bytes, limits.file_bytes))
-    command = [sys.executable, "-I", "-S", "-B", inner, word, *bounds]
-    with tempfile.TemporaryDirectory(prefix="dg-sandbox-") as directory:
+    # Not isolated by -I, which would ignore the hash seed: there is nothing else in the environment to ignore.
+    command = [sys.executable, "-s", "-P", "-S", "-B", inner, word, *bounds]
+    # The word comes back in a file, as long as any other may be: a pipe would be read to its end.
+    with tempfile.TemporaryDirectory(prefix="dg-sandbox-") as directory, tempfile.TemporaryFile() as output:
         process = subprocess.Popen(
             command,
             cwd=directory,
             env={"PYTHONHASHSEED": "0"},
             stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
+            stdout=output,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
         try:
-            output, _ = process.communicate(program.encode("utf-8", "replace"), timeout=limits.wall_s)
+            process.communicate(program.encode("utf-8", "replace"), timeout=limits.wall_s)
         except subprocess.TimeoutExpired:
             return "timeout"
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             process.communicate()
-    return "passed" if output == word.encode() else "failed"
+        output.seek(0)
+        return "passed" if output.read(len(word) + 1) == word.encode() else "failed"

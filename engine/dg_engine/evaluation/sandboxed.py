@@ -8,8 +8,10 @@ refuse, and an audit hook (PEP 578), which every Python has and no program can t
 """
 
 import _posixsubprocess
+import _signal  # type: ignore[import-not-found]  # typeshed leaves it out
 import ctypes
 import os
+import posix
 import resource
 import struct
 import sys
@@ -23,21 +25,47 @@ EXECUTE, WRITE_FILE, TRUNCATE = 1 << 0, 1 << 1, 1 << 14
 CHANGE = 0b1111111110000 | WRITE_FILE
 """Landlock's rights to write, remove and make, of its first version."""
 
-FORBIDDEN = ("socket.", "subprocess.", "os.system", "os.exec", "os.fork", "os.posix_spawn", "os.kill", "ctypes.")
-CHANGING = (
-    "os.ch",
-    "os.link",
-    "os.mkdir",
-    "os.remove",
-    "os.rename",
-    "os.rmdir",
-    "os.symlink",
-    "os.truncate",
-    "os.utime",
+SPECIAL = 0b111001000000
+"""Of these, the rights to make devices, sockets and pipes."""
+SCOPED = 0b11
+"""No signal and no abstract socket reaches another process (Landlock's sixth version)."""
+
+FORBIDDEN = (
+    "ctypes.",
+    "os.exec",
+    "os.fork",
+    "os.kill",
+    "os.posix_spawn",
+    "os.system",
+    "resource.prlimit",
+    "socket.",
+    "subprocess.",
 )
+UNHEARD = ("fork_exec", "mkfifo", "mknod", "pidfd_send_signal")
+"""Functions to another process, and to more files, that tell no audit hook."""
+CHANGING = {
+    "os.chdir": (1, 0),
+    "os.chflags": (1, 0),
+    "os.chmod": (1, 1),
+    "os.chown": (1, 1),
+    "os.link": (2, 2),
+    "os.mkdir": (1, 1),
+    "os.remove": (1, 1),
+    "os.removexattr": (1, 0),
+    "os.rename": (2, 2),
+    "os.rmdir": (1, 1),
+    "os.setxattr": (1, 0),
+    "os.symlink": (2, 1),
+    "os.truncate": (1, 0),
+    "os.utime": (1, 1),
+    "shutil.rmtree": (1, 0),
+}
+"""Events, how many of their first arguments are paths (or descriptors), and how many of the last are descriptors of the
+folders that those begin in, -1 for the current one."""
+MAKING = ("os.link", "os.mkdir", "os.symlink")
 WRITING = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 MOST_FILES = 64
-"""That a program may open for writing: the limit on a file's size alone bounds no disk."""
+"""That a program may make or open for writing: the limit on a file's size alone bounds no disk."""
 
 
 def shut_in(cpu_s: int, memory: int, file_size: int) -> None:
@@ -53,8 +81,10 @@ def shut_in(cpu_s: int, memory: int, file_size: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
-    # The one way to another process that tells no audit hook.
-    _posixsubprocess.fork_exec = no_process  # type: ignore[assignment]  # it never returns
+    for module in (_posixsubprocess, _signal, os, posix):
+        for name in UNHEARD:
+            if hasattr(module, name):
+                setattr(module, name, refused)
     sys.addaudithook(guard(here))
 
 
@@ -65,9 +95,10 @@ def confine(directory: str) -> None:
         return
     libc = ctypes.CDLL(None)
     change = CHANGE | (TRUNCATE if version >= 3 else 0)
-    rights = struct.pack("=Q", change | EXECUTE)
+    handled = change | EXECUTE
+    rights = struct.pack("=QQQ", handled, 0, SCOPED) if version >= 6 else struct.pack("=Q", handled)
     rules = libc.syscall(LANDLOCK_CREATE_RULESET, rights, ctypes.c_size_t(len(rights)), 0)
-    for path, allowed in ((directory, change), (os.devnull, WRITE_FILE)):
+    for path, allowed in ((directory, change & ~SPECIAL), (os.devnull, WRITE_FILE)):
         beneath = struct.pack("=Qi", allowed, os.open(path, os.O_PATH))
         libc.syscall(LANDLOCK_ADD_RULE, rules, 1, beneath, 0)
     libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -79,28 +110,44 @@ def landlock_version() -> int:
     return int(ctypes.CDLL(None).syscall(LANDLOCK_CREATE_RULESET, None, ctypes.c_size_t(0), 1))
 
 
-def no_process(*_: object) -> None:
-    """Stands for what starts processes."""
-    raise PermissionError("processes are not for programs in the sandbox")
+def refused(*_: object, **__: object) -> None:
+    """Stands for what no audit hook hears of."""
+    raise PermissionError("this is not for programs in the sandbox")
 
 
 def guard(directory: str) -> Callable[[str, tuple[Any, ...]], None]:
     """An audit hook that lets a program write a few files in one directory, and keeps all else as it is."""
-    opened = 0
+    made = 0
 
     def refuse(event: str, arguments: tuple[Any, ...]) -> None:
-        nonlocal opened
+        nonlocal made
         if event.startswith(FORBIDDEN):
             raise PermissionError(f"{event} is not for programs in the sandbox")
         writes = event == "open" and arguments[2] & WRITING
-        if writes or event.startswith(CHANGING) or event == "shutil.rmtree":
-            opened += bool(writes)
-            paths = [path for path in arguments if isinstance(path, str | bytes)]
-            ours = (os.path.realpath(os.fsdecode(path)) for path in (paths[:1] if writes else paths))
-            if opened > MOST_FILES or not all(f"{path}/".startswith(f"{directory}/") for path in ours):
+        if writes or event in CHANGING:
+            made += bool(writes or event in MAKING)
+            ours = (f"{path}/".startswith(f"{directory}/") for path in changed(event, arguments))
+            if made > MOST_FILES or not all(ours):
                 raise PermissionError(f"{event} beyond its directory is not for programs in the sandbox")
 
     return refuse
+
+
+def changed(event: str, arguments: tuple[Any, ...]) -> list[str]:
+    """The real paths that an event writes or changes; of one that is open already, and so was allowed, none."""
+    if event == "open":
+        return [] if isinstance(arguments[0], int) else [real_path(arguments[0])]
+    paths, folders = CHANGING[event]
+    begins = arguments[-folders:] if folders else (-1,)
+    return [real_path(path, begins[min(i, len(begins) - 1)]) for i, path in enumerate(arguments[:paths])]
+
+
+def real_path(path: str | bytes | int, folder: int = -1) -> str:
+    """Where a path leads from a folder that is open, or from here; a descriptor leads to what it is open on."""
+    if isinstance(path, int):
+        return os.path.realpath(f"/proc/self/fd/{path}")
+    name = os.fsdecode(path)
+    return os.path.realpath(name if folder < 0 or name.startswith("/") else f"/proc/self/fd/{folder}/{name}")
 
 
 def main() -> None:

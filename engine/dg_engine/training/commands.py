@@ -13,14 +13,16 @@ import click
 import msgspec
 import torch
 
+from dg_engine.errors import EngineError
 from dg_engine.hardware import device_here, fastest_dtype
 from dg_engine.training import trainer
 from dg_engine.training.ahead import Ahead
 from dg_engine.training.batches import Batcher
 from dg_engine.training.card import keep_recipe, write_card
+from dg_engine.training.encoded import MIN_TOKENS
 from dg_engine.training.plan import UPDATES, Pace, Plan, keep_plan, layouts, paced, read_plan, with_settings
 from dg_engine.training.plots import plot_losses
-from dg_engine.training.prepare import load_prepared
+from dg_engine.training.prepare import Prepared, load_prepared
 from dg_engine.training.shapes import GENERATION, SHAPES, Shape
 from dg_engine.training.spans import Vocabulary
 from dg_engine.training.throughput import matrix_rate
@@ -94,7 +96,7 @@ def train(
 ) -> None:
     """Train a model for so many minutes. Killed at any moment or stopped by --slice, the same command continues it."""
     torch.set_num_threads(threads)
-    prepared = load_prepared(corpus_)
+    prepared = _prepared(corpus_)
     chosen = SHAPES[shape]
     config = replace(chosen.config, vocab_size=prepared.tokenizer.vocab_size)
     batches = layouts(chunks or chosen.chunks, chosen.encoder_tokens)
@@ -125,6 +127,20 @@ def train(
         click.echo(
             f"{(plan.seconds - training.elapsed) / 60:.1f} of {minutes:g} minutes are left; the same command goes on"
         )
+
+
+def _prepared(corpus_: Path) -> Prepared:
+    prepared = load_prepared(corpus_)
+    for split, data, advice in (
+        ("train", prepared.train, "more sources"),
+        ("validation", prepared.validation, "--validation NAME"),
+    ):
+        if not len(data):
+            raise EngineError(
+                f"{corpus_}: has no file of at least {MIN_TOKENS} tokens in the split {split}; "
+                f"run `dg-engine corpus build` with {advice}"
+            )
+    return prepared
 
 
 def _warm_up(training: trainer.Trainer, run_: Path, *, compiled: bool) -> Pace:

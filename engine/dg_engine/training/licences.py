@@ -51,9 +51,15 @@ _WORDS = (
     (r"cmu|historical permission", "HPND"),
     (r"zope public", "ZPL-2.1"),
     (r"\bmit\b", "MIT"),
-    (r"unlicense", "Unlicense"),
+    (r"\bunlicense\b", "Unlicense"),
 )
-_COPYLEFT = re.compile(r"gpl|mpl|mozilla|affero|lesser general|cddl|eupl|epl|eclipse|proprietary|commercial", re.I)
+# All words that a permissive licence's name may have: any other may take back what they give.
+_HARMLESS = """
+a and apache approved asl attribution bsd clause cmu disclaimer expat file foundation historical hpnd http https in isc
+iscl licence license licensed licenses mit modified new no notice of or org osi permission psf public python revised see
+simplified software style terms the three two txt under unlicense v version www x zope zpl
+"""
+_HARMLESS_WORDS = frozenset(_HARMLESS.split())
 
 # Sentences by which a licence file is known when nothing else says what it is; of several the first counts. Python's
 # own licence names the GPL, and permissive ones stand in the appendices of others.
@@ -71,6 +77,7 @@ _SENTENCES = (
     ("business source license", "BUSL"),
     ("commons clause", "Commons-Clause"),
     ("elastic license", "Elastic-2.0"),
+    ("functional source license", "FSL"),
     ("creative commons attribution-", "CC-BY-NC or -SA"),
     ("permission is hereby granted, free of charge, to any person obtaining a copy", "MIT"),
     ("neither the name of", "BSD-3-Clause"),
@@ -89,9 +96,18 @@ _NAME_LENGTH = 100
 
 # What a single file says of itself, at its top, whatever the project's licence is.
 _NOTICE = re.compile(r"SPDX-License-Identifier:[ \t]*([^\r\n]+)")
-# Words of a notice may stand on two lines of a comment.
-_COPYLEFT_NOTICE = re.compile(
-    r"GNU[\s#*/]+(?:(?:Lesser|Library|Affero)[\s#*/]+)?General[\s#*/]+Public|Mozilla[\s#*/]+Public[\s#*/]+License", re.I
+# Words of a notice may stand on two lines of a comment. A bare GPL is only named, unless the sentence puts the file
+# under it.
+_FORBIDDING_NOTICE = re.compile(
+    r"""GNU GAP (?:(?:Lesser|Library|Affero) GAP )?General GAP Public
+    | (?:Mozilla|Eclipse|Server GAP Side) GAP Public GAP License
+    | (?:Business GAP Source|Elastic|Functional GAP Source) GAP License
+    | (?:licen[sc]ed|released|distributed) GAP under GAP (?:the GAP )?(?:terms GAP of GAP (?:the GAP )?)?(?:GNU GAP )?
+      [AL]?GPL
+    | ^[ \t\#*/;"']*_*licen[sc]e_*["']?[ \t]*[:=][ \t]*["']?(?:GNU[ \t]+)?[AL]?GPL
+    | proprietary GAP and GAP confidential | confidential GAP and GAP proprietary
+    | \bCC[ -]BY[ -](?:NC|ND|SA)\b""".replace("GAP", r"[\s\#*/]+"),
+    re.I | re.M | re.X,
 )
 _NOTICE_CHARACTERS = 3000
 
@@ -110,7 +126,7 @@ def permissive_licence(metadata: Message, licence_texts: Iterable[str]) -> str:
     Raises:
         LicenceRefused: not every part of it is permissive, or there is no licence to be found.
     """
-    expression = _declared(metadata) or _from_texts(licence_texts)
+    expression = _declared(metadata) or licence_of(licence_texts)
     if not expression:
         raise LicenceRefused("no licence found")
     if not is_permissive(expression):
@@ -125,12 +141,21 @@ def is_permissive(expression: str) -> bool:
     return any(all(part.strip() in PERMISSIVE for part in way.split(" AND ")) for way in expression.split(" OR "))
 
 
+def licence_of(texts: Iterable[str]) -> str:
+    """The SPDX expression of some licence files together, of names in `PERMISSIVE` and others; empty without any."""
+    found = []
+    for text in texts:
+        flat = " ".join(text.lower().split())
+        found.append(next((identifier for sentence, identifier in _SENTENCES if sentence in flat), "unknown"))
+    return " AND ".join(dict.fromkeys(found))
+
+
 def notice_forbids(text: str) -> bool:
     """Whether a source file's own notice says that it is under another licence than a permissive one."""
     head = text[:_NOTICE_CHARACTERS]
     if named := _NOTICE.search(head):
         return not is_permissive(named[1].removesuffix("*/").removesuffix("-->").strip(" '\""))
-    return _COPYLEFT_NOTICE.search(head) is not None
+    return _FORBIDDING_NOTICE.search(head) is not None
 
 
 def _declared(metadata: Message) -> str:
@@ -150,19 +175,15 @@ def _field(metadata: Message, name: str) -> str:
 
 
 def _identifier(name: str) -> str:
-    if name in PERMISSIVE or " AND " in name or " OR " in name or _COPYLEFT.search(name):
+    if name in PERMISSIVE or " AND " in name or " OR " in name or not _is_harmless(name):
         return name
     return next((identifier for words, identifier in _WORDS if re.search(words, name, re.I)), name)
+
+
+def _is_harmless(name: str) -> bool:
+    return _HARMLESS_WORDS.issuperset(re.findall(r"[a-z]+", name.lower()))
 
 
 def _without_families(identifiers: list[str]) -> list[str]:
     """`BSD` beside `BSD-3-Clause` says nothing more."""
     return [one for one in identifiers if not any(other.startswith(f"{one}-") for other in identifiers)]
-
-
-def _from_texts(texts: Iterable[str]) -> str:
-    found = []
-    for text in texts:
-        flat = " ".join(text.lower().split())
-        found.append(next((identifier for sentence, identifier in _SENTENCES if sentence in flat), "unknown"))
-    return " AND ".join(dict.fromkeys(found))

@@ -11,13 +11,16 @@ from email.parser import Parser
 from pathlib import PurePosixPath
 from typing import Any
 
-from dg_engine.training.trees import Tree
+from dg_engine.training.licences import is_permissive, licence_of
+from dg_engine.training.trees import UNREADABLE, Tree
 
 MAX_BYTES = 1_000_000
 """Of a file that metadata or a licence is read from."""
 
 _CORE = re.compile(r"[^/]+\.dist-info/METADATA")
 _LICENCE_NAMES = ("COPYING", "LICENCE", "LICENSE", "UNLICENSE")
+# Below the top, where code that deals with licences lies too: `LICENSE-MIT`, `license.txt`, `COPYING.LESSER`.
+_LICENCE_BELOW = re.compile(r"(?i:(?:un)?licen[cs]e|copying)(?:[-_][^.]*)?(?:(?i:\.md|\.rst|\.txt)|\.[^.a-z]+)?")
 
 
 def read_metadata(tree: Tree) -> Message:
@@ -39,6 +42,24 @@ def licence_texts(tree: Tree) -> Iterator[str]:
     for path, size in sorted(tree.sizes().items()):
         if size <= MAX_BYTES and _is_licence(PurePosixPath(path)):
             yield _text(tree, path)
+
+
+def restricted_folders(tree: Tree) -> frozenset[str]:
+    """The folders whose own licence files are not all permissive, whatever the project's licence is."""
+    return frozenset(
+        PurePosixPath(path).parent.as_posix()
+        for path in tree.sizes()
+        if "/" in path
+        and _LICENCE_BELOW.fullmatch(PurePosixPath(path).name)
+        and not is_permissive(licence_of([_text_or_nothing(tree, path)]))
+    )
+
+
+def _text_or_nothing(tree: Tree, path: str) -> str:
+    try:
+        return _text(tree, path)
+    except UNREADABLE:
+        return ""
 
 
 def _places(tree: Tree) -> Iterator[tuple[str, Callable[[str], Message]]]:

@@ -12,6 +12,7 @@ from dg_engine.training.decontamination import Benchmarks
 from dg_engine.training.duplicates import Duplicates, Sketch, sketch
 from dg_engine.training.hygiene import MAX_BYTES, path_fault, text_fault
 from dg_engine.training.languages import language_of, language_of_headers
+from dg_engine.training.metadata import restricted_folders
 from dg_engine.training.sources import Document, unit_digest
 from dg_engine.training.trees import UNREADABLE, Tree
 
@@ -46,6 +47,7 @@ class Selection:
         self._project, self._tree, self._known, self._rules = project, tree, known, rules
         self._sizes = tree.sizes()
         self._headers = language_of_headers(self._sizes)
+        self._restricted = restricted_folders(tree)
         self.sketches: list[Sketch] = []
         """Of the documents so far."""
         self.dropped: defaultdict[str, list[str]] = defaultdict(list)
@@ -78,10 +80,14 @@ class Selection:
     def _candidates(self) -> Iterator[str]:
         for path, size in self._sizes.items():
             if language_of(path, self._headers) in self._rules.languages:
-                if fault := path_fault(path) or _place_fault(path, size):
+                if fault := path_fault(path) or _place_fault(path, size) or self._folder_fault(path):
                     self.dropped[fault].append(path)
                 else:
                     yield path
+
+    def _folder_fault(self, path: str) -> str:
+        folders = map(PurePosixPath.as_posix, PurePosixPath(path).parents)
+        return "" if self._restricted.isdisjoint(folders) else "licence of its folder"
 
     def _fit(self, path: str) -> Document | None:
         """The document of a file, unless it has a fault."""

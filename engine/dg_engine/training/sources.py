@@ -58,11 +58,14 @@ class Splits(NamedTuple):
     validation: Collection[str] = ()
     held_out: Collection[str] = ()
 
+    def chosen(self) -> dict[Split, Collection[str]]:
+        """The names by their split; the first that has a name counts."""
+        return {"held_out": self.held_out, "validation": self.validation}
+
     def of(self, name: str) -> Split:
         """The split of a project."""
         name = normalised(name)
-        chosen: dict[Split, Collection[str]] = {"held_out": self.held_out, "validation": self.validation}
-        for split, names in chosen.items():
+        for split, names in self.chosen().items():
             if name in map(normalised, names):
                 return split
         if name in _DEFAULT_SPLITS:
@@ -93,13 +96,19 @@ def read_sources(texts: Iterable[str], splits: Splits) -> list[Source]:
         splits: where the user wants some of them.
 
     Raises:
-        EngineError: two of them have one name, or a path is neither a folder nor an archive.
+        EngineError: two of them have one name, a path is neither a folder nor an archive, or a name that the user puts
+            into a split is none of theirs.
     """
     found: dict[str, Source] = {}
     for source in (one for text in texts for one in _read_source(text, splits)):
         if normalised(source.name) in found:
             raise EngineError(f"two sources are called {source.name}: rename one, or leave it out")
         found[normalised(source.name)] = source
+    for split, names in splits.chosen().items():
+        for name in names:
+            if normalised(name) not in found:
+                there = ", ".join(sorted(source.name for source in found.values()))
+                raise EngineError(f"{name}: no source for the split {split} is called that; there are {there}")
     return sorted(found.values(), key=lambda source: (-SPLITS.index(source.split), source.name))
 
 
@@ -158,11 +167,11 @@ def _read_source(text: str, splits: Splits) -> list[Source]:
 
 
 def _archive_name(path: Path) -> str:
-    """`flask-3.1.0-py3-none-any.whl` and `flask-3.1.0.tar.gz` are `flask`."""
+    """`flask-3.1.0-py3-none-any.whl`, `flask-3.1.0.tar.gz` and `flask-main.zip` are `flask`."""
     if path.suffix == ".whl":
         return path.name.split("-")[0]
     stem = path.name.removesuffix(next(ending for ending in ARCHIVES if path.name.endswith(ending)))
-    return re.sub(r"[-_]v?\d[^/]*$", "", stem)
+    return re.sub(r"[-_]v?\d[^/]*$|-(?:main|master)$", "", stem)
 
 
 def _folder(source: Source) -> FolderTree:

@@ -22,7 +22,7 @@ from dg_engine.training.encoded import EncodedSplit
 from dg_engine.training.objective import Loss, Losses, Objective
 from dg_engine.training.optimiser import Optimiser
 from dg_engine.training.plan import Layouts, Pace, Plan
-from dg_engine.training.run_state import Metrics, load_state, save_state
+from dg_engine.training.run_state import STATE_FILE, Metrics, load_state, save_state
 from dg_engine.training.schedule import Moment, Stage
 from dg_engine.training.spans import Vocabulary
 from dg_engine.training.throughput import training_flops
@@ -78,6 +78,9 @@ def accumulate(loss: Loss, batches: Ahead, layouts: Layouts, count: int, update:
 
 Saved = Callable[[], None]
 
+# What a state holds besides the optimiser's.
+_AVERAGE, _GENERATOR = "average.", "generator"
+
 
 class Trainer:
     """One run over one model.
@@ -92,7 +95,7 @@ class Trainer:
         clock: seconds; a test's own makes a run reproducible.
 
     Raises:
-        CheckpointError: the state in the directory is malformed.
+        CheckpointError: the state in the directory is malformed, or of a model of another shape.
     """
 
     def __init__(
@@ -186,8 +189,8 @@ class Trainer:
 
     def save(self) -> None:
         """Write the state, from which a run continues exactly."""
-        tensors = self._optimiser.state() | {f"average.{name}": value for name, value in self._average.items()}
-        tensors["generator"] = self.loss.generator.get_state()
+        tensors = self._optimiser.state() | {f"{_AVERAGE}{name}": value for name, value in self._average.items()}
+        tensors[_GENERATOR] = self.loss.generator.get_state()
         counters = {"update": self.update, "elapsed": self.elapsed, "tokens": self.tokens}
         save_state(self.directory, tensors, counters)
 
@@ -196,15 +199,26 @@ class Trainer:
         if loaded is None:
             return
         tensors, counters = loaded
+        self._refuse_another_shape(tensors)
         self._optimiser.restore(tensors)
-        prefix = "average."
         self._average = {
-            name.removeprefix(prefix): value.to(self.model.device)
+            name.removeprefix(_AVERAGE): value.to(self.model.device)
             for name, value in tensors.items()
-            if name.startswith(prefix)
+            if name.startswith(_AVERAGE)
         }
-        self.loss.generator.set_state(tensors["generator"])
+        self.loss.generator.set_state(tensors[_GENERATOR])
         self.update, self.elapsed, self.tokens = counters["update"], counters["elapsed"], counters["tokens"]
+
+    def _refuse_another_shape(self, tensors: dict[str, Tensor]) -> None:
+        loaded = {name: value for name, value in tensors.items() if not name.startswith((_AVERAGE, _GENERATOR))}
+        expected, found = _shapes(self._optimiser.state()), _shapes(loaded)
+        for name in sorted(expected.keys() | found.keys()):
+            here, there = expected.get(name, "none"), found.get(name, "none")
+            if here != there:
+                raise CheckpointError(
+                    f"{self.directory / STATE_FILE}: {name}: expected {here}, found {there}; the run was begun with "
+                    "another --shape or vocabulary: go on with those, or choose another --run"
+                )
 
     def _step(self) -> Progress:
         started = self._clock()
@@ -249,6 +263,10 @@ class Trainer:
             "tokens_per_second": round(progress.speed.tokens, 1),
             "flops": round(progress.speed.flops),
         }
+
+
+def _shapes(tensors: dict[str, Tensor]) -> dict[str, list[int]]:
+    return {name: list(value.shape) for name, value in tensors.items()}
 
 
 def new_model(config: ModelConfig, seed: int, dtype: torch.dtype, start: Path | None = None) -> DiffusionGemma:
