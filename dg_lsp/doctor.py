@@ -24,7 +24,7 @@ State = Literal["fine", "note", "broken"]
 
 SERVER_PACKAGES = ("pygls", "lsprotocol", "tree-sitter", "msgspec", "httpx")
 ENGINE_PACKAGES = ("torch", "numpy", "safetensors", "tokenizers", "starlette", "uvicorn")
-INSTALL_ENGINE = "Install the engine: pip install 'dg-lsp[engine]'"
+INSTALL_ENGINE = "Install the engine: pip install '.[engine]' in a checkout of dg-lsp"
 PROBE_TIMEOUT_S = 60.0
 """Importing torch from a cold disk takes tens of seconds."""
 
@@ -46,7 +46,11 @@ class Check(NamedTuple):
 
 async def examine(model: str, adapter: str = "") -> list[Check]:
     """Every check in the order in which it is shown. Starts no engine."""
-    checks = [_server(), *(_package(name, "Reinstall it: pip install dg-lsp") for name in SERVER_PACKAGES), _grammars()]
+    checks = [
+        _server(),
+        *(_package(name, "Reinstall it: pip install . in a checkout of dg-lsp") for name in SERVER_PACKAGES),
+        _grammars(),
+    ]
     checks += [_package(name, INSTALL_ENGINE) for name in ENGINE_PACKAGES]
     return [*checks, await _device(), _model(model), *_adapter(adapter), *await _engine(model, adapter)]
 
@@ -149,7 +153,7 @@ async def _running(client: EngineClient) -> list[Check]:
     try:
         health = await client.health()
     except EngineUnavailable:
-        return [Check("engine", "note", f"not running; the first completion starts it on {socket}")]
+        return [Check("engine", "note", f"not running; the first file that is open starts it on {socket}")]
     except EngineError as error:
         return [Check("engine", "broken", f"does not answer as an engine: {error}", f"End it and delete {socket}.")]
     if health.state == "failed":

@@ -48,6 +48,8 @@ class Server(LanguageServer):
         self.client = types.ClientCapabilities()
         self.is_introduced = False
         """Whether `initialize` has come; from then on, its own answer included, the log may go to the client."""
+        self.is_initialized = False
+        """Whether the client has taken the answer; from then on anything may."""
         self._loading: _LoadingProgress | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         for method, (handler, options) in FEATURES.items():
@@ -136,7 +138,7 @@ class Server(LanguageServer):
             self.window_log_message(types.LogMessageParams(_message_type(level), message))
 
     def _tell_status(self, status: Status) -> None:
-        if not self.is_introduced:
+        if not self.is_initialized:
             return
         if convert.shows_status(self.client):
             self.protocol.notify(convert.STATUS, convert.status_note(status, self.state.settings.engine.model))
@@ -210,6 +212,7 @@ def on_initialize(server: Server, params: types.InitializeParams) -> None:
 
 async def on_initialized(server: Server, _: types.InitializedParams) -> None:
     """Fetch the settings, and tell the state."""
+    server.is_initialized = True
     server.state.tell_status()
     await server.pull_settings()
     await server.subscribe()

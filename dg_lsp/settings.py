@@ -123,13 +123,16 @@ class Settings(CompletionSettings, frozen=True, kw_only=True, forbid_unknown_fie
     languages: Annotated[
         dict[str, bool | dict[str, Any]],
         _about(
-            "Language identifier to on or off, or to an object of settings that differ for this language, such as "
-            '`{"multiLine": "never"}`; `*` stands for all languages that are not named.'
+            "Language identifier to on or off, or to an object of those settings above that differ for this language, "
+            'such as `{"multiLine": "never"}`; `*` stands for all languages that are not named.'
         ),
     ] = {}
     exclude: Annotated[
         tuple[str, ...],
-        _about("Globs, as in `.gitignore`, of files that are never read and never sent, on top of the built-in ones."),
+        _about(
+            "Globs, as in `.gitignore`, of files that are never read and never sent, on top of the built-in ones for "
+            "secrets; `!secrets.py` takes one of these back."
+        ),
     ] = ()
     drafts: Annotated[
         bool, _about("Watch completions crystallise: tell the editor of every draft while a completion is refined.")

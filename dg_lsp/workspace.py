@@ -95,7 +95,7 @@ class Workspace:
         if session is None:
             outcome: Outcome = UNKNOWN
         elif (reason := await self._unready(session)) is not None:
-            outcome = reason
+            session.last = outcome = reason
         else:
             outcome = await session.complete(ask, self._services(), watch if self.settings.drafts else None)
         if isinstance(outcome, EngineTrouble):

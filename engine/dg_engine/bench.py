@@ -117,7 +117,7 @@ _CHECKPOINTS_ALONE = ("model", "dtype", "holes", "steps")
     "--shape",
     type=click.Choice(["released", "tiny"]),
     default="released",
-    help="With --full-size; tiny ones take seconds on a CPU.",
+    help="With --full-size; tiny ones run on any CPU.",
 )
 @click.option(
     "--against",

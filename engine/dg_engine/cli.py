@@ -67,7 +67,7 @@ class _LazyGroup(click.Group):
             if error.name is None or error.name.startswith("dg_"):
                 raise
             extra = "train" if error.name in _FOR_TRAINING else "engine"
-            remedy = f"pip install 'dg-lsp[{extra}]'"
+            remedy = f"pip install '.[{extra}]' in a checkout of dg-lsp"
             raise click.ClickException(f"{error.name} is not installed, which this command needs: {remedy}") from error
 
 

@@ -149,6 +149,18 @@ def test_initialize_with_malformed_parameters_can_be_repeated_and_a_second_good_
     works(client)
 
 
+def test_nothing_but_the_log_comes_before_the_answer_to_initialize(serve: Any) -> None:
+    client = serve()
+    shown = {"experimental": {"dg": {"status": True}}}
+    asked = client.ask(
+        "initialize", {"processId": None, "capabilities": shown, "initializationOptions": {"drafts": True}}
+    )
+    client.answer(asked)
+    assert {message.get("method") for message in client.received[:-1]} <= {"window/logMessage"}
+    client.notify("initialized", {})
+    client.until(lambda message: message.get("method") == "dg/status")
+
+
 def test_malformed_notifications_are_logged_and_never_shown(client: RawClient) -> None:
     client.notify("textDocument/didOpen", {"textDocument": 3})
     client.notify(

@@ -28,7 +28,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it(missing: str, 
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert done.stderr.strip().splitlines() == [
-        f"Error: {missing} is not installed, which this command needs: pip install 'dg-lsp[{extra}]'"
+        f"Error: {missing} is not installed, which this command needs: pip install '.[{extra}]' in a checkout of dg-lsp"
     ]
 
 

@@ -72,7 +72,7 @@ def build(
     """Make a corpus of SOURCES; killed at any moment, the same command goes on.
 
     A source is a folder, an archive (wheel, sdist, zip, tar), installed:NAME, the name of a Python project in the
-    package index, or the word default: the projects that the shipped model learnt from. No source means those too.
+    package index, or the word default: the packages that the shipped model learnt from. No source means those too.
     """
     recipe = Recipe(
         sources=read_sources(sources or (DEFAULT,), Splits(validation=validation, held_out=held_out)),

@@ -59,7 +59,7 @@ def _advice(result: Result, target: Path, *, full: bool) -> str:
             "more minutes or a smaller --rank may help; without them the model is best left as it is."
         )
     what, setting = ("checkpoint", "model") if full else ("adapter", "adapter")
-    use = f"Switch it on with the setting engine.{setting} = {target} and restart the engine."
+    use = f"Switch it on with the setting engine.{setting} = {target}; if it is on already, restart the engine."
     if not any(name.startswith("denoising") for name in result.best.losses):
         use += (
             " It learnt no diffusion, which is worse than before: keep `decoding` as it is, or learn with --diffusion."
