@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from dg_lsp.brackets import Bracket, closable, pairs, scan
+from dg_lsp.brackets import Bracket, Scan, closable, pairs, scan
 from dg_lsp.planning import Plan
 
 CLOSING = re.compile(r"[\s)\]}>\"'`:;,]*")
@@ -41,7 +41,7 @@ def fitted(plan: Plan, text: str) -> Fit:
     """`text`, trimmed or with the closers after the cursor in its reach, so that it fits the plan's cursor."""
     rest = plan.rest_of_line.strip()
     text = _without_overlap(text, rest)
-    before = scan(plan.prefix, plan.language)
+    before = opened(plan)
     if plan.in_comment or (plan.in_string and not before.quote):
         return Fit(text)  # a string of many lines, of which the prefix does not hold the beginning
     gap = _Gap(plan, before.quote if plan.in_string else "", before.openers, plan.suffix)
@@ -50,11 +50,24 @@ def fitted(plan: Plan, text: str) -> Fit:
         return Fit(text)
     if rest and CLOSING.fullmatch(rest):
         length = len(plan.rest_of_line.rstrip())
-        if not text.rstrip().endswith(rest) and _in_order(rest, text):
+        if text[surplus:].strip() != rest and _in_order(rest, text):
             beyond = gap._replace(suffix=plan.suffix[length:])
             if _first_surplus(beyond, text) is None:
                 return Fit(text, length)
     return Fit(text[:surplus])
+
+
+def opened(plan: Plan) -> Scan:
+    """What is open before the cursor.
+
+    A prefix may begin inside a string, such as a docstring, whose end then looks like a beginning: where the scan ends
+    in a string and the cursor stands in none, what counts is behind the first such quote.
+    """
+    found = scan(plan.prefix, plan.language)
+    if plan.prefix_is_cut and found.quote and not (plan.in_string or plan.in_comment):
+        begun = plan.prefix.find(found.quote) + len(found.quote)
+        found = scan(" " * begun + plan.prefix[begun:], plan.language)
+    return found
 
 
 def _without_overlap(text: str, rest: str) -> str:

@@ -68,6 +68,10 @@ class Memory:
                 return found
         return None
 
+    def goes_on(self, plan: Plan) -> bool:
+        """Whether a part of an offer stands before the plan's cursor, and another part does not yet."""
+        return any(0 < (_typed(offer, plan) or 0) < len(offer.text) for offer in self._offers)
+
     def declined(self, plan: Plan) -> Silence | None:
         """Why an automatic request gets nothing: its offer was taken whole and then undone."""
         undone = any(_typed(offer, plan) == 0 for offer in self._accepted)

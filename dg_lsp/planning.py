@@ -25,8 +25,9 @@ Extent = Literal["line", "block"]
 MultiLine = Literal["auto", "always", "never"]
 MidLine = Literal["closers", "anywhere", "never"]
 
-# Brackets, quotes and one separator: what editors put after the cursor by themselves, and what may stay there.
-_CLOSERS_ONLY = re.compile(r"[)>}\]\"'`]*\s*[:{;,]?")
+# Brackets, quotes, closing tags, ends of comments and one separator: what editors put after the cursor by themselves,
+# and what may stay there.
+_CLOSERS_ONLY = re.compile(r"(?:[)>}\]\"'`\s]|/>|</[\w.:-]+>|\*/|-->)*[:{;,]?")
 
 
 class Silence(NamedTuple):
@@ -236,7 +237,9 @@ def _refusal_of_line(draft: _Draft, mid_line: MidLine) -> str | None:
     if mid_line == "closers" and not _CLOSERS_ONLY.fullmatch(draft.rest.strip()):
         return "There is more than closing brackets after the cursor on its line."
     is_code = not (draft.in_string or draft.in_comment or draft.language.indented)
-    if is_code and not draft.rest.strip() and draft.line_prefix.rstrip().endswith((";", "}")):
+    head = draft.line_prefix.rstrip()
+    # Within brackets that are open on the line it goes on: `for (let i = 0;`, `f({a: {b: 0}`.
+    if is_code and not draft.rest.strip() and head.endswith((";", "}")) and not scan(head[:-1], draft.language).openers:
         return "The line before the cursor is complete."
     return None
 

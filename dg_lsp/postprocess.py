@@ -10,9 +10,8 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-from dg_lsp.brackets import scan
 from dg_lsp.document import Point
-from dg_lsp.fitting import CLOSING, fitted
+from dg_lsp.fitting import CLOSING, fitted, opened
 from dg_lsp.indentation import width
 from dg_lsp.planning import Plan, Silence
 from dg_lsp.repetition import without_repetition
@@ -71,15 +70,15 @@ def _indented(plan: Plan, text: str) -> str:
     text = re.sub(r"\A(?:[ \t]*\n)+", "", text)
     if plan.in_string or plan.in_comment or _is_bracketed(plan):
         return text
-    if plan.extent == "block" and not plan.line_prefix:
-        return text if text[:1].isspace() else plan.indentation + text
+    if not plan.line_prefix:
+        return text if text[:1].isspace() or not plan.language.indented else plan.indentation + text
     room = max(width(plan.indentation) - width(plan.line_prefix), 0)
     return text.lstrip(" \t") if width(text) > room == 0 else text[max(width(text) - room, 0) :]
 
 
 def _is_bracketed(plan: Plan) -> bool:
     """Whether the cursor stands between round or square brackets, where indentation is free."""
-    openers = scan(plan.prefix, plan.language).openers
+    openers = opened(plan).openers
     return bool(openers) and openers[-1].character in "(["
 
 

@@ -230,7 +230,7 @@ class Session:
         services = services.of(snapshot)
         planned = self._plan(snapshot, ask, services)
         if isinstance(planned, Silence):
-            return planned
+            return self._rest_of_an_offer(snapshot, ask, services) or planned
         if (declined := self._memory.declined(planned)) is not None:
             return declined
         # By hand more is asked for than is remembered: all of it, and what else is likely.
@@ -249,6 +249,16 @@ class Session:
         for one in reversed(suggestions):
             self._memory.keep(planned, one)
         return Offer(suggestions[0], snapshot, infill, tuple(suggestions[1:]))
+
+    def _rest_of_an_offer(self, snapshot: Snapshot, ask: Ask, services: Services) -> Offer | None:
+        """What is left of one that was begun, at a place where nothing new is offered unasked, as behind a `;`."""
+        if not ask.automatic or services.snoozed is not None:
+            return None
+        planned = self._plan(snapshot, ask._replace(automatic=False), services)
+        if isinstance(planned, Silence) or not self._memory.goes_on(planned):
+            return None
+        known = self._memory.recall(planned)
+        return None if known is None else Offer(known, snapshot, None)
 
     def _plan(self, snapshot: Snapshot, ask: Ask, services: Services) -> Plan | Silence:
         settings = services.settings

@@ -76,7 +76,8 @@ class Syntax:
     def opens_block(self, snapshot: Snapshot, point: Point) -> bool:
         """Whether the token that ends at `point` can open a block, as against a literal, a slice or a lambda."""
         path, _ = self._path_before(snapshot, point)
-        return not (len(path) > 1 and path[-2].type in LITERALS) and not self.place(snapshot, point).in_string
+        is_literal = len(path) > 1 and path[-2].type in LITERALS and not _is_body(path[-2])
+        return not is_literal and not self.place(snapshot, point).in_string
 
     def in_function(self, snapshot: Snapshot, point: Point) -> bool:
         """Whether the token before `point` is part of a function, which may begin above the window."""
@@ -241,3 +242,9 @@ def _common_suffix(left: bytes, right: bytes) -> int:
         else:
             high = middle - 1
     return low
+
+
+def _is_body(node: Node) -> bool:
+    """Whether a list of initial values is a function's body, for which C++ takes it until a `;` stands in it."""
+    before = node.prev_named_sibling
+    return node.type == "initializer_list" and before is not None and before.type == "function_declarator"

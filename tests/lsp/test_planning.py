@@ -61,6 +61,8 @@ EXTENTS = [
     ("javascript", "function add(a, b) {\n  |\n}\n", "block"),
     ("javascript", "const point = {|};\nfoo(point);\n", "line"),
     ("javascript", "const total = add(1, |);\n", "line"),
+    ("cpp", "void f() {\n  |\n}\n", "block"),
+    ("cpp", "int values[] = {\n  |\n};\n", "line"),
     ("go", "package a\n\nfunc add(a int) int {\n\t|\n}\n", "block"),
     ("ruby", "def add(a, b)\n  |\nend\n", "block"),
     ("shellscript", "for f in *.txt; do\n  |\ndone\n", "block"),
@@ -124,9 +126,14 @@ def test_automatic_requests_are_refused_with_a_reason_and_invoked_ones_are_not(s
     assert isinstance(planned(source, automatic=False), Plan)
 
 
-@pytest.mark.parametrize("rest", ["", ")", "):", "'])", ' "}', ";", "  "])
+@pytest.mark.parametrize("rest", ["", ")", "):", "'])", ' "}', ";", "  ", " } )", "</li>", '" />', " */", " -->"])
 def test_closing_brackets_after_the_cursor_do_not_prevent_a_request(rest: str) -> None:
     assert isinstance(planned(f"some_function(first, |{rest}\n"), Plan)
+
+
+@pytest.mark.parametrize("line", ["for (let i = 0;", "call(first, {a: {b: 0}", "new Thing({ a: 1 }"])
+def test_within_brackets_that_are_open_a_line_goes_on(line: str) -> None:
+    assert isinstance(planned(f"function f() {{\n  {line}|\n}}\n", "javascript"), Plan)
 
 
 def test_any_number_of_blanks_after_the_cursor_is_soon_read() -> None:

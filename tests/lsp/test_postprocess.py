@@ -123,6 +123,32 @@ def test_a_bracket_of_a_line_far_above_is_left_to_the_unknown_rest_of_the_file()
     check(source, "1; }", f"function f() {{\n  let x = 1;\n{rest}", "javascript")
 
 
+def test_a_prefix_that_begins_inside_a_docstring_turns_nothing_inside_out() -> None:
+    """Its end would be taken for the beginning of a string, and all code behind it for text."""
+    far = '"""What it is.\n\n' + "It's a long story.\n" * 200 + '"""\n'
+    body = "".join(f"def f{n}(self):\n    return {n}\n\n\n" for n in range(30))
+    check(f"{far}{body}def g(self, n|)\n", "ame: str) -> str:", f"{far}{body}def g(self, name: str) -> str:\n")
+
+
+def test_what_follows_the_cursor_is_reached_over_where_the_answer_ends_like_it() -> None:
+    check('{"vers|"}\n', 'ion": "5.0.1"}', '{"version": "5.0.1"}\n', "json")
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "raw", "after"),
+    [
+        ("javascript", "function f() {\n|\n}\n", "  return 1;", "function f() {\n  return 1;\n}\n"),
+        ("markdown", "As follows:\n\n|\n", "```sh\nls\n```", "As follows:\n\n```sh\n"),
+        ("python", "def f():\n|\n", "return 1", "def f():\n    return 1\n"),
+        ("python", "def f():\n|\n", "    return 1", "def f():\n    return 1\n"),
+    ],
+)
+def test_at_the_beginning_of_a_line_the_answer_brings_its_own_indentation(
+    language: str, source: str, raw: str, after: str
+) -> None:
+    check(source, raw, after, language)
+
+
 def test_closers_are_trimmed_where_they_end_the_answer_and_replaced_where_they_do_not() -> None:
     cursor = Point(0, 4)
     assert suggested("foo(|)\n", "a, b)") == Suggestion("a, b", cursor, cursor)

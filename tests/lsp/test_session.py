@@ -223,6 +223,26 @@ async def test_typing_along_an_offer_is_answered_from_memory_without_the_engine_
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize("snoozed", [None, Silence("a pause")])
+async def test_an_offer_that_was_begun_goes_on_where_nothing_new_would_be_offered(snoozed: Silence | None) -> None:
+    case = Case("function add(a, b) {\n  |\n}\n", "javascript")
+    case.gate.text = "let c = a;\n  return c + b;"
+    assert "\n" in text(await case.complete())
+    end = case.ask.position
+    case.session.change([Change(end, end, "let c = a;")], 2)
+    ask = Ask(Position(end.line, end.character + 10), automatic=True)
+    services = Services(Settings(), case.gate, Exclusions(), snoozed)
+    outcome = await case.session.complete(ask, services)
+    if snoozed is None:
+        assert text(outcome) == "\n  return c + b;"
+    else:
+        assert outcome == snoozed
+    case.session.change([Change(ask.position, ask.position, " ")], 3)
+    again = await case.session.complete(ask._replace(position=Position(end.line, end.character + 11)), services)
+    assert isinstance(again, Silence), "the line is complete, and goes on otherwise"
+
+
+@pytest.mark.asyncio
 async def test_of_keys_that_come_fast_the_last_waits_before_it_reaches_the_engine_and_a_request_by_hand_does_not() -> (
     None
 ):
