@@ -121,7 +121,7 @@ async def _device() -> Check:
 def _model(model: str) -> Check:
     try:
         directory = hub.resolve(model)
-    except CheckpointError as error:
+    except (CheckpointError, ModuleNotFoundError) as error:
         return Check("model", "broken", str(error), "Give --model (the setting dg.engine.model) a model that is here.")
     missing = [name for name in ("config.json", "tokenizer.json") if not (directory / name).is_file()]
     if missing:

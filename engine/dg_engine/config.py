@@ -98,8 +98,10 @@ class ModelConfig:
             if type(value := getattr(self, name)) is not int or value < 1:
                 raise ValueError(f"{name}: expected a whole number of at least 1, found {value!r}")
         for name in ("rms_norm_eps", "final_logit_softcapping"):
-            if type(value := getattr(self, name)) not in {int, float} or not value > 0:
-                raise ValueError(f"{name}: expected a number above 0, found {value!r}")
+            if type(value := getattr(self, name)) not in {int, float} or value < 0:
+                raise ValueError(f"{name}: expected a number of at least 0, found {value!r}")
+        if not self.final_logit_softcapping:
+            raise ValueError("final_logit_softcapping: expected a number above 0")
         if len(self.layer_types) != self.num_hidden_layers:
             raise ValueError(f"{len(self.layer_types)} layer_types for {self.num_hidden_layers=}")
         if self.layer_types[-1] != "full_attention":

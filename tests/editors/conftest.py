@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from desk import FAILED, Shared, launch
+from desk import FAILED, Shared, launch, present
 from driver import Editor
-from engines import ENGINES, Engine, running
+from driver_neovim import PROGRAMS, Neovim
+from engines import ENGINES, Engine, Scripted, running
 from registry import EDITORS
 
 
 @pytest.fixture(scope="session", params=EDITORS)
 def editor_name(request: pytest.FixtureRequest) -> str:
-    """Each editor; the tests of one that is not here are skipped, and pytest's summary names it."""
-    name: str = request.param
-    if (missing := EDITORS[name].missing()) is not None:
-        pytest.skip(f"{name} is not here ({missing}): make editors")
-    return name
+    """Each editor; the tests of one that is not here are skipped."""
+    present(request.param)
+    return str(request.param)
 
 
 @pytest.fixture(scope="session", params=ENGINES)
@@ -42,6 +42,25 @@ def shared(editor_name: str, engine: Engine) -> Iterator[Shared]:
 def shared_editor(shared: Shared) -> Editor:
     """It, as it runs for this test."""
     return shared.running()
+
+
+@pytest.fixture(scope="module", params=PROGRAMS)
+def name(request: pytest.FixtureRequest) -> str:
+    """Each Neovim, for the tests of its plugin."""
+    present(request.param)
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def neovim(name: str) -> Iterator[Neovim]:
+    """It, with the scripted engine."""
+    with tempfile.TemporaryDirectory(prefix="dg", ignore_cleanup_errors=True) as base:
+        editor = launch(name, Path(base), Scripted.server)
+        assert isinstance(editor, Neovim)
+        try:
+            yield editor
+        finally:
+            editor.close()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

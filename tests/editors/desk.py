@@ -145,6 +145,12 @@ def _trimmed(text: str) -> str:
     return "\n".join(line.rstrip() for line in text.split("\n"))
 
 
+def present(name: str) -> None:
+    """Skip what needs an editor that is not here; pytest's summary names it."""
+    if (missing := EDITORS[name].missing()) is not None:
+        pytest.skip(f"{name} is not here ({missing}): make editors")
+
+
 def launch(name: str, base: Path, server: Sequence[str], **settings: object) -> Editor:
     """Start an editor as a user of its own under `base`; a second one there is that user's second window."""
     window = Path(tempfile.mkdtemp(prefix="w", dir=base))

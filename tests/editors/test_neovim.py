@@ -7,46 +7,21 @@ import re
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from desk import SCRIPT, SERVER, Desk, launch
+from desk import Desk
 from driver import until
-from driver_neovim import DRAFT, EDITORS, PLUGIN, PROGRAMS, Neovim, lua
+from driver_neovim import DRAFT, PLUGIN, PROGRAMS, Neovim, lua
+from engines import Scripted
 
 from dg_lsp import schema
 
 HEAD = "def area(width, height):\n    "
 RESULT = "width * height"
-SCRIPTED = [*SERVER, "--backend", "scripted", "--script", str(SCRIPT)]
+SCRIPTED = [*Scripted.server]
 DOC = (PLUGIN / "doc" / "dg_lsp.txt").read_text(encoding="utf-8")
-
-
-def present(name: str) -> None:
-    """Skip what needs a Neovim that is not here."""
-    if (missing := EDITORS[name].missing()) is not None:
-        pytest.skip(f"{name} is not here ({missing}): make editors")
-
-
-@pytest.fixture(scope="module", params=PROGRAMS)
-def name(request: pytest.FixtureRequest) -> str:
-    """Each Neovim."""
-    present(request.param)
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def neovim(name: str) -> Iterator[Neovim]:
-    """Neovim with the scripted engine."""
-    with tempfile.TemporaryDirectory(prefix="dg", ignore_cleanup_errors=True) as base:
-        editor = launch(name, Path(base), SCRIPTED)
-        assert isinstance(editor, Neovim)
-        try:
-            yield editor
-        finally:
-            editor.close()
 
 
 @pytest.fixture

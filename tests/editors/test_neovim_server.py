@@ -11,38 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from desk import SCRIPT, SERVER, Desk, Shared, launch
+from desk import Desk, Shared, launch, present
 from driver import Launch, until
-from driver_neovim import EDITORS, PLUGIN, PROGRAMS, Neovim, lua, start
+from driver_neovim import PLUGIN, Neovim, lua, start
+from engines import Scripted
 
 HEAD = "def area(width, height):\n    "
 RESULT = "width * height"
-SCRIPTED = [*SERVER, "--backend", "scripted", "--script", str(SCRIPT)]
-
-
-def present(name: str) -> None:
-    """Skip what needs a Neovim that is not here."""
-    if (missing := EDITORS[name].missing()) is not None:
-        pytest.skip(f"{name} is not here ({missing}): make editors")
-
-
-@pytest.fixture(scope="module", params=PROGRAMS)
-def name(request: pytest.FixtureRequest) -> str:
-    """Each Neovim."""
-    present(request.param)
-    return str(request.param)
-
-
-@pytest.fixture(scope="module")
-def neovim(name: str) -> Iterator[Neovim]:
-    """Neovim with the scripted engine."""
-    with tempfile.TemporaryDirectory(prefix="dg", ignore_cleanup_errors=True) as base:
-        editor = launch(name, Path(base), SCRIPTED)
-        assert isinstance(editor, Neovim)
-        try:
-            yield editor
-        finally:
-            editor.close()
+SCRIPTED = [*Scripted.server]
 
 
 @pytest.fixture
