@@ -93,15 +93,8 @@ class ModelConfig:
     eos_token_ids: tuple[int, ...] = (1,)
 
     def __post_init__(self) -> None:
-        """Refuse combinations that no checkpoint can have."""
-        for name in _COUNTS:
-            if type(value := getattr(self, name)) is not int or value < 1:
-                raise ValueError(f"{name}: expected a whole number of at least 1, found {value!r}")
-        for name in ("rms_norm_eps", "final_logit_softcapping"):
-            if type(value := getattr(self, name)) not in {int, float} or value < 0:
-                raise ValueError(f"{name}: expected a number of at least 0, found {value!r}")
-        if not self.final_logit_softcapping:
-            raise ValueError("final_logit_softcapping: expected a number above 0")
+        """Refuse numbers and combinations that no checkpoint can have."""
+        self._refuse_impossible_numbers()
         if len(self.layer_types) != self.num_hidden_layers:
             raise ValueError(f"{len(self.layer_types)} layer_types for {self.num_hidden_layers=}")
         if self.layer_types[-1] != "full_attention":
@@ -111,6 +104,16 @@ class ModelConfig:
         for heads in (self.num_key_value_heads, self.num_global_key_value_heads):
             if self.num_attention_heads % heads:
                 raise ValueError(f"{heads} key heads do not divide {self.num_attention_heads=}")
+
+    def _refuse_impossible_numbers(self) -> None:
+        for name in _COUNTS:
+            if type(value := getattr(self, name)) is not int or value < 1:
+                raise ValueError(f"{name}: expected a whole number of at least 1, found {value!r}")
+        for name in ("rms_norm_eps", "final_logit_softcapping"):
+            if type(value := getattr(self, name)) not in {int, float} or value < 0:
+                raise ValueError(f"{name}: expected a number of at least 0, found {value!r}")
+        if not self.final_logit_softcapping:
+            raise ValueError("final_logit_softcapping: expected a number above 0")
 
     def is_sliding(self, layer: int) -> bool:
         """Whether the layer sees only the last `window` tokens of the prefix."""
