@@ -29,6 +29,8 @@ Report = Callable[[Health], None]
 LOG_TAIL_LINES = 12
 FAREWELL_S = 5.0
 """So long an engine may take to end by itself: between two denoising steps it takes milliseconds."""
+KILLED_S = 10.0
+"""So long the system may take to clear a process away that was killed."""
 UNTOLD = 0
 _CREDENTIALS = struct.Struct("3i")  # Linux' ucred: process, user, group
 LOG_LIMIT_BYTES = 4 * 1024 * 1024
@@ -68,13 +70,13 @@ class Engine:
     async def end(self) -> None:
         """End its process, whoever started it, and though it may hang; not one that only passes on what it is told."""
         path = self.client.address.socket
-        for sign in (signal.SIGTERM, signal.SIGKILL):
-            if path is None or (listens := listener(path)) not in {UNTOLD, self._pid}:
+        for sign, patience_s in ((signal.SIGTERM, FAREWELL_S), (signal.SIGKILL, KILLED_S)):
+            if path is None or listener(path) not in {UNTOLD, self._pid}:
                 return
             with suppress(ProcessLookupError, PermissionError, TimeoutError):
                 os.kill(self._pid, sign)
-                async with asyncio.timeout(FAREWELL_S):
-                    while listener(path) == listens:
+                async with asyncio.timeout(patience_s):
+                    while listener(path) in {UNTOLD, self._pid}:
                         await asyncio.sleep(0.05)
 
     async def aclose(self) -> None:
