@@ -34,17 +34,17 @@ def _place(_: click.Context, __: click.Parameter, value: str) -> Place:
 
 def _address(_: click.Context, __: click.Parameter, value: str | None) -> tuple[str, int] | None:
     """Read `HOST:PORT` of this machine: the protocol has no password."""
-    from dg_engine.paths import is_loopback
+    from dg_engine.paths import host_and_port, is_loopback
 
     if value is None:
         return None
-    host, colon, port = value.rpartition(":")
-    if not colon or not port.isdecimal() or int(port) > 65535:
+    if (found := host_and_port(value)) is None:
         raise click.BadParameter(f"{value!r} is not HOST:PORT.")
-    host = "127.0.0.1" if host == "localhost" else host.strip("[]")
+    host, port = found
+    host = "127.0.0.1" if host == "localhost" else host
     if not is_loopback(host):
         raise click.BadParameter(f"{host!r} is not a loopback address of this machine, such as 127.0.0.1.")
-    return host, int(port)
+    return host, port
 
 
 _MODEL = click.option("--model", default="", help="Name or directory of a checkpoint; the shipped one by default.")

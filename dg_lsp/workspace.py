@@ -58,7 +58,6 @@ class Workspace:
         self._configured = asyncio.Event()
         self._warming: asyncio.Task[str] | None = None
         self._snooze: asyncio.TimerHandle | None = None
-        self._snoozed: Silence | None = None
         self._snoozed_until: datetime | None = None
         self.folders: tuple[Path, ...] = ()
         self.settings = Settings()
@@ -119,7 +118,11 @@ class Workspace:
     def _services(self) -> Services:
         if self._snoozed_until is not None and self._snoozed_until <= datetime.now().astimezone():
             self.snooze(0)  # the timer stood still while the machine slept
-        return Services(self.settings, self.backend, self.exclusions, self._snoozed, self._others)
+        return Services(self.settings, self.backend, self.exclusions, self._snoozed(), self._others)
+
+    def _snoozed(self) -> Silence | None:
+        until = self._snoozed_until
+        return None if until is None else Silence(f"Automatic completions are snoozed until {until:%H:%M}.")
 
     def _others(self, of: Snapshot) -> Iterator[str]:
         """Of the same language the last open documents, then the files beside this one; excluded ones are not read."""
@@ -141,12 +144,11 @@ class Workspace:
         """Offer nothing unasked for so many minutes; 0 ends the pause. Returns when it ends."""
         if self._snooze is not None:
             self._snooze.cancel()
-        self._snooze = self._snoozed = self._snoozed_until = until = None
+        self._snooze = until = None
         if minutes > 0:
             until = datetime.now().astimezone() + timedelta(minutes=minutes)
             self._snooze = asyncio.get_running_loop().call_later(60 * minutes, self.snooze, 0)
-            self._snoozed_until = until
-            self._snoozed = Silence(f"Automatic completions are snoozed until {until:%H:%M}.")
+        self._snoozed_until = until
         self._monitor.snoozed(until)
         return until
 

@@ -20,8 +20,6 @@ from dg_engine.streams import print_anything
 if TYPE_CHECKING:
     from dg_engine.engine import Engine
 
-MOST_PORT = 65_535
-
 _ELSEWHERE = {
     "bench": "dg_engine.bench:bench",
     "corpus": "dg_engine.training.corpus_command:corpus",
@@ -106,11 +104,11 @@ def serve(
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     service = Service(lambda report: load_engine(model, adapter, device=device, threads=threads, report=report))
     if listen is not None:
-        host, _, port = listen.rpartition(":")
-        if not host or not port.isdecimal() or int(port) > MOST_PORT:
+        host, port = paths.host_and_port(listen) or ("", 0)
+        if not host:
             raise click.BadParameter(f"expected HOST:PORT, not {listen!r}", param_hint="--listen")
         token = os.environ.get("DG_ENGINE_TOKEN", "")
-        serving.serve_loopback(service, host.strip("[]"), int(port), token, idle_timeout)
+        serving.serve_loopback(service, host, port, token, idle_timeout)
     else:
         serving.serve_socket(service, socket_ or paths.socket_path(model, adapter), idle_timeout)
 

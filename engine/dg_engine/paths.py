@@ -25,6 +25,7 @@ from dg_engine import __version__
 from dg_engine.errors import EngineUnavailable
 
 APPLICATION = "dg-lsp"
+MOST_PORT = 65_535
 SOCKET_PATH_LIMIT = 103
 """Bytes that fit into `sockaddr_un.sun_path` with its final NUL: 104 on macOS and the BSDs, 108 on Linux."""
 
@@ -95,6 +96,12 @@ def is_loopback(host: str) -> bool:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def host_and_port(text: str) -> tuple[str, int] | None:
+    """`HOST:PORT`, an IPv6 host without its brackets; None where it is something else."""
+    host, colon, port = text.rpartition(":")
+    return (host.strip("[]"), int(port)) if colon and port.isdecimal() and int(port) <= MOST_PORT else None
 
 
 def full_name(name: str) -> str:

@@ -7,10 +7,11 @@ from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
-from desk import FAILED, Shared, launch, present
+from desk import FAILED, Desk, Shared, launch, present
 from driver import Editor
 from driver_neovim import PROGRAMS, Neovim
 from engines import ENGINES, Engine, Scripted, running
+from neovim_desk import HEAD
 from registry import EDITORS
 
 
@@ -61,6 +62,14 @@ def neovim(name: str) -> Iterator[Neovim]:
             yield editor
         finally:
             editor.close()
+
+
+@pytest.fixture
+def desk(neovim: Neovim, request: pytest.FixtureRequest) -> Desk:
+    """It, and a file of the test's own, before a statement."""
+    desk = Desk(neovim, request.node.originalname)
+    desk.open(HEAD + "|\n")
+    return desk
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -15,27 +15,12 @@ from desk import Desk
 from driver import until
 from driver_neovim import DRAFT, PLUGIN, PROGRAMS, Neovim, lua
 from engines import Scripted
+from neovim_desk import HEAD, RESULT, offered
 
 from dg_lsp import schema
 
-HEAD = "def area(width, height):\n    "
-RESULT = "width * height"
 SCRIPTED = [*Scripted.server]
 DOC = (PLUGIN / "doc" / "dg_lsp.txt").read_text(encoding="utf-8")
-
-
-@pytest.fixture
-def desk(neovim: Neovim, request: pytest.FixtureRequest) -> Desk:
-    """Neovim and a file of the test's own, before a statement."""
-    desk = Desk(neovim, request.node.originalname)
-    desk.open(HEAD + "|\n")
-    return desk
-
-
-def offered(desk: Desk) -> None:
-    """Type until ghost text shows."""
-    desk.editor.type("return ")
-    desk.editor.wait_for_ghost(RESULT)
 
 
 def headless(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:

@@ -15,24 +15,9 @@ from desk import Desk, Shared, launch, present
 from driver import Launch, until
 from driver_neovim import PLUGIN, Neovim, lua, start
 from engines import Scripted
+from neovim_desk import HEAD, RESULT, offered
 
-HEAD = "def area(width, height):\n    "
-RESULT = "width * height"
 SCRIPTED = [*Scripted.server]
-
-
-@pytest.fixture
-def desk(neovim: Neovim, request: pytest.FixtureRequest) -> Desk:
-    """Neovim and a file of the test's own, before a statement."""
-    desk = Desk(neovim, request.node.originalname)
-    desk.open(HEAD + "|\n")
-    return desk
-
-
-def offered(desk: Desk) -> None:
-    """Type until ghost text shows."""
-    desk.editor.type("return ")
-    desk.editor.wait_for_ghost(RESULT)
 
 
 @pytest.mark.parametrize("command", ["saveas! saved.py", "file named.py", "file written.py | write!"])
