@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
+from dg_lsp.indentation import width
 from dg_lsp.languages import Language
 
 CLOSER_OF = {"(": ")", "[": "]", "{": "}"}
@@ -20,6 +21,10 @@ class Bracket(NamedTuple):
 
     offset: int
     character: str
+    depth: int = 0
+    """How deep the line is indented on which it stands, in columns."""
+    leads: bool = False
+    """Whether it stands at the beginning of its line, behind other closers at most."""
 
 
 class Scan(NamedTuple):
@@ -30,6 +35,8 @@ class Scan(NamedTuple):
     closers: tuple[Bracket, ...]
     quote: str
     """The quote of the string in which the text ends, empty where it ends outside."""
+    string_at: int
+    """Where that string begins; -1 where the text ends outside."""
     in_comment: bool
     """Whether the text ends in a comment."""
 
@@ -38,16 +45,17 @@ def scan(text: str, language: Language) -> Scan:
     """Match the brackets of `text`, which begins outside of strings and comments."""
     openers: list[Bracket] = []
     closers: list[Bracket] = []
-    quote, in_comment = "", False
+    quote, string_at, in_comment = "", -1, False
     for token in _tokens(language).finditer(text):
         word, at_end = token.group(), token.end() == len(text)
         if token.lastgroup == "bracket":
             _match(Bracket(token.start(), word), openers, closers)
         elif token.lastgroup == "string":
             quote = _open_quote(word) if at_end else ""
+            string_at = token.start() if quote else -1
         else:
             in_comment = at_end and not _is_closed(word, language)
-    return Scan(tuple(openers), tuple(closers), quote, in_comment)
+    return Scan(_placed(text, openers), _placed(text, closers), quote, string_at, in_comment)
 
 
 class Closable(NamedTuple):
@@ -60,11 +68,14 @@ class Closable(NamedTuple):
 
 
 def closable(openers: Sequence[Bracket], closers: Sequence[Bracket]) -> Closable:
-    """What remains of `openers` before a cursor when `closers` after it have closed theirs, from the inside out."""
+    """What remains of `openers` before a cursor when `closers` after it have closed theirs, from the inside out.
+
+    A closer that leads its line closes nothing that was opened on a line that is indented deeper than its own.
+    """
     left = list(openers)
     missing: list[Bracket] = []
     for closer in closers:
-        while left and not pairs(left[-1], closer):
+        while left and not (pairs(left[-1], closer) and not (closer.leads and closer.depth < left[-1].depth)):
             missing.insert(0, left.pop())
         if not left:
             break
@@ -72,9 +83,33 @@ def closable(openers: Sequence[Bracket], closers: Sequence[Bracket]) -> Closable
     return Closable(tuple(missing), tuple(left))
 
 
+def not_taken(openers: Sequence[Bracket], closers: Sequence[Bracket]) -> Sequence[Bracket]:
+    """What remains of `closers` when each of the `openers` right before them has taken its own, where it can."""
+    for opener in reversed(openers):
+        if closers and pairs(opener, closers[0]):
+            closers = closers[1:]
+    return closers
+
+
 def pairs(opener: Bracket, closer: Bracket) -> bool:
     """Whether `closer` is the partner of `opener`."""
     return CLOSER_OF[opener.character] == closer.character
+
+
+def string_end(quote: str, text: str) -> int | None:
+    """Where in `text`, which begins inside a string, the closing `quote` of that string stands."""
+    found = re.match(rf"(?:\\.|(?!{quote})[^\\])*{quote}", text, flags=re.DOTALL)
+    return None if found is None else found.end() - len(quote)
+
+
+def _placed(text: str, brackets: Sequence[Bracket]) -> tuple[Bracket, ...]:
+    return tuple(_at_depth(text, bracket) for bracket in brackets)
+
+
+def _at_depth(text: str, bracket: Bracket) -> Bracket:
+    start = text.rfind("\n", 0, bracket.offset) + 1
+    before = text[start : bracket.offset]
+    return bracket._replace(depth=width(before + "."), leads=start > 0 and not before.strip(" \t)]}"))
 
 
 def _match(bracket: Bracket, openers: list[Bracket], closers: list[Bracket]) -> None:

@@ -41,6 +41,8 @@ class Language:
     closer: str = r"^\s*[}\])]"
     indented: bool = False
     """Whether indentation alone delimits blocks."""
+    ends: str = ";}"
+    """The characters that end a statement and mostly its line."""
 
     def opens_block(self, line: str) -> bool:
         """Whether a block begins where `line` ends, as far as the line alone can say."""
@@ -65,6 +67,7 @@ LANGUAGES: tuple[Language, ...] = (
         opener=r":\s*(?:#.*)?$",
         closer=r"^\s*[}\])]",
         indented=True,
+        ends="",
     ),
     Language(
         ids=("javascript", "javascriptreact"),
@@ -122,6 +125,7 @@ LANGUAGES: tuple[Language, ...] = (
         block_comments=(),
         opener=r"(?:\b(?:do|then|else)|\{)\s*$",
         closer=r"^\s*(?:[}\])]|(?:done|fi|esac|else|elif)\b)",
+        ends="}",  # `then` and `do` come behind a `;`
     ),
     Language(ids=("json", "jsonc"), suffixes=(".json",), module="tree_sitter_json", quotes='"', opener=r"[{\[]\s*$"),
     Language(

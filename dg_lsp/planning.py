@@ -236,10 +236,10 @@ def _refusal_of_line(draft: _Draft, mid_line: MidLine) -> str | None:
         return "There is text after the cursor on its line."
     if mid_line == "closers" and not _CLOSERS_ONLY.fullmatch(draft.rest.strip()):
         return "There is more than closing brackets after the cursor on its line."
-    is_code = not (draft.in_string or draft.in_comment or draft.language.indented)
-    head = draft.line_prefix.rstrip()
+    is_code = not (draft.in_string or draft.in_comment)
+    head, ends = draft.line_prefix.rstrip(), tuple(draft.language.ends)
     # Within brackets that are open on the line it goes on: `for (let i = 0;`, `f({a: {b: 0}`.
-    if is_code and not draft.rest.strip() and head.endswith((";", "}")) and not scan(head[:-1], draft.language).openers:
+    if is_code and not draft.rest.strip() and head.endswith(ends) and not scan(head[:-1], draft.language).openers:
         return "The line before the cursor is complete."
     return None
 

@@ -78,7 +78,7 @@ def _indented(plan: Plan, text: str) -> str:
 
 def _is_bracketed(plan: Plan) -> bool:
     """Whether the cursor stands between round or square brackets, where indentation is free."""
-    openers = opened(plan).openers
+    openers = opened(plan).scan.openers
     return bool(openers) and openers[-1].character in "(["
 
 

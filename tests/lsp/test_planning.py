@@ -146,6 +146,11 @@ def test_a_finished_statement_is_left_alone() -> None:
     assert found == Silence("The line before the cursor is complete.")
 
 
+def test_in_the_shell_a_line_goes_on_behind_a_semicolon() -> None:
+    assert isinstance(planned("set -e\nif test -f file; |\n", "shellscript"), Plan)
+    assert isinstance(planned("set -e\nf() {\n  ls\n}|\n", "shellscript"), Silence)
+
+
 @pytest.mark.parametrize(
     ("source", "option"),
     [

@@ -123,6 +123,85 @@ def test_a_bracket_of_a_line_far_above_is_left_to_the_unknown_rest_of_the_file()
     check(source, "1; }", f"function f() {{\n  let x = 1;\n{rest}", "javascript")
 
 
+def test_a_bracket_of_a_line_far_above_is_closed_where_the_known_rest_of_the_file_is_further_out() -> None:
+    rest = "f();\n" * 300
+    above = "  g();\n" * 20
+    check(f"f(() => {{\n{above}  h(|\n{rest}", "1);\n});", f"f(() => {{\n{above}  h(1);\n{rest}", "javascript")
+    check(f"f(() => {{\n{above}|\n{rest}", "});", f"f(() => {{\n{above}}});\n{rest}", "javascript")
+
+
+def test_a_closer_at_the_beginning_of_a_line_closes_nothing_that_lies_deeper() -> None:
+    source = "describe(() => {\n  it(() => {\n    f();\n  |\n});\n"
+    check(source, "});", "describe(() => {\n  it(() => {\n    f();\n  });\n});\n", "javascript")
+
+
+def test_what_is_closed_may_be_opened_again() -> None:
+    """The rest of the file beyond what is known of it closes the block, whichever it is."""
+    rest = "  g();\n" * 300
+    above = "  h();\n" * 20
+    check(f"if (a) {{\n{above}|\n{rest}", "} else {", f"if (a) {{\n{above}}} else {{\n{rest}", "javascript")
+    assert isinstance(suggested("x = 1|\n", ") + f("), Silence)
+
+
+def test_what_follows_the_cursor_closes_what_the_answer_opens_before_what_was_open() -> None:
+    source = "f(() => {\n  g(`to ${|}`\n    b: 1,\n  });\n});\n"
+    check(source, "a}`, {", "f(() => {\n  g(`to ${a}`, {\n    b: 1,\n  });\n});\n", "javascript")
+    check("if (a) {\n  b();\n|\n  c();\n}\n", "} else {", "if (a) {\n  b();\n} else {\n  c();\n}\n", "javascript")
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "raw", "after"),
+    [
+        ("python", 'raise E(f"not {a|}")\n', "b", 'raise E(f"not {ab}")\n'),
+        ("python", 'raise E(f"not {|}")\n', "a}", 'raise E(f"not {a}")\n'),
+        ("python", 'raise E(f"not {|}")\n', 'a}")', 'raise E(f"not {a}")\n'),
+        ("python", 'raise E(f"not {|}")\n', 'a} here")', 'raise E(f"not {a} here")\n'),
+        ("python", 'raise E(f"not {|}")\n', "f(a)[0]}", 'raise E(f"not {f(a)[0]}")\n'),
+        ("python", 'raise E(f"not {f(|}")\n', "a)", 'raise E(f"not {f(a)}")\n'),
+        ("python", 'raise E(f"not {f(|}"\n', 'a)}")', 'raise E(f"not {f(a)}")\n'),
+        ("python", 'raise E(f"{a} not {|}")\n', "b} but {c", 'raise E(f"{a} not {b} but {c}")\n'),
+        ("javascript", "f(`to ${|}`);\n", "a}`);", "f(`to ${a}`);\n"),
+        ("javascript", "f(`to ${|}`);\n", "a}!`, b);", "f(`to ${a}!`, b);\n"),
+        ("javascript", "f(`to ${a.|} and ${b}`);\n", "b}", "f(`to ${a.b} and ${b}`);\n"),
+        ("javascript", "f(`\n  to ${|}\n`);\ng({\n});\n", "a(b)}", "f(`\n  to ${a(b)}\n`);\ng({\n});\n"),
+        ("shellscript", 'x="$(ls "${a}" |)"\n', "-l)", 'x="$(ls "${a}" -l)"\n'),
+        ("ruby", 'puts("#{|}")\n', 'a.map { |b| b }}")', 'puts("#{a.map { |b| b }}")\n'),
+    ],
+)
+def test_code_within_a_string_is_fitted_as_code(language: str, source: str, raw: str, after: str) -> None:
+    check(source, raw, after, language)
+
+
+def test_code_within_a_string_that_does_not_end_yet_is_kept() -> None:
+    check('raise E(f"not {|\n', 'a.b}")', 'raise E(f"not {a.b}")\n')
+    check("f(`to ${|\n", "a.b}`);", "f(`to ${a.b}`);\n", "javascript")
+    check('print(f"""\nto {|\n""")\n', "a.b}", 'print(f"""\nto {a.b}\n""")\n')
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "raw", "after"),
+    [
+        ("c", "#include <|>\n", "stdio.h>", "#include <stdio.h>\n"),
+        ("rust", "fn f(a: Vec<|>) {}\n", "Vec<u8>", "fn f(a: Vec<Vec<u8>>) {}\n"),
+        ("rust", "fn f(a: Vec<|>) {}\n", "u8>", "fn f(a: Vec<u8>) {}\n"),
+        ("html", "<div|>\n", ' class="a">', '<div class="a">\n'),
+    ],
+)
+def test_an_angle_is_closed_once(language: str, source: str, raw: str, after: str) -> None:
+    check(source, raw, after, language)
+
+
+def test_the_first_of_the_closers_after_the_cursor_may_be_written_anew() -> None:
+    check("foo(bar(|))\n", "a)[0](b)", "foo(bar(a)[0](b))\n")
+    check("a.then(f(|));\n", "b), c", "a.then(f(b), c);\n", "javascript")
+    check("a.then(f(|));\n", "b), c);", "a.then(f(b), c);\n", "javascript")
+
+
+def test_another_string_further_on_does_not_end_the_one_at_the_cursor() -> None:
+    check('f("a|, "b")\n', 'b"', 'f("ab", "b")\n')
+    check('f("a|", "b")\n', 'b"', 'f("ab", "b")\n')
+
+
 def test_a_prefix_that_begins_inside_a_docstring_turns_nothing_inside_out() -> None:
     """Its end would be taken for the beginning of a string, and all code behind it for text."""
     far = '"""What it is.\n\n' + "It's a long story.\n" * 200 + '"""\n'
