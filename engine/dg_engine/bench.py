@@ -24,6 +24,7 @@ from rich.progress import track
 from rich.table import Table
 
 from dg_engine.api import Decoding, Draft, Extent, Infill, InfillRequest
+from dg_engine.cli import DEFAULT_THREADS, dtype_option, load_engine
 from dg_engine.copying import continuation
 from dg_engine.engine import Engine
 from dg_engine.hardware import device_here, peak_bytes
@@ -98,9 +99,7 @@ _CHECKPOINTS_ALONE = ("model", "dtype", "holes", "steps")
 @click.command()
 @click.option("--model", default="", help="Checkpoint directory; default: the model that comes with the package.")
 @click.option("--device", help="cpu, cuda; default: a GPU if there is one.")
-@click.option(
-    "--dtype", type=click.Choice(["bfloat16", "float32", "int8"]), help="Default: what multiplies fastest here."
-)
+@dtype_option
 @click.option("--threads", type=click.IntRange(1), help="CPU threads; default: 1.")
 @click.option("--holes", type=click.IntRange(2), default=40, show_default=True, help="Holes of each kind.")
 @click.option("--steps", type=click.IntRange(1), help="max_denoising_steps; default: the model's own.")
@@ -154,7 +153,6 @@ def bench(
     With --full-size: steps, prefill, whole blocks, memory and kernels of the released model's shape, from random
     weights.
     """
-    from dg_engine.cli import DEFAULT_THREADS, load_engine
 
     _refuse_strangers(context, full_size=full_size)
     if full_size:

@@ -42,6 +42,13 @@ program wants one of them: OpenMP's barriers wait for whichever thread was put a
 _FOR_TRAINING = {"datasketch", "matplotlib", "packaging"}
 
 
+dtype_option = click.option(
+    "--dtype",
+    type=click.Choice(["bfloat16", "float32", "int8"]),
+    help="Of the model's products. Default: what multiplies fastest here.",
+)
+
+
 class _LazyGroup(click.Group):
     """Imports a command's module when it is asked for, and shows the project's own errors as one line."""
 

@@ -67,6 +67,18 @@ def lines_of(directory: Path) -> list[bytes]:
     return (directory / "ledger.jsonl").read_bytes().splitlines(keepends=True)
 
 
+def test_the_dtype_of_the_products_may_be_chosen_and_is_told(tmp_path: Path, corpus: Path, model: Path) -> None:
+    common = ["--model", str(model), "--corpus", str(corpus), "--cases", "1", "--systems", "copy"]
+    for dtype in ("bfloat16", "float32"):
+        done = evaluate(tmp_path, *common, "--output", str(tmp_path / dtype), "--dtype", dtype)
+        assert done.exit_code == 0, done.output
+        text = (tmp_path / dtype / "evaluation.md").read_text(encoding="utf-8")
+        assert f"{dtype} on cpu" in text
+        assert f"--dtype {dtype}`" in text
+    runs = {json.loads(line)["run"] for line in lines_of(tmp_path)}
+    assert len(runs) == 2, "what was measured in one is not taken for the other"
+
+
 def test_it_writes_a_report_for_people_and_for_programs(tmp_path: Path, corpus: Path, model: Path) -> None:
     common = ["--model", str(model), "--corpus", str(corpus), "--output", str(tmp_path / "out")]
     done = evaluate(tmp_path, *common, "--cases", "1", "--systems", "diffusion,copy", "--ladder")

@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dg_engine import hub
 from dg_engine.bench import machine
-from dg_engine.cli import load_engine
+from dg_engine.cli import dtype_option, load_engine
 from dg_engine.engine import Engine
 from dg_engine.errors import EngineError
 from dg_engine.evaluation import gate as gates
@@ -70,6 +70,7 @@ _Item = TypeVar("_Item")
 )
 @click.option("--device", help="cpu, cuda; default: a GPU if there is one.")
 @click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@dtype_option
 @click.option("--gate", is_flag=True, help="Only check the few cases that must not become worse.")
 @click.option("--update", is_flag=True, help="With --gate: take what is measured now as what must not become worse.")
 @click.option("--copy-trust", is_flag=True, help="Only find how far copied text is to be trusted, on the split.")
@@ -92,6 +93,7 @@ def evaluate(
     ledger: Path,
     device: str | None,
     threads: int,
+    dtype: str | None,
     *,
     ladder: bool,
     gate: bool,
@@ -107,16 +109,20 @@ def evaluate(
         raise click.UsageError("--update belongs to --gate")
     if update and (model or adapter):
         raise click.UsageError("the gate is of the model that ships: --update takes no other")
+
+    def load() -> Engine:
+        return load_engine(model, adapter, device=device, threads=threads, dtype=dtype)
+
     if gate:
-        _gate(load_engine(model, adapter, device=device, threads=threads), update=update)
+        _gate(load(), update=update)
         return
     if copy_trust:
-        engine = load_engine(model, adapter, device=device, threads=threads)
+        engine = load()
         trust = fit_trust(runs(engine, _documents(corpus_, split)))
         click.echo(f'"copy_trust": {msgspec.json.encode(trust).decode()}')
         return
     if length_bias:
-        engine = load_engine(model, adapter, device=device, threads=threads)
+        engine = load()
         click.echo(f'"length_probe": {msgspec.json.encode(_probe(engine, _cases(corpus_, split, cases))).decode()}')
         return
     config = read_infill_config(hub.resolve(model))
@@ -125,7 +131,7 @@ def evaluate(
     wanted += [case for file in humaneval for case in read_tasks(file, humaneval_cases)]
     if not wanted:
         raise click.UsageError("there is nothing to measure: --cases is 0 and there is no --humaneval")
-    engine = load_engine(model, adapter, device=device, threads=threads)
+    engine = load()
     try:
         with Ledger(ledger, run_name(engine)) as kept:
             measured = run(engine, wanted, selected, seeds=seeds, known=kept.known)
@@ -135,6 +141,7 @@ def evaluate(
             f"stopped; what was measured is in {ledger}, the same command continues"
         ) from interrupt
     command = _command(split, cases, selected, seeds, [file.name for file in humaneval], humaneval_cases)
+    command += f" --dtype {dtype}" if dtype else ""
     found = _findings(engine, outcomes, selected, split, seeds, command)
     click.echo(_write(found, selected, outcomes, output or engine.directory))
 
