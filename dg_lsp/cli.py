@@ -242,6 +242,7 @@ def bench() -> None:
     "--reading-ms", type=click.FloatRange(0), default=300, show_default=True, help="Before an offer is taken."
 )
 @click.option("--min-probability", type=click.FloatRange(0, 1), help="As the setting; default: its own.")
+@click.option("--pairs", is_flag=True, help="In an editor that closes brackets and quotes by itself.")
 @_MODEL
 @_ADAPTER
 def replay(
@@ -252,6 +253,8 @@ def replay(
     min_probability: float | None,
     model: str,
     adapter: str,
+    *,
+    pairs: bool,
 ) -> None:
     """Type passages of real code again, key by key: what is offered, how often it is right, how many keys it spares.
 
@@ -264,7 +267,7 @@ def replay(
     if min_probability is not None:
         settings["minProbability"] = min_probability
     try:
-        sys.exit(print_replayed(paths, passages, seed, settings, reading_ms / 1000))
+        sys.exit(print_replayed(paths, passages, seed, settings, reading_ms / 1000, pairs=pairs))
     except Unreadable as error:
         raise click.ClickException(str(error)) from error
 

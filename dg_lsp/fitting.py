@@ -100,7 +100,7 @@ def _replaceable(gap: _Gap, code: str, text: str) -> Iterator[int]:
             continue  # a quote or a separator would stand there twice
         further_out = closable(gap.openers, scan(gap.suffix[:length], language).closers).undecided
         inner = gap.openers[len(further_out) :]
-        if (gap.quote or closed.startswith(_closing(inner))) and _in_order(rest[:length], text):
+        if (gap.quote or closed.startswith(_closing(inner))) and in_order(rest[:length], text):
             yield length
 
 
@@ -188,7 +188,7 @@ def _characters(brackets: Iterable[Bracket]) -> str:
     return "".join(bracket.character for bracket in brackets)
 
 
-def _in_order(characters: str, text: str) -> bool:
+def in_order(characters: str, text: str) -> bool:
     """Whether the `characters`, blanks aside, occur in `text` one after the other."""
     rest = iter(text)
     return all(character in rest for character in characters if not character.isspace())

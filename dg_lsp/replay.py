@@ -2,8 +2,9 @@
 right, and how many keys it spares.
 
 A few lines are taken out of a file and typed where they were. After each key the server is asked as an editor asks on
-its own account. An offer is right if what is still to be typed begins with it; one of two characters or more is read
-and then taken, by one key. A line break and the indentation behind it are one key, too.
+its own account. An offer is right if what is still to be typed begins with it, and comes to the closers that it leaves
+behind the cursor; one of two characters or more is read and then taken, by one key. A line break and the indentation
+behind it are one key, too, and so is each closer that an editor wrote and that has to be deleted.
 """
 
 from __future__ import annotations
@@ -27,7 +28,9 @@ from dg_engine.own_files import own_files_within
 from dg_lsp.bench import Figure
 from dg_lsp.convert import EXPLAIN
 from dg_lsp.document import column, units
+from dg_lsp.fitting import in_order
 from dg_lsp.languages import PLAIN, language_of
+from dg_lsp.pairs import Cursor, visible
 from dg_lsp.showing import KEY
 from dg_lsp.testing_client import INLINE, RawClient, inline_params
 
@@ -120,67 +123,87 @@ class Typist:
     Args:
         client: speaks to the server.
         reading_s: seconds from the sight of an offer to the key that takes it.
+        pairs: whether the editor closes brackets and quotes by itself.
     """
 
-    def __init__(self, client: RawClient, reading_s: float = 0.0) -> None:
+    def __init__(self, client: RawClient, reading_s: float = 0.0, *, pairs: bool = False) -> None:
         self._client = client
         self._reading_s = reading_s
+        self._pairs = pairs
         self.tally = Tally()
         self.failure = ""
         """What the engine failed of, where nothing was offered so far."""
 
     def type(self, passage: Passage) -> None:
         """Type a passage where it was, taking what is right."""
-        typed, rest, offered = passage.before, passage.text, ""
+        cursor, rest = Cursor(passage.before, "", passage.behind, self._pairs), passage.text
         uri = passage.path.resolve().as_uri()
         language = next(iter(language_of("", uri).ids), "")
-        self._client.open(typed + passage.behind, uri, language)
-        version, takes = 1, False
+        self._client.open(cursor.text, uri, language)
+        version, offered, takes = 1, "", False
         while rest:
-            new = self._offer(uri, typed)
+            new, replaced = self._offer(uri, cursor)
             if takes:
                 self.tally.milliseconds_behind.append(self.tally.milliseconds[-1])
-            right = bool(new) and rest.startswith(new)
-            if new and typed + new != offered:
+            taken = cursor.accepted(new, replaced)
+            right = bool(new) and rest.startswith(new) and in_order(taken.closers, rest[len(new) :])
+            if new and taken.before != offered:
                 self.tally.offers += 1
                 self.tally.right += right
             self.tally.showing += bool(new)
-            offered = typed + new if new else ""
+            offered = taken.before if new else ""
             takes = right and len(new) > 1
-            step = new if takes else next(KEY.finditer(rest)).group()
             if takes:
                 time.sleep(self._reading_s)
-            typed, rest, version = typed + step, rest[len(step) :], version + 1
-            self._client.change(uri, version, typed + passage.behind)
+            key = new if takes else next(KEY.finditer(rest)).group()
+            cursor, rest, version = taken if takes else cursor.typed(key), rest[len(key) :], version + 1
+            self._client.change(uri, version, cursor.text)
             self.tally.keys += 1
+        self.tally.keys += cursor.deleted + visible(cursor.closers)
         self.tally.by_hand += len(KEY.findall(passage.text))
         if not self.tally.offers:
             told = self._client.call("workspace/executeCommand", {"command": EXPLAIN, "arguments": [uri]})
             self.failure = told["reason"] if told["state"] == "failed" else ""
         self._client.notify("textDocument/didClose", {"textDocument": {"uri": uri}})
 
-    def _offer(self, uri: str, typed: str) -> str:
-        """What is offered behind the text, without blanks at its end."""
-        line = typed.rsplit("\n", 1)[-1]
-        parameters = inline_params(uri, typed.count("\n"), units(line, "utf-16"), trigger=2)
+    def _offer(self, uri: str, cursor: Cursor) -> tuple[str, int]:
+        """What is offered, without blanks at its end, and how many characters behind the cursor it replaces."""
+        line = cursor.line
+        here = units(line, "utf-16")
+        parameters = inline_params(uri, cursor.before.count("\n"), here, trigger=2)
         started = time.perf_counter()
         items = (self._client.call("textDocument/inlineCompletion", parameters) or {"items": []})["items"]
         self.tally.milliseconds.append(1000 * (time.perf_counter() - started))
         if not items:
-            return ""
-        start = column(line, items[0]["range"]["start"]["character"], "utf-16")
-        return str(items[0]["insertText"])[len(line) - start :].rstrip()
+            return "", 0
+        start, end = (items[0]["range"][name]["character"] for name in ("start", "end"))
+        text = str(items[0]["insertText"])[len(line) - column(line, start, "utf-16") :].rstrip()
+        return text, column(cursor.closers + cursor.behind, end - here, "utf-16")
 
 
-def replay(found: Sequence[Passage], client: RawClient, settings: dict[str, Any], reading_s: float = 0.0) -> Tally:
+def replay(
+    found: Sequence[Passage],
+    client: RawClient,
+    settings: dict[str, Any],
+    reading_s: float = 0.0,
+    *,
+    pairs: bool = False,
+) -> Tally:
     """Type passages again; the client's server has not been spoken to yet, and is shut down.
+
+    Args:
+        found: the passages.
+        client: to type with.
+        settings: of the server.
+        reading_s: seconds before an offer is taken.
+        pairs: whether the editor closes brackets and quotes by itself.
 
     Raises:
         EngineFailed: nothing was offered, and the engine failed.
     """
     root = Path(os.path.commonpath([passage.path.resolve().parent for passage in found]))
     client.initialize(INLINE, rootUri=root.as_uri(), initializationOptions=settings)
-    typist = Typist(client, reading_s)
+    typist = Typist(client, reading_s, pairs=pairs)
     for passage in track(found, "typing", console=Console(stderr=True), transient=True):
         typist.type(passage)
         if typist.failure:
@@ -189,7 +212,15 @@ def replay(found: Sequence[Passage], client: RawClient, settings: dict[str, Any]
     return typist.tally
 
 
-def print_replayed(paths: Sequence[Path], count: int, seed: int, settings: dict[str, Any], reading_s: float) -> int:
+def print_replayed(
+    paths: Sequence[Path],
+    count: int,
+    seed: int,
+    settings: dict[str, Any],
+    reading_s: float,
+    *,
+    pairs: bool,
+) -> int:
     """Replay passages of files, and of the code in folders, with the engine and print the tally.
 
     Returns:
@@ -204,7 +235,7 @@ def print_replayed(paths: Sequence[Path], count: int, seed: int, settings: dict[
         return 1
     with RawClient() as client:
         try:
-            Console().print(table(replay(found, client, settings, reading_s)))
+            Console().print(table(replay(found, client, settings, reading_s, pairs=pairs)))
         except EngineFailed as error:
             Console(stderr=True).print(f"The engine offers nothing: {error}", highlight=False)
             return 3

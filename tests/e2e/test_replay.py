@@ -62,6 +62,18 @@ def test_an_offer_that_is_typed_along_counts_once(tmp_path: Path) -> None:
     assert tally.showing == len("fir") + 1, "until something else is typed"
 
 
+def test_in_an_editor_that_closes_brackets_the_closers_stand_behind_what_is_offered(tmp_path: Path) -> None:
+    passage = Passage(tmp_path / "sums.py", "x = 1\nvalue = ", "add(first, [second])", "\ny = 2\n")
+    rule = {"after": "add(", "text": "first, [second])"}
+    keys = []
+    for pairs in (False, True):
+        with RawClient(scripted(tmp_path, rule)) as client:
+            tally = replay([passage], client, EAGER, pairs=pairs)
+        assert (tally.offers, tally.right) == (1, 1)
+        keys.append(tally.keys)
+    assert keys == [len("add(") + 1, len("add(") + 1 + len(")")], "what is there already is not offered"
+
+
 def test_of_a_folder_the_users_own_code_is_typed_in_every_known_language(tmp_path: Path) -> None:
     wanted = {"a.py", "web/b.ts", "c.go"}
     others = {"notes.txt", ".hidden/d.py", "node_modules/e.js", "mine/pyvenv.cfg", "mine/lib/f.py", "secret.py"}
