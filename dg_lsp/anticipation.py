@@ -76,5 +76,7 @@ def _is_taken(asked: Asked, start: Position, end: Position, text: str) -> bool:
 def _behind(after: Snapshot, start: Point, text: str) -> Position:
     """The place behind `text`, which begins at `start`, in the client's units."""
     *above, last = text.replace("\r\n", "\n").split("\n")
-    row, column = start.row + len(above), len(last) + (0 if above else start.column)
+    # A line feed behind a carriage return makes no line of its own.
+    row = min(start.row + len(above), len(after.lines) - 1)
+    column = len(last) + (0 if above else start.column)
     return after.position(Point(row, min(column, len(content(after.lines[row])))))

@@ -85,7 +85,7 @@ class BackendChoice(NamedTuple):
 @click.option(
     "--log-level",
     type=click.Choice(["debug", "info", "warning", "error"]),
-    help="Default: info for the server, warning for the commands.",
+    help="Until the client's settings say otherwise. Default: info for the server, warning for the commands.",
 )
 @click.option("--backend", type=click.Choice(["engine", "scripted"]), default="engine", help="Who fills the hole.")
 @click.option("--script", type=click.Path(path_type=Path, dir_okay=False), help="What the scripted backend does.")
@@ -144,7 +144,10 @@ async def _serve_tcp(kind: type[Server], make_backend: BackendFactory, address: 
         else:
             accepted.set_result((reader, writer))
 
-    listener = await asyncio.start_server(accept, *address)
+    try:
+        listener = await asyncio.start_server(accept, *address)
+    except OSError as error:
+        raise click.ClickException(f"Cannot listen there: {error.strerror}") from error
     host, port = listener.sockets[0].getsockname()[:2]
     click.echo(f"dg-lsp listens on {host}:{port}", err=True)
     reader, writer = await accepted

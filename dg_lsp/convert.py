@@ -18,6 +18,7 @@ from lsprotocol import types
 from dg_engine.api import Draft
 from dg_lsp import models
 from dg_lsp.document import Change, Document, Encoding, Point, Position, Snapshot
+from dg_lsp.indentation import indentation_of
 from dg_lsp.lines import content
 from dg_lsp.planning import Plan, is_word
 from dg_lsp.postprocess import Suggestion
@@ -48,6 +49,15 @@ def offers_inline_completion(capabilities: types.ClientCapabilities) -> bool:
     """Whether the client says that it shows in-line completions."""
     document = capabilities.text_document
     return document is not None and document.inline_completion is not None
+
+
+def adjusts_indentation(capabilities: types.ClientCapabilities) -> bool:
+    """Whether the client moves the lines of a menu's entry to the indentation of the cursor's line, and cannot but."""
+    document = capabilities.text_document
+    completion = document.completion if document is not None else None
+    options = completion.completion_item if completion is not None else None
+    support = options.insert_text_mode_support if options is not None else None
+    return support is not None and list(support.value_set) == [types.InsertTextMode.AdjustIndentation]
 
 
 def shows_status(capabilities: types.ClientCapabilities) -> bool:
@@ -126,27 +136,35 @@ def inline_list(offer: Offer) -> types.InlineCompletionList:
     return types.InlineCompletionList(items=items)
 
 
-def completion_list(offer: Offer) -> types.CompletionList:
-    """The offer as an entry of a completion menu, and one for each that may be meant instead."""
-    first, *others = (_entry(offer.snapshot, one) for one in (offer.suggestion, *offer.others))
+def completion_list(offer: Offer, *, adjusted: bool = False) -> types.CompletionList:
+    """The offer as an entry of a completion menu, and one for each that may be meant instead.
+
+    Args:
+        offer: the offer.
+        adjusted: whether the client puts the indentation of the cursor's line before each line but the first.
+    """
+    suggestions = (offer.suggestion, *offer.others)
+    first, *others = (_entry(offer.snapshot, one, adjusted=adjusted) for one in suggestions)
     for number, other in enumerate(others):
         other.sort_text = f"{first.label}{number}"  # menus sort by the alphabet otherwise
     return types.CompletionList(is_incomplete=True, items=[first, *others])
 
 
-def _entry(snapshot: Snapshot, suggestion: Suggestion) -> types.CompletionItem:
+def _entry(snapshot: Snapshot, suggestion: Suggestion, *, adjusted: bool) -> types.CompletionItem:
     """It takes in the word before it, because menus hide entries that do not begin with the word at the cursor."""
     line = content(snapshot.lines[suggestion.start.row])
     head = "".join(takewhile(is_word, reversed(line[: suggestion.start.column])))[::-1]
     start = Point(suggestion.start.row, suggestion.start.column - len(head))
     text = head + suggestion.text
+    written = text.replace("\n" + indentation_of(line[: start.column]), "\n") if adjusted else text
     return types.CompletionItem(
         label=_label(text),
         kind=types.CompletionItemKind.Text,
         detail="dg",
         filter_text=text,
         insert_text_format=types.InsertTextFormat.PlainText,
-        text_edit=types.TextEdit(range=_range(snapshot, start, suggestion.end), new_text=text),
+        insert_text_mode=types.InsertTextMode.AdjustIndentation if adjusted else types.InsertTextMode.AsIs,
+        text_edit=types.TextEdit(range=_range(snapshot, start, suggestion.end), new_text=written),
     )
 
 

@@ -15,6 +15,7 @@ from typing import NamedTuple
 from dg_lsp.brackets import CLOSER_OF, Bracket, Scan, closable, not_taken, pairs, scan, string_end
 from dg_lsp.indentation import width
 from dg_lsp.interpolation import Interpolation, interpolation_of
+from dg_lsp.languages import PROSE
 from dg_lsp.planning import Plan
 
 CLOSING = re.compile(r"[\s)\]}>\"'`:;,]*")
@@ -51,7 +52,13 @@ class _Gap(NamedTuple):
 
 def fitted(plan: Plan, text: str) -> Fit:
     """`text`, trimmed or with the closers after the cursor in its reach, so that it fits the plan's cursor."""
-    text = _without_overlap(text, plan.rest_of_line.strip())
+    fit = _fitted_as_code(plan, _without_overlap(text, plan.rest_of_line.strip()))
+    if fit.replaced or not (plan.in_comment or plan.in_string):
+        return fit
+    return _closed_once(plan, fit.text)
+
+
+def _fitted_as_code(plan: Plan, text: str) -> Fit:
     before, interpolation = opened(plan)
     if plan.in_comment or (plan.in_string and not before.quote):
         return Fit(text)  # a string of many lines, of which the prefix does not hold the beginning
@@ -73,18 +80,36 @@ def opened(plan: Plan) -> Opened:
     """What is open before the cursor.
 
     A prefix may begin inside a string, such as a docstring, whose end then looks like a beginning: where the scan ends
-    in a string and the cursor stands in none, what counts is behind the first such quote.
+    in a string and the cursor stands in none, or in one that begins on its line, what counts is behind the first such
+    quote.
     """
     found = scan(plan.prefix, plan.language)
-    if not found.quote or plan.in_string or plan.in_comment:
+    if not found.quote or plan.in_comment:
         return Opened(found, None)
+    behind = _behind_the_first(found.quote, plan) if plan.prefix_is_cut else found
+    if plan.in_string:
+        is_of_the_line = bool(behind.quote) and behind.quote == scan(plan.line_prefix, plan.language).quote
+        return Opened(behind if is_of_the_line and len(found.quote) > 1 else found, None)
     inside = interpolation_of(plan.prefix, found, plan.language)
     if inside is not None and not (plan.prefix_is_cut and len(found.quote) > 1):
         return Opened(scan(inside.before(plan.prefix), plan.language), inside)
-    if plan.prefix_is_cut:
-        begun = plan.prefix.find(found.quote) + len(found.quote)
-        found = scan(" " * begun + plan.prefix[begun:], plan.language)
-    return Opened(found, None)
+    return Opened(behind, None)
+
+
+def _behind_the_first(quote: str, plan: Plan) -> Scan:
+    begun = plan.prefix.find(quote) + len(quote)
+    return scan(" " * begun + plan.prefix[begun:], plan.language)
+
+
+def _closed_once(plan: Plan, text: str) -> Fit:
+    """`text`, of a comment or a string, which may close a bracket of its line that the text after the cursor closes."""
+    openers, closers = scan(plan.line_prefix, PROSE).openers, scan(text, PROSE).closers
+    if not (openers and closers and pairs(openers[-1], closers[0])):
+        return Fit(text)
+    rest, offset, closer = plan.rest_of_line, closers[0].offset, closers[0].character
+    if rest.startswith(closer) and text[offset:].rstrip() != closer:
+        return Fit(text, 1)
+    return Fit(text[:offset]) if rest.lstrip().startswith(closer) else Fit(text)
 
 
 def _replaceable(gap: _Gap, code: str, text: str) -> Iterator[int]:
@@ -107,15 +132,13 @@ def _replaceable(gap: _Gap, code: str, text: str) -> Iterator[int]:
 def _without_overlap(text: str, rest: str) -> str:
     """`text` without the end that `rest`, the text after the cursor on its line, begins with."""
     stripped = text.rstrip()
-    if rest[:1] in (";", ",", ":") and stripped.endswith(rest[0]):
-        return stripped[:-1]
-    if rest[:1] == ">" and _closes_an_angle(stripped):
-        return stripped[:-1]
-    if CLOSING.fullmatch(rest):
-        return text  # whether a bracket is there twice depends on what it closes
-    for size in range(min(len(rest), len(stripped)), min(len(rest), _MIN_OVERLAP) - 1, -1):
-        if stripped.endswith(rest[:size]):
-            return stripped[:-size]
+    # Whether a bracket is there twice depends on what it closes.
+    least = len(rest) + 1 if CLOSING.fullmatch(rest) else min(len(rest), _MIN_OVERLAP)
+    for size in range(min(len(rest), len(stripped)), 0, -1):
+        left = stripped[:-size]
+        is_certain = rest[0] in ";,:" or (rest[0] == ">" and _closes_an_angle(f"{left}>"))
+        if stripped.endswith(rest[:size]) and (is_certain or size >= least):
+            return left
     return text
 
 

@@ -1,8 +1,8 @@
 """What is known about each language: its grammar wheel, its comments and quotes, and which line endings open a block.
 
 Rows are found by the client's language identifier first and by the file's suffix second; editors disagree about the
-identifiers (`shellscript` in VS Code is `sh` in Neovim), so a row lists all of them. A language without a row gets
-`PLAIN`, whose facts hold for most.
+identifiers (`shellscript` in VS Code is `sh` in Neovim), so a row lists all of them. A row without a grammar wheel goes
+by lines alone. A language without a row gets `PLAIN`, whose facts hold for most.
 """
 
 from __future__ import annotations
@@ -54,6 +54,9 @@ class Language:
 
 
 PLAIN = Language(line_comments=(), block_comments=(), quotes='"', opener=r"[:{]\s*$")
+
+PROSE = Language(line_comments=(), block_comments=(), quotes="")
+"""What stands in comments and strings: brackets, and no apostrophe begins anything."""
 
 _SCRIPT = "\"'`"
 
@@ -118,8 +121,8 @@ LANGUAGES: tuple[Language, ...] = (
         line_comments=("//", "#"),
     ),
     Language(
-        ids=("shellscript", "sh", "bash"),
-        suffixes=(".sh", ".bash"),
+        ids=("shellscript", "sh", "bash", "zsh"),
+        suffixes=(".sh", ".bash", ".zsh"),
         module="tree_sitter_bash",
         line_comments=("#",),
         block_comments=(),
@@ -139,6 +142,24 @@ LANGUAGES: tuple[Language, ...] = (
         closer=r"^\s*</",
     ),
     Language(ids=("css",), suffixes=(".css",), module="tree_sitter_css", line_comments=(), opener=r"\{\s*$"),
+    Language(ids=("scss", "less"), suffixes=(".scss", ".less"), opener=r"\{\s*$"),
+    Language(ids=("kotlin",), suffixes=(".kt", ".kts"), quotes='"', quotes_characters=True),
+    Language(ids=("scala",), suffixes=(".scala",), quotes='"', quotes_characters=True),
+    Language(ids=("swift",), suffixes=(".swift",), quotes='"'),
+    Language(ids=("dart",), suffixes=(".dart",)),
+    Language(
+        ids=("lua",),
+        suffixes=(".lua",),
+        line_comments=("--",),
+        block_comments=(("--[[", "]]"),),
+        opener=r"\b(?:then|do|else|repeat)\s*$|\bfunction\b[^()]*\([^()]*\)\s*$|\{\s*$",
+        closer=r"^\s*(?:[}\])]|(?:end|else|elseif|until)\b)",
+    ),
+    Language(ids=("sql",), suffixes=(".sql",), line_comments=("--",)),
+    Language(ids=("perl",), suffixes=(".pl", ".pm"), line_comments=("#",), block_comments=()),
+    Language(ids=("r",), suffixes=(".r",), line_comments=("#",), block_comments=()),
+    Language(ids=("yaml",), suffixes=(".yaml", ".yml"), line_comments=("#",), block_comments=(), opener=r":\s*$"),
+    Language(ids=("toml",), suffixes=(".toml",), line_comments=("#",), block_comments=()),
 )
 
 _BY_ID = {name: language for language in LANGUAGES for name in language.ids}

@@ -14,6 +14,8 @@ STRINGS = _types(
     raw_string_literal regex rune_literal string string_literal string_value system_lib_string template_string
     verbatim_string_literal"""
 )
+UNPARSED = _types("preproc_arg")
+"""Text that the grammar does not look into, such as what a macro of C stands for."""
 INTERPOLATIONS = _types(
     """arithmetic_expansion command_substitution expansion interpolation string_interpolation template_substitution
     text_interpolation"""

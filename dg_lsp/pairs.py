@@ -42,7 +42,8 @@ class Cursor(NamedTuple):
     def typed(self, key: str) -> Cursor:
         """After a key: a character, or a line break with indentation."""
         wrong, there, further = self.closers.partition(key)
-        if there:
+        # A blank steps over nothing, a line break only to a closer that has a line of its own.
+        if there and (key.strip() or (not wrong and visible(further[:1]))):
             return self._replace(before=self.before + key, closers=further, deleted=self.deleted + visible(wrong))
         added = self._added(key) if self.closes else ""
         return self._replace(before=self.before + key, closers=added + self.closers)

@@ -8,6 +8,7 @@ the end. Either a text remains, with the range on the cursor's row that it repla
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from dg_lsp.document import Point
@@ -29,6 +30,14 @@ class Suggestion(NamedTuple):
     text: str
     start: Point
     end: Point
+
+
+def distinct(suggestions: Iterable[Suggestion]) -> list[Suggestion]:
+    """Those that look different: of some that differ in blanks at their end alone the first."""
+    found = dict[Suggestion, Suggestion]()
+    for one in suggestions:
+        found.setdefault(one._replace(text=one.text.rstrip()), one)
+    return list(found.values())
 
 
 def suggest(plan: Plan, raw: str, syntax: Syntax | None) -> Suggestion | Silence:
@@ -71,9 +80,20 @@ def _indented(plan: Plan, text: str) -> str:
     if plan.in_string or plan.in_comment or _is_bracketed(plan):
         return text
     if not plan.line_prefix:
-        return text if text[:1].isspace() or not plan.language.indented else plan.indentation + text
+        return text if text[:1].isspace() or not plan.language.indented else _deeper(plan, text)
     room = max(width(plan.indentation) - width(plan.line_prefix), 0)
-    return text.lstrip(" \t") if width(text) > room == 0 else text[max(width(text) - room, 0) :]
+    while text[:1] in {" ", "\t"} and width(text) > room:
+        text = text[1:]
+    return text
+
+
+def _deeper(plan: Plan, text: str) -> str:
+    """`text`, which begins in column 0, where the plan's indentation is; its other lines may be there already."""
+    first, *others = text.split("\n")
+    following = next((line for line in others if line.strip()), "")
+    if plan.language.opens_block(first) and width(following) <= width(plan.indentation):
+        others = [plan.indentation + line if line else line for line in others]
+    return "\n".join([plan.indentation + first, *others])
 
 
 def _is_bracketed(plan: Plan) -> bool:
@@ -107,7 +127,7 @@ def _repeated(plan: Plan, text: str) -> str | None:
     line = (plan.line_prefix + text.split("\n", 1)[0]).strip()
     if len(line) < _MIN_LINE or CLOSING.fullmatch(line):
         return None
-    if line == plan.line_before.strip():
+    if line == plan.line_before.strip() and not plan.language.closes_block(line):
         return "The answer repeats the line above."
     following = _following(plan)
     if following and line == following[0].strip():

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 from lsprotocol import types
@@ -263,7 +264,8 @@ async def on_completion(server: Server, params: types.CompletionParams) -> types
     """The same as a menu entry, for clients without in-line completion."""
     if convert.offers_inline_completion(server.client):
         return None
-    return await server.answer(params.text_document.uri, convert.fallback_ask(params), convert.completion_list)
+    as_list = partial(convert.completion_list, adjusted=convert.adjusts_indentation(server.client))
+    return await server.answer(params.text_document.uri, convert.fallback_ask(params), as_list)
 
 
 def explain(server: Server, *arguments: Any) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from dg_lsp.document import Change, Document, Position, Snapshot
 from dg_lsp.memory import Memory
 from dg_lsp.neighbours import Neighbours
 from dg_lsp.planning import Plan, PlanningOptions, SelectedCompletion, Silence, plan
-from dg_lsp.postprocess import Suggestion, suggest
+from dg_lsp.postprocess import Suggestion, distinct, suggest
 from dg_lsp.settings import Settings
 from dg_lsp.showing import worth_showing
 from dg_lsp.syntax import syntax_for
@@ -243,7 +243,7 @@ class Session:
         if isinstance(text, Silence):
             return text
         first, *others = (suggest(planned, one, self._syntax) for one in (text, *infill.others))
-        suggestions = [one for one in dict.fromkeys((first, *others)) if isinstance(one, Suggestion)]
+        suggestions = distinct(one for one in (first, *others) if isinstance(one, Suggestion))
         if isinstance(first, Silence) and not suggestions:
             return first
         for one in reversed(suggestions):

@@ -20,7 +20,7 @@ from tree_sitter import Node, Parser, Tree
 from dg_lsp.document import Point, Snapshot, encoded
 from dg_lsp.languages import Language, language_of
 from dg_lsp.lines import Lines
-from dg_lsp.nodes import BLOCKS, COMMENTS, FUNCTIONS, INTERPOLATIONS, LITERALS, STRINGS
+from dg_lsp.nodes import BLOCKS, COMMENTS, FUNCTIONS, INTERPOLATIONS, LITERALS, STRINGS, UNPARSED
 from dg_lsp.window import Window, window_at
 
 _log = logging.getLogger(__name__)
@@ -62,9 +62,11 @@ class Syntax:
         self._tree: Tree | None = None
 
     def place(self, snapshot: Snapshot, point: Point) -> Place:
-        """Whether `point` lies in a comment or a string; all False where nothing could be parsed."""
+        """Whether `point` lies in a comment or a string; all False but `broken` where nothing could be parsed."""
         path, offset = self._path_before(snapshot, point)
         for node in reversed(path):
+            if node.type in UNPARSED:
+                return Place(broken=True)
             if node.type in COMMENTS:
                 return Place(in_comment=_reaches_past(node, offset, self._source))
             if node.type in INTERPOLATIONS:

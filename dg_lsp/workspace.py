@@ -204,7 +204,8 @@ class Workspace:
         """Put `settings` in force; returns the backend that was in use before."""
         before, self.settings = self.settings, settings
         old = self.backend
-        logs.set_level(settings.log_level)
+        if settings.log_level != before.log_level:  # until then what the command line says holds
+            logs.set_level(settings.log_level)
         if settings.exclude != before.exclude:
             self.set_folders(self.folders)
         if settings != before:

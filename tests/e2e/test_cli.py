@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
@@ -131,6 +132,14 @@ def test_a_wrong_command_line_is_refused_without_a_traceback(arguments: list[str
     done = run(*arguments)
     assert done.returncode in {1, 2}
     assert done.stderr.strip()
+    assert "Traceback" not in done.stderr
+
+
+def test_a_port_that_is_taken_is_said_without_a_traceback() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        done = run("--tcp", f"127.0.0.1:{taken.getsockname()[1]}")
+    assert done.returncode == 1
+    assert "address already in use" in done.stderr
     assert "Traceback" not in done.stderr
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from dg_lsp.testing_client import INLINE, Message, RawClient, framed, inline_params
+from dg_lsp.testing_client import INLINE, Message, RawClient, framed, inline_params, scripted
 
 INLINE_COMPLETION = "textDocument/inlineCompletion"
 CANCELLED = -32800
@@ -188,6 +188,18 @@ def test_wrong_settings_are_named_in_the_log_and_the_last_good_ones_stay(serve: 
     client.notify("workspace/didChangeConfiguration", {"settings": None})
     assert next(True for _ in range(200) if asked() == "a + b")
     assert not popups(client)
+
+
+@pytest.mark.parametrize(("options", "is_told"), [({}, True), ({"logLevel": "error"}, False)])
+def test_the_log_level_of_the_command_line_holds_until_the_client_sets_one(
+    tmp_path: Path, options: dict[str, str], *, is_told: bool
+) -> None:
+    log = tmp_path / "log"
+    with RawClient([*scripted(tmp_path), "--log-level", "debug", "--log-file", str(log)]) as client:
+        client.initialize(initializationOptions=options)
+        client.notify("dg/unheard-of")
+        client.shut_down()
+    assert ("dg/unheard-of is not known here" in log.read_text(encoding="utf-8")) is is_told
 
 
 def test_a_log_level_above_warning_keeps_warnings_from_the_client(serve: Any) -> None:

@@ -52,6 +52,30 @@ def test_a_menu_entry_takes_in_the_word_before_it(source: str, text: str, filter
     assert item.text_edit.new_text == filtered
 
 
+def test_the_lines_of_a_menu_entry_are_written_as_they_are_or_without_what_the_client_adds() -> None:
+    several = offer("class A:\n    def f(self):|", "\n        if a:\n            return 1\n\n    b = 2")
+    (item,) = convert.completion_list(several).items
+    assert isinstance(item.text_edit, types.TextEdit)
+    assert item.text_edit.new_text == several.suggestion.text
+    assert item.insert_text_mode == types.InsertTextMode.AsIs
+    (item,) = convert.completion_list(several, adjusted=True).items
+    assert isinstance(item.text_edit, types.TextEdit)
+    assert item.text_edit.new_text == "\n    if a:\n        return 1\n\nb = 2"
+    assert item.insert_text_mode == types.InsertTextMode.AdjustIndentation
+
+
+@pytest.mark.parametrize(("modes", "adjusts"), [(None, False), ([], False), ([1], False), ([1, 2], False), ([2], True)])
+def test_only_a_client_that_says_so_is_taken_to_move_lines(modes: list[int] | None, *, adjusts: bool) -> None:
+    values = [types.InsertTextMode(mode) for mode in modes or []]
+    support = None if modes is None else types.ClientCompletionItemInsertTextModeOptions(values)
+    options = types.ClientCompletionItemOptions(insert_text_mode_support=support)
+    document = types.TextDocumentClientCapabilities(
+        completion=types.CompletionClientCapabilities(completion_item=options)
+    )
+    assert convert.adjusts_indentation(types.ClientCapabilities(text_document=document)) is adjusts
+    assert not convert.adjusts_indentation(types.ClientCapabilities())
+
+
 def test_what_may_be_meant_instead_comes_behind_in_ghost_text_and_menus_that_sort_by_the_alphabet() -> None:
     first = offer("value = su|", "m(x)")
     several = first._replace(others=tuple(first.suggestion._replace(text=text) for text in ("b()", "a()")))

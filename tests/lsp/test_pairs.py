@@ -33,6 +33,9 @@ def typed(text: str, behind: str = "", *, closes: bool = True) -> Cursor:
         ("def f():\n    g(\n        ", "", "def f():\n    g(\n        |\n    )"),
         ("f(a,\n  b", "", "f(a,\n  b|)"),
         ('f("["', "", 'f("["|)'),
+        ("    f(\n        x y", "\n", "    f(\n        x y|\n    )\n"),
+        ("    f(\n        x\n    ", "\n", "    f(\n        x\n    |)\n"),
+        ("    f(\n        x)", "\n", "    f(\n        x)|\n"),
     ],
 )
 def test_what_is_opened_is_closed_behind_the_cursor(keys: str, behind: str, shown: str) -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dg_lsp.document import Change, Point
 from dg_lsp.planning import Plan, PlanningOptions, SelectedCompletion, Silence, plan
-from dg_lsp.postprocess import Suggestion, suggest
+from dg_lsp.postprocess import Suggestion, distinct, suggest
 from dg_lsp.repetition import without_repetition
 from dg_lsp.syntax import Syntax, syntax_for
 from dg_lsp.testing import Marked, marked
@@ -200,6 +200,115 @@ def test_the_first_of_the_closers_after_the_cursor_may_be_written_anew() -> None
 def test_another_string_further_on_does_not_end_the_one_at_the_cursor() -> None:
     check('f("a|, "b")\n', 'b"', 'f("ab", "b")\n')
     check('f("a|", "b")\n', 'b"', 'f("ab", "b")\n')
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "raw", "after"),
+    [
+        ("python", "x = 1\n# see foo(|)\n", "bar)", "x = 1\n# see foo(bar)\n"),
+        ("python", "x = 1\n# see foo(|)\n", "bar) for more", "x = 1\n# see foo(bar) for more\n"),
+        ("python", "x = 1\n# see foo|\n", " (bar)", "x = 1\n# see foo (bar)\n"),
+        ("python", "x = 1\n# see foo(|\n", "bar)", "x = 1\n# see foo(bar)\n"),
+        ("python", 'def f():\n    """See (|)"""\n', "what)", 'def f():\n    """See (what)"""\n'),
+        ("python", 'print("see foo (|)")\n', "bar)", 'print("see foo (bar)")\n'),
+        ("python", 'print("see foo (|)")\n', "bar) twice", 'print("see foo (bar) twice")\n'),
+        ("python", 'print("see foo (|)")\n', 'bar)", end="")', 'print("see foo (bar)", end="")\n'),
+        ("javascript", "f(); // see foo(|)\n", "bar)", "f(); // see foo(bar)\n"),
+    ],
+)
+def test_brackets_in_words_are_closed_once_too(language: str, source: str, raw: str, after: str) -> None:
+    check(source, raw, after, language)
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "raw", "after"),
+    [
+        ("rust", "struct A {\n    names: Vec<Str|>,\n}\n", "ing>,", "struct A {\n    names: Vec<String>,\n}\n"),
+        (
+            "typescript",
+            "interface A {\n  names: Promise<str|>;\n}\n",
+            "ing>;",
+            "interface A {\n  names: Promise<string>;\n}\n",
+        ),
+        (
+            "python",
+            "x = [\n    {'a': |, 'b': 2},\n]\n",
+            "1, 'b': 2},",
+            "x = [\n    {'a': 1, 'b': 2},\n]\n",
+        ),
+    ],
+)
+def test_what_follows_the_cursor_is_left_out_as_far_as_the_answer_ends_like_it(
+    language: str, source: str, raw: str, after: str
+) -> None:
+    check(source, raw, after, language)
+
+
+@pytest.mark.parametrize(
+    ("source", "raw", "after"),
+    [
+        ('#include <a.h>\n#define N "wor|"\n', 'ld"', '#include <a.h>\n#define N "world"\n'),
+        ('#include <a.h>\n#define P(x) printf("|")\n', '%d", x)', '#include <a.h>\n#define P(x) printf("%d", x)\n'),
+    ],
+)
+def test_strings_in_macros_are_ended_once(source: str, raw: str, after: str) -> None:
+    check(source, raw, after, "c")
+
+
+def test_a_string_below_a_long_docstring_is_ended_once() -> None:
+    """The end of the docstring, of which the prefix holds no beginning, begins no string."""
+    far = 'class A:\n    """About.\n\n' + "    It is a long story.\n" * 200 + '    """\n\n'
+    source = far + "    def f(self, n):\n        raise ValueError('need a |')\n"
+    check(source, "value')", source.replace("|", "value"))
+
+
+def test_a_first_line_that_is_too_deep_loses_no_letter() -> None:
+    """A tab counts four columns and is one character."""
+    source = "package main\n\nfunc f(x int) int {\n\tif x > 1 {\n\t|\n\t}\n}\n"
+    check(source, "\t\treturn 1", source.replace("\t|", "\t\treturn 1"), "go")
+    check("class A:\n\tdef f(self):\n\t|\n", "\t\treturn a", "class A:\n\tdef f(self):\n\t\treturn a\n")
+
+
+def test_at_the_beginning_of_a_line_a_whole_block_is_moved_to_where_it_belongs() -> None:
+    above = "class A:\n    def f(self):\n        return 1\n\n"
+    below = "\n\n    def g(self):\n        return 2\n"
+    moved = "    def h(self):\n        return 3"
+    check(f"{above}|{below}", "def h(self):\n    return 3\n", above + moved + below)
+    check(f"{above}|{below}", "def h(self):\n        return 3\n", above + moved + below)
+    check(f"{above}|{below}", "    def h(self):\n        return 3\n", above + moved + below)
+
+
+def test_completions_that_differ_in_blanks_at_their_end_are_one() -> None:
+    here = Point(0, 4)
+    on, blank, off = (Suggestion(text, here, here) for text in ("on", "on ", "off"))
+    assert distinct([on, blank, off, on]) == [on, off]
+    assert distinct([blank, on]) == [blank]
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "raw", "after"),
+    [
+        ("ruby", "def f\n  if a\n    b\n  end\n|\n", "end", "def f\n  if a\n    b\n  end\nend\n"),
+        ("html", "<div>\n<div>\n</div>\n|\n", "</div>", "<div>\n<div>\n</div>\n</div>\n"),
+    ],
+)
+def test_the_end_of_a_block_may_stand_below_another(language: str, source: str, raw: str, after: str) -> None:
+    check(source, raw, after, language)
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "raw", "after"),
+    [
+        ("lua", "local x = 'wor|'\n", "ld'", "local x = 'world'\n"),
+        ("sql", "SELECT 'wor|'\n", "ld'", "SELECT 'world'\n"),
+        ("zsh", "x='wor|'\n", "ld'", "x='world'\n"),
+        ("kotlin", "f(1) // don't (\ng(|)\n", "1)", "f(1) // don't (\ng(1)\n"),
+    ],
+)
+def test_quotes_and_comments_of_languages_without_a_grammar_are_known(
+    language: str, source: str, raw: str, after: str
+) -> None:
+    check(source, raw, after, language)
 
 
 def test_a_prefix_that_begins_inside_a_docstring_turns_nothing_inside_out() -> None:

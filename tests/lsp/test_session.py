@@ -701,6 +701,14 @@ async def test_a_line_break_past_the_end_of_the_text_is_anticipated_where_it_lan
 
 
 @pytest.mark.asyncio
+async def test_a_line_feed_behind_a_carriage_return_ends_no_line_of_its_own() -> None:
+    typist = Typist(source="x = 1 + 2 + 3\r|")
+    await typist.ask_at(typist.ask.position)
+    typist.press(typist.ask.position, typist.ask.position, "\n")
+    assert texts(await typist.ask_at(Position(1, 0))) == ["a + b"]
+
+
+@pytest.mark.asyncio
 async def test_a_request_for_another_place_ends_what_was_anticipated() -> None:
     typist = Typist()
     end = typist.ask.position
