@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from dg_engine.options import Number
 from dg_engine.streams import print_anything
 from dg_lsp import __version__, logs
 from dg_lsp.place import Place
@@ -241,10 +242,8 @@ def bench() -> None:
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
 @click.option("--passages", type=click.IntRange(1), default=20, show_default=True, help="Of one to four lines.")
 @click.option("--seed", type=int, default=0, show_default=True, help="Of their choice.")
-@click.option(
-    "--reading-ms", type=click.FloatRange(0), default=300, show_default=True, help="Before an offer is taken."
-)
-@click.option("--min-probability", type=click.FloatRange(0, 1), help="As the setting; default: its own.")
+@click.option("--reading-ms", type=Number(0), default=300, show_default=True, help="Before an offer is taken.")
+@click.option("--min-probability", type=Number(0, 1), help="As the setting; default: its own.")
 @click.option("--pairs", is_flag=True, help="In an editor that closes brackets and quotes by itself.")
 @_MODEL
 @_ADAPTER
@@ -264,6 +263,7 @@ def replay(
     PATHS are files, or folders: of those all code that is yours, without what git ignores, hidden folders and files
     that are never read. Exit status 1 if no passage is found in them, 3 if the engine failed.
     """
+    from dg_engine.errors import EngineError
     from dg_lsp.replay import Unreadable, print_replayed
 
     settings: dict[str, object] = {"engine": {"model": model, "adapter": adapter, "answerTimeoutS": 120.0}}
@@ -271,7 +271,7 @@ def replay(
         settings["minProbability"] = min_probability
     try:
         sys.exit(print_replayed(paths, passages, seed, settings, reading_ms / 1000, pairs=pairs))
-    except Unreadable as error:
+    except (Unreadable, EngineError) as error:
         raise click.ClickException(str(error)) from error
 
 

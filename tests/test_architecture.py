@@ -25,7 +25,19 @@ FORBIDDEN = {
     "dg_engine": {"dg_lsp", "pygls", "lsprotocol"},
     "dg_lsp": {"dg_kernels", "torch", "triton", "tokenizers", "safetensors", "transformers"},
 }
-TORCH_FREE = {"api", "client", "copying", "errors", "exclusion", "hub", "launcher", "own_files", "paths", "streams"}
+TORCH_FREE = {
+    "api",
+    "client",
+    "copying",
+    "errors",
+    "exclusion",
+    "hub",
+    "launcher",
+    "options",
+    "own_files",
+    "paths",
+    "streams",
+}
 """The modules of the engine that the language server may import."""
 PROTOCOL_TYPES = {"convert", "server"}
 """The modules that may know lsprotocol's types."""

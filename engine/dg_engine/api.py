@@ -37,8 +37,8 @@ class Copy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Whether it stands in another document than the one that is edited."""
 
     def __post_init__(self) -> None:
-        """Refuse what matched nothing."""
-        _at_least("matched", self.matched, 1)
+        """Refuse what matched nothing, and what no text has."""
+        _within("matched", self.matched, 1, 2**31)
 
 
 class InfillRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -232,6 +232,12 @@ def _check_limits(request: InfillRequest | GenerateRequest) -> None:
     _at_least("max_denoising_steps", request.max_denoising_steps, 1)
     _at_least("entropy_bound", request.entropy_bound, 0.0)
     _at_least("time_budget_ms", request.time_budget_ms, 0.0)
+    _within("seed", request.seed, -(2**63), 2**63 - 1)
+
+
+def _within(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"{name} must be between {least} and {most}, not {value}")
 
 
 def _at_least(name: str, value: float | None, minimum: float) -> None:

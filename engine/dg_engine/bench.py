@@ -24,10 +24,11 @@ from rich.progress import track
 from rich.table import Table
 
 from dg_engine.api import Decoding, Draft, Extent, Infill, InfillRequest
-from dg_engine.cli import DEFAULT_THREADS, dtype_option, load_engine
+from dg_engine.cli import DEFAULT_THREADS, load_engine
 from dg_engine.copying import continuation
 from dg_engine.engine import Engine
 from dg_engine.hardware import device_here, peak_bytes
+from dg_engine.options import THREADS, dtype_option
 
 MODULES = (
     "argparse",
@@ -100,7 +101,7 @@ _CHECKPOINTS_ALONE = ("model", "dtype", "holes", "steps")
 @click.option("--model", default="", help="Checkpoint directory; default: the model that comes with the package.")
 @click.option("--device", help="cpu, cuda; default: a GPU if there is one.")
 @dtype_option
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: 1.")
+@click.option("--threads", type=THREADS, help="CPU threads; default: 1.")
 @click.option("--holes", type=click.IntRange(2), default=40, show_default=True, help="Holes of each kind.")
 @click.option("--steps", type=click.IntRange(1), help="max_denoising_steps; default: the model's own.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")

@@ -15,6 +15,7 @@ import click
 
 from dg_engine import __version__, hub, paths
 from dg_engine.errors import EngineError
+from dg_engine.options import THREADS, Number
 from dg_engine.streams import print_anything
 
 if TYPE_CHECKING:
@@ -42,13 +43,6 @@ program wants one of them: OpenMP's barriers wait for whichever thread was put a
 _FOR_TRAINING = {"datasketch", "matplotlib", "packaging"}
 
 
-dtype_option = click.option(
-    "--dtype",
-    type=click.Choice(["bfloat16", "float32", "int8"]),
-    help="Of the model's products. Default: what multiplies fastest here.",
-)
-
-
 class _LazyGroup(click.Group):
     """Imports a command's module when it is asked for, and shows the project's own errors as one line."""
 
@@ -68,6 +62,10 @@ class _LazyGroup(click.Group):
             return super().invoke(ctx)
         except EngineError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.filename is None:  # a pipe that broke is click's own affair
+                raise
+            raise click.ClickException(f"{error.filename}: {error.strerror}") from error
         except ModuleNotFoundError as error:
             if error.name is None or error.name.startswith("dg_"):
                 raise
@@ -93,8 +91,8 @@ def main() -> None:
 )
 @click.option("--adapter", default="", help="Directory of an adapter for this model, as `dg-engine finetune` makes it.")
 @click.option("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: 1.")
-@click.option("--idle-timeout", type=click.FloatRange(0), default=900.0, show_default=True, help="Seconds.")
+@click.option("--threads", type=THREADS, help="CPU threads; default: 1.")
+@click.option("--idle-timeout", type=Number(0), default=900.0, show_default=True, help="Seconds.")
 def serve(
     socket_: Path | None,
     listen: str | None,

@@ -79,7 +79,7 @@ class EngineClient:
 
     def __init__(self, address: str | Address, token: str = "") -> None:
         self.address = Address.parse(address) if isinstance(address, str) else address
-        self._headers = {"authorization": f"Bearer {token}"} if token else {}
+        self._headers = {b"authorization": f"Bearer {token}".encode()} if token else {}
         self._open: set[httpx.AsyncClient] = set()
         self._is_closed = False
 

@@ -30,7 +30,7 @@ from dg_engine.api import (
     ScoreRequest,
 )
 from dg_engine.causal import gains_behind
-from dg_engine.copying import end_of_copy
+from dg_engine.copying import LONGEST_COPY, end_of_copy
 from dg_engine.cuts import find_heads
 from dg_engine.drafts import answer_text, pieces
 from dg_engine.eight_bits import is_faster
@@ -78,6 +78,10 @@ class _Asked(NamedTuple):
     def milliseconds(self) -> float:
         """Since the request came."""
         return _since(self.started)
+
+
+LONGEST_SCORED = 1024
+"""Tokens: they are one unit of work, of half a second on a slow core, and its memory grows by their square."""
 
 
 class Engine:
@@ -249,9 +253,17 @@ class Engine:
 
     @torch.inference_mode()
     def score(self, request: ScoreRequest) -> Score:
-        """How likely the causal twin finds the text after the prefix, and the suffix after both."""
-        prefix = self._prefixes.whole("", self._prompt(request, request.prefix))
+        """How likely the causal twin finds the text after the prefix, and the suffix after both.
+
+        Raises:
+            RequestError: text and suffix are too long to be read in one pass.
+        """
         text, suffix = self.tokenizer.encode(request.text), self.tokenizer.encode(request.suffix)
+        if len(text) + len(suffix) > LONGEST_SCORED:
+            raise RequestError(
+                f"text and suffix are {len(text) + len(suffix)} tokens; a score is told of {LONGEST_SCORED} at most"
+            )
+        prefix = self._prefixes.whole("", self._prompt(request, request.prefix))
         (gains,) = gains_behind(self.model, prefix.start, [text + suffix], self._device_loop)
         return Score(
             text=sum(gains[: len(text)]),
@@ -323,8 +335,9 @@ class Engine:
         request = asked.request
         if request.copied is None or self.config.copy_probability(request) < LIKELY_COPIED:
             return []
-        end = end_of_copy(request.copied.text, request.suffix, request.extent)
-        tokens = self.tokenizer.encode(asked.healed.cut + request.copied.text[:end])
+        copied = request.copied.text[:LONGEST_COPY]
+        end = end_of_copy(copied, request.suffix, request.extent)
+        tokens = self.tokenizer.encode(asked.healed.cut + copied[:end])
         return tokens if end is None else [*tokens, *[self.model.config.eos_token_id] * SPARE]
 
     def _ends(self, request: InfillRequest) -> Tensor:

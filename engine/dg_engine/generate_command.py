@@ -8,6 +8,7 @@ import click
 
 from dg_engine.api import Block, GenerateRequest
 from dg_engine.cli import load_engine
+from dg_engine.options import THREADS, Number
 
 MOST_SEED = 2**63 - 1
 """torch takes no larger one."""
@@ -20,11 +21,11 @@ MOST_SEED = 2**63 - 1
 @click.option("--adapter", default="", help="Directory of an adapter for this model.")
 @click.option("--max-new-tokens", type=click.IntRange(1), default=1024, show_default=True)
 @click.option("--max-denoising-steps", type=click.IntRange(1), help="For each block; default: the model's own.")
-@click.option("--entropy-bound", type=click.FloatRange(0), help="Nats; default: the model's own.")
-@click.option("--time-budget", type=click.FloatRange(0), help="Seconds after which to stop with what is certain.")
+@click.option("--entropy-bound", type=Number(0), help="Nats; default: the model's own.")
+@click.option("--time-budget", type=Number(0), help="Seconds after which to stop with what is certain.")
 @click.option("--seed", type=click.IntRange(0, MOST_SEED), default=0, show_default=True)
 @click.option("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: 1.")
+@click.option("--threads", type=THREADS, help="CPU threads; default: 1.")
 def generate(
     prompt: TextIO,
     *,

@@ -8,6 +8,8 @@ from dg_engine.tokenizer import Tokenizer
 
 PATH_PARTS = 3
 """Trailing components of the path that the model is told: `http/client.py` says more than the user's home directory."""
+PATH_TOKENS = 64
+"""Of which the last are told: a byte-level vocabulary makes two hundred of a long name in another script."""
 CUT_STEP = 128
 """Tokens by which a long prefix is cut at a time, so that the cut, and with it the prefix cache, stays while typing."""
 
@@ -40,7 +42,8 @@ def encode_header(tokenizer: Tokenizer, path: str) -> list[int]:
     bos = tokenizer.special_id("<bos>")
     if not path:
         return [bos]
-    return [bos, tokenizer.special_id("<|file|>"), *tokenizer.encode(short_path(path)), *tokenizer.encode("\n")]
+    told = tokenizer.encode(short_path(path)[-MOST_CHARACTERS * PATH_TOKENS :])[-PATH_TOKENS:]
+    return [bos, tokenizer.special_id("<|file|>"), *told, *tokenizer.encode("\n")]
 
 
 def short_path(path: str) -> str:

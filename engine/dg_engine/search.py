@@ -151,7 +151,8 @@ class Search:
                 gain, text.copying = sought.copied.opened(cover.tokens, cover.gain)
                 for part in (*parts, text):
                     part.gain, part.is_part = gain, part is not text
-                self._overlap(text, 1 + len(sought.spelling.left(cover.tokens[:-1])))
+                if text.length <= sought.limit:
+                    self._overlap(text, 1 + len(sought.spelling.left(cover.tokens[:-1])))
                 self._open.append(text)
 
     def _end(self, end: End, gain: float, length: int) -> None:

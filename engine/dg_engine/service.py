@@ -7,8 +7,8 @@ import hmac
 import logging
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import aclosing, asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -126,9 +126,18 @@ def create_app(service: Service, token: str = "") -> Starlette:
         wanted = await _body(request, ScoreRequest)
         if isinstance(wanted, Response):
             return wanted
-        async for item in _events(service, service.score(wanted), ""):
-            return _json(item, 200 if isinstance(item, Score) else 500)
-        raise AssertionError("a score delivers one item")
+        scored = asyncio.ensure_future(_only(_events(service, service.score(wanted), "")))
+        gone = asyncio.ensure_future(_gone(request))
+        try:
+            await asyncio.wait({scored, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not scored.done():
+                return Response(status_code=499)  # nobody reads it
+        finally:
+            scored.cancel()
+            gone.cancel()
+            await asyncio.wait({scored, gone})
+        item = scored.result()
+        return _json(item, 200 if isinstance(item, Score) else 500)
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -162,7 +171,7 @@ class _BearerToken:
         await self._app(scope, receive, send)
 
 
-async def _events(service: Service, work: Iterator[Item], document: str) -> AsyncIterator[Item | Failure]:
+async def _events(service: Service, work: Iterator[Item], document: str) -> AsyncGenerator[Item | Failure, None]:
     """The worker's items for one request, in the event loop. Leaving early cancels the work."""
     loop = asyncio.get_running_loop()
     items: asyncio.Queue[Item | Failure] = asyncio.Queue()
@@ -176,6 +185,17 @@ async def _events(service: Service, work: Iterator[Item], document: str) -> Asyn
     finally:
         service.worker.cancel(job)
         service.last_used = time.monotonic()
+
+
+async def _only(events: AsyncGenerator[Item | Failure, None]) -> Item | Failure:
+    async with aclosing(events):
+        return await anext(events)
+
+
+async def _gone(request: Request) -> None:
+    """Return when the client has closed the connection; the body has been read."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _hand_over(loop: asyncio.AbstractEventLoop, items: asyncio.Queue[Item | Failure], item: Item | Failure) -> None:

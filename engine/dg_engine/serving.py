@@ -31,20 +31,36 @@ def serve_socket(service: Service, path: Path, idle_timeout_s: float) -> bool:
     """Serve on a Unix socket until idle for so long; False at once when another engine holds its lock.
 
     The lock, not the socket file, says who serves: a socket file outlives a crashed engine, a lock does not.
+
+    Raises:
+        EngineUnavailable: no socket can be made there.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     try:
-        with FileLock(lock_path(path), timeout=0):
-            listener = _bind(path)
-            try:
-                asyncio.run(_run(service, listener, "", idle_timeout_s))
-            finally:
-                listener.close()
-                path.unlink(missing_ok=True)
+        lock = _locked(path)
     except Timeout:
         _log.info(ALREADY_SERVED)
         return False
+    except (OSError, ValueError) as error:
+        raise EngineUnavailable(f"cannot listen on {path}: {error}") from error
+    try:
+        listener = _bind(path)
+        try:
+            asyncio.run(_run(service, listener, "", idle_timeout_s))
+        finally:
+            listener.close()
+            path.unlink(missing_ok=True)
+    finally:
+        lock.release()
     return True
+
+
+def _locked(path: Path) -> FileLock:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Where no file can be made filelock 3 tries until its time is up.
+    lock_path(path).touch(mode=0o600)
+    lock = FileLock(lock_path(path), timeout=0)
+    lock.acquire()
+    return lock
 
 
 def serve_loopback(service: Service, host: str, port: int, token: str, idle_timeout_s: float) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dg_engine.api import Decoding, Extent, InfillRequest, Piece, StopReason
 from dg_engine.causal import Cover, Start, write
+from dg_engine.copying import LONGEST_COPY
 from dg_engine.covers import find_covers
 from dg_engine.drafts import without
 from dg_engine.mixture import NOTHING, Copied
@@ -154,7 +155,7 @@ class Writer:
         request, trust = wanted.request, wanted.config.copy_trust
         if request.copied is None or trust is None:
             return NOTHING
-        tokens = self._tokenizer.encode(wanted.cut + request.copied.text)
+        tokens = self._tokenizer.encode(wanted.cut + request.copied.text[:LONGEST_COPY])
         return Copied(tokens, wanted.config.copy_probability(request), trust.keeps)
 
     def _shown(self, cut: str, tokens: list[int], steps: int, overlap: int = 0, *, settled: bool = False) -> Growing:

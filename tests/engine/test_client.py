@@ -43,7 +43,7 @@ class Service:
         self.app = Starlette(routes=routes)
 
     async def health(self, request: Request) -> Response:
-        known = request.headers.get("authorization") == "Bearer secret"
+        known = dict(request.scope["headers"]).get(b"authorization") in {b"Bearer secret", "Bearer gehäim".encode()}
         return JSONResponse(msgspec.to_builtins(Health(state="ready" if known else "loading")))
 
     async def model(self, request: Request) -> Response:
@@ -215,8 +215,9 @@ async def test_a_closed_client_is_engine_unavailable(service: tuple[Service, str
 
 
 @pytest.mark.asyncio
-async def test_the_token_is_sent_as_bearer(service: tuple[Service, str]) -> None:
-    async with aclosing(EngineClient(service[1], token="secret")) as client:
+@pytest.mark.parametrize("token", ["secret", "gehäim"])
+async def test_the_token_is_sent_as_bearer(service: tuple[Service, str], token: str) -> None:
+    async with aclosing(EngineClient(service[1], token=token)) as client:
         assert (await client.health()).state == "ready"
 
 

@@ -18,10 +18,11 @@ from dg_engine import covers, search, writing
 from dg_engine.api import Draft, Infill, InfillRequest, ScoreRequest
 from dg_engine.causal import Cover
 from dg_engine.covers import every_cover
-from dg_engine.engine import Engine
+from dg_engine.engine import LONGEST_SCORED, Engine
+from dg_engine.errors import RequestError
 from dg_engine.paths import shipped_model
 from dg_engine.prefix_store import PREFILL_CHUNK
-from dg_engine.prompt import CUT_STEP, encode_header, encode_prefix
+from dg_engine.prompt import CUT_STEP, PATH_TOKENS, encode_header, encode_prefix
 from dg_engine.settings import Calibration
 from dg_engine.spelling import Spelling
 from dg_engine.testing import tiny_checkpoint
@@ -352,3 +353,28 @@ def test_the_header_names_the_last_parts_of_the_path(engine: Engine) -> None:
     assert tokenizer.decode(tokens) == "<bos><|file|>project/http/client.py\n"
     assert tokenizer.decode(encode_header(tokenizer, "C:\\work\\a.py")).endswith("work/a.py\n")
     assert tokenizer.decode(encode_header(tokenizer, "")) == "<bos>"
+
+
+def test_a_long_path_leaves_the_text_its_room(engine: Engine) -> None:
+    names = "漢字" * 40 + ".py"
+    tokens = encode_prefix(engine.tokenizer, f"/home/{names}/{names}/{names}", "x = 1\n", 256)
+    assert tokens[-len(engine.tokenizer.encode("x = 1\n")) :] == engine.tokenizer.encode("x = 1\n")
+    assert engine.tokenizer.decode(tokens).endswith(".py\nx = 1\n")
+    assert len(tokens) < PATH_TOKENS + 20
+
+
+def test_a_score_of_too_much_is_refused_by_its_length(engine: Engine) -> None:
+    with pytest.raises(RequestError, match=f"a score is told of {LONGEST_SCORED} at most"):
+        engine.score(ScoreRequest(prefix="x", text="(" * LONGEST_SCORED, suffix=")\n["))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "suffix", "most"),
+    [("the hidin", "g in custom", 1), ("the freque", "ncies of", 2), ("a dire", "ctory", 1)],
+)
+def test_no_fitted_answer_is_longer_than_was_asked_for_even_inside_a_word(prefix: str, suffix: str, most: int) -> None:
+    engine = Engine.load(shipped_model(), dtype=torch.float32)
+    request = InfillRequest(
+        prefix=prefix, suffix=suffix, extent="line", decoding="causal_fit", max_new_tokens=most, path="a.py"
+    )
+    assert run(engine, request)[1].tokens <= most

@@ -111,6 +111,32 @@ def test_only_files_that_the_user_would_show_are_read(root: Path) -> None:
     assert found.dropped["vendored"] == 1
 
 
+@pytest.mark.parametrize("fault", ["index", "owner", "absent"])
+def test_where_git_does_not_say_what_it_ignores_nothing_is_read(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fault: str
+) -> None:
+    git(root, "init", "-q")
+    if fault == "index":
+        (root / ".git" / "index").write_text("garbage", encoding="utf-8")
+    elif fault == "owner":
+        monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    else:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(EngineError, match="git"):
+        read_repository(root)
+
+
+def test_a_repository_that_a_hook_is_about_is_not_asked_in_another_s_place(
+    root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    git(root, "init", "-q")
+    before = names(read_repository(root), root)
+    (tmp_path / "other").mkdir()
+    git(tmp_path / "other", "init", "-q")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+    assert names(read_repository(root), root) == before
+
+
 def test_without_git_other_people_s_folders_are_passed_over(root: Path) -> None:
     write(root, {f"{place}/a.py": module(200) for place in (".hidden", "node_modules", "mine/lib")})
     write(root, {"mine/pyvenv.cfg": "", "own/a.py": module(201)})

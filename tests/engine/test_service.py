@@ -16,7 +16,9 @@ from contextlib import aclosing, contextmanager
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
+from starlette.types import Message
 
 from dg_engine import serving as serving_module
 from dg_engine.api import Draft, Infill, InfillRequest, ScoreRequest
@@ -25,7 +27,7 @@ from dg_engine.engine import Engine
 from dg_engine.errors import EngineFailed, EngineUnavailable
 from dg_engine.launcher import LaunchSpec, ensure_engine
 from dg_engine.paths import shipped_model
-from dg_engine.service import MAX_BODY_BYTES, Service
+from dg_engine.service import MAX_BODY_BYTES, Service, create_app
 from dg_engine.serving import serve_loopback
 from dg_engine.testing import tiny_checkpoint
 
@@ -163,6 +165,37 @@ async def test_a_bad_request_is_refused_by_name(service_url: Path, body: bytes, 
         response = await http.post("http://engine/v1/infill", content=body)
         assert response.status_code == status
         assert named.lower() in response.json()["message"].lower()
+
+
+@pytest.mark.asyncio
+async def test_a_seed_and_a_match_beyond_all_bounds_are_refused_by_name(service_url: Path) -> None:
+    copied = b'{"text": "a", "matched": 1' + b"0" * 310 + b"}"
+    for field, value in ((b"seed", b"9" * 23), (b"seed", b"-" + b"9" * 23), (b"copied", copied)):
+        body = b'{"prefix": "x", "' + field + b'": ' + value + b"}"
+        async with httpx.AsyncClient(transport=httpx.AsyncHTTPTransport(uds=str(service_url))) as http:
+            response = await http.post("http://engine/v1/infill", content=body)
+        assert response.status_code == 400
+        assert ("matched" if field == b"copied" else "seed") in response.json()["message"]
+
+
+@pytest.mark.asyncio
+async def test_a_score_is_let_go_when_the_client_leaves_even_while_it_waits() -> None:
+    service = Service(lambda report: pytest.fail("never started"))
+    body = msgspec.json.encode(ScoreRequest(prefix="x", text="y"))
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}, {"type": "http.disconnect"}]
+
+    async def receive() -> Message:
+        if len(messages) == 1:
+            assert service.worker.active == 1
+        return messages.pop(0)
+
+    async def send(message: Message) -> None:
+        assert message["type"] != "http.response.start" or message["status"] == 499
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/score", "headers": [], "query_string": b""}
+    async with asyncio.timeout(60):
+        await create_app(service)(scope, receive, send)
+    assert service.worker.active == 0
 
 
 @pytest.fixture(scope="module")

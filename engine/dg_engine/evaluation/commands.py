@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from dg_engine import hub
 from dg_engine.bench import machine
-from dg_engine.cli import dtype_option, load_engine
+from dg_engine.cli import load_engine
 from dg_engine.engine import Engine
 from dg_engine.errors import EngineError
 from dg_engine.evaluation import gate as gates
@@ -32,6 +32,7 @@ from dg_engine.evaluation.plots import plot
 from dg_engine.evaluation.report import Findings, to_markdown
 from dg_engine.evaluation.summary import summarise
 from dg_engine.evaluation.systems import System, chosen
+from dg_engine.options import THREADS, dtype_option
 from dg_engine.settings import LengthProbe, read_infill_config
 from dg_engine.training.card import REPORT_FILE
 from dg_engine.training.corpus import documents, write_json
@@ -69,7 +70,7 @@ _Item = TypeVar("_Item")
     help="What was measured; it is not measured again.",
 )
 @click.option("--device", help="cpu, cuda; default: a GPU if there is one.")
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--threads", type=THREADS, default=1, show_default=True)
 @dtype_option
 @click.option("--gate", is_flag=True, help="Only check the few cases that must not become worse.")
 @click.option("--update", is_flag=True, help="With --gate: take what is measured now as what must not become worse.")

@@ -8,6 +8,7 @@ from typing import cast, get_args
 import click
 
 from dg_engine.evaluation.cases import ALL
+from dg_engine.options import Number
 from dg_engine.studies.report import Result, losses_table, plot_scaling, quality_table, read_results
 from dg_engine.studies.running import Study
 from dg_engine.studies.variants import STUDIES, Name
@@ -35,7 +36,7 @@ _ABOUT: dict[Name, str] = {
 )
 @click.option(
     "--minutes",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     default=18.0,
     show_default=True,
     help="Of processor time for each run that begins with nothing.",

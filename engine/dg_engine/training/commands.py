@@ -15,6 +15,7 @@ import torch
 
 from dg_engine.errors import EngineError
 from dg_engine.hardware import device_here, fastest_dtype
+from dg_engine.options import THREADS, Number
 from dg_engine.training import trainer
 from dg_engine.training.ahead import Ahead
 from dg_engine.training.batches import Batcher
@@ -39,17 +40,15 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 )
 @click.option("--shape", type=click.Choice(list(SHAPES)), default="small", show_default=True, help="Of the network.")
 @click.option("--device", help="cpu, cuda; default: a GPU if there is one.")
-@click.option("--minutes", type=click.FloatRange(min=0, min_open=True), default=85.0, show_default=True)
-@click.option(
-    "--slice", "slice_", type=click.FloatRange(min=0, min_open=True), help="Minutes after which to stop for now."
-)
+@click.option("--minutes", type=Number(min=0, min_open=True), default=85.0, show_default=True)
+@click.option("--slice", "slice_", type=Number(min=0, min_open=True), help="Minutes after which to stop for now.")
 @click.option("--chunks", type=click.IntRange(1), help="Documents' chunks in a batch; default: the shape's.")
 @click.option(
     "--accumulate",
     type=click.IntRange(1),
     help=f"Batches in an update; default: so many that there are {UPDATES:,} updates, by the speed found at the start.",
 )
-@click.option("--threads", type=click.IntRange(1), default=1, show_default=True)
+@click.option("--threads", type=THREADS, default=1, show_default=True)
 @click.option(
     "--workers", type=click.IntRange(0), default=0, show_default=True, help="Processes that make batches ahead."
 )

@@ -17,6 +17,7 @@ from dg_engine import adapters, checkpoint, hub, paths
 from dg_engine.engine import Engine
 from dg_engine.hardware import device_here, fastest_dtype
 from dg_engine.model import DiffusionGemma
+from dg_engine.options import THREADS, Number
 from dg_engine.settings import read_infill_config
 from dg_engine.tokenizer import Tokenizer
 from dg_engine.training import finetune_run
@@ -44,9 +45,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 
 @click.command()
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False, exists=True))
-@click.option(
-    "--minutes", type=click.FloatRange(min=0, min_open=True), default=15.0, show_default=True, help="To train."
-)
+@click.option("--minutes", type=Number(min=0, min_open=True), default=15.0, show_default=True, help="To train.")
 @click.option("--model", default="", help="Name or directory of a checkpoint; default: the shipped one.")
 @click.option(
     "--out", type=_FOLDER, help="Where the adapter goes; default: with your data, a place for each repository."
@@ -54,7 +53,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--rank", type=click.IntRange(1), default=LowRank().rank, show_default=True, help="Of the adapter.")
 @click.option(
     "--alpha",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     help="The adapter counts alpha / rank times; default: twice the rank.",
 )
 @click.option("--full", is_flag=True, help="Learn all weights; the result is a whole checkpoint, not an adapter.")
@@ -65,7 +64,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 )
 @click.option("--chunks", type=click.IntRange(1), default=4, show_default=True, help="Chunks of 512 tokens in a batch.")
 @click.option("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads; default: one less than there are cores.")
+@click.option("--threads", type=THREADS, help="CPU threads; default: one less than there are cores.")
 @click.option("--seed", type=int, default=0, show_default=True)
 def finetune(
     directory: Path,
