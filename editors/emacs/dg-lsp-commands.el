@@ -15,6 +15,8 @@
 (require 'dg-lsp-connection)
 (require 'dg-lsp-status)
 
+(defvar dg-lsp-mode)
+
 (defun dg-lsp-explain ()
   "Tell why nothing is offered here."
   (interactive)
@@ -39,18 +41,22 @@
   (cond (dg-lsp-connection--document (dg-lsp-connection-restart))
         ((dg-lsp-eglot-current-server)
          (eglot-reconnect (dg-lsp-eglot-current-server)))
+        ;; The server was not found when the mode came on.
+        (dg-lsp-mode (dg-lsp-connection-attach))
         (t (call-interactively #'eglot))))
 
 (defun dg-lsp-snooze (minutes)
   "Offer nothing unasked for MINUTES; 0 ends the pause."
   (interactive "NMinutes without completions (0 ends the pause): ")
-  (dg-lsp-server-command
-   (dg-lsp-server-or-lose) "dg.snooze" (list minutes)
-   (lambda (answer)
-     (message "dg-lsp: %s"
-              (if-let* ((until (plist-get answer :until)))
-                  (format "nothing unasked until %s" until)
-                "completions go on")))))
+  (dg-lsp-server-or-lose)
+  (dolist (server (dg-lsp--servers))
+    (dg-lsp-server-command
+     server "dg.snooze" (list minutes)
+     (lambda (answer)
+       (message "dg-lsp: %s"
+                (if-let* ((until (plist-get answer :until)))
+                    (format "nothing unasked until %s" until)
+                  "completions go on"))))))
 
 (defun dg-lsp-toggle ()
   "Switch completions off, or on again, everywhere."

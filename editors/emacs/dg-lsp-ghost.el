@@ -138,7 +138,8 @@ What stays the same at the end of both is left as it is."
   "Return an overlay at point that is seen in the selected window alone."
   (let ((overlay (make-overlay (point) (point))))
     (overlay-put overlay 'window (selected-window))
-    (overlay-put overlay 'category 'dg-lsp-ghost)
+    ;; No face has this name: an overlay would take its number for a face.
+    (overlay-put overlay 'category 'dg-lsp-ghost-overlay)
     overlay))
 
 (defun dg-lsp-ghost--show (items text end)

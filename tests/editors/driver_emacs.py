@@ -81,7 +81,7 @@ SHOWN = """
           (let ((text (or (overlay-get overlay 'display) (overlay-get overlay 'after-string))))
             (vector (format "%s" (get-text-property 0 'face text)) (substring-no-properties text))))
         (seq-filter (lambda (overlay)
-                      (and (eq (overlay-get overlay 'category) 'dg-lsp-ghost)
+                      (and (eq (overlay-get overlay 'category) 'dg-lsp-ghost-overlay)
                            (eq (overlay-get overlay 'window) (selected-window))
                            (= (overlay-start overlay) (point))))
                     (save-restriction (widen) (overlays-in (point-min) (point-max)))))

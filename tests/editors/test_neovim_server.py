@@ -28,6 +28,49 @@ def test_a_buffer_that_has_got_another_name_is_served(desk: Desk, neovim: Neovim
     offered(desk)
 
 
+@pytest.mark.parametrize("command", ["terminal", "enew | file Tree | setlocal buftype=nofile"])
+def test_what_is_no_file_is_not_served(desk: Desk, neovim: Neovim, command: str) -> None:
+    offered(desk)
+    neovim.normal()
+    neovim.command(command)
+    neovim.lua("turned = false; vim.schedule(function() vim.schedule(function() turned = true end) end)")
+    until(lambda: neovim.lua("return turned"), "the loop does not turn")
+    try:
+        assert neovim.lua("return require('dg_lsp.client').of(vim.api.nvim_get_current_buf()) == nil")
+    finally:
+        neovim.command("stopinsert | bwipeout!")
+
+
+def test_a_file_that_is_saved_at_every_key_is_offered_completions(desk: Desk, neovim: Neovim) -> None:
+    neovim.command("augroup saved | autocmd! TextChangedI * silent update | augroup END")
+    try:
+        offered(desk)
+    finally:
+        neovim.command("autocmd! saved")
+
+
+def test_in_replace_mode_nothing_shows(desk: Desk, neovim: Neovim) -> None:
+    offered(desk)
+    neovim.keys("Insert")
+    desk.editor.wait_for_no_ghost()
+    neovim.keys("Insert")
+    desk.editor.wait_for_ghost(RESULT)
+
+
+def test_a_pause_holds_for_every_project(desk: Desk, neovim: Neovim) -> None:
+    for name in ("one", "two"):
+        (desk.workspace / name / ".git").mkdir(parents=True, exist_ok=True)
+        desk.open(f"{HEAD}|\n", name=f"{name}/area.py")
+        offered(desk)
+    neovim.snooze(5)
+    for name in ("one", "two"):
+        desk.open(f"{HEAD}|\n", name=f"{name}/other.py")
+        desk.editor.type("return ")
+        desk.stays_quiet()
+    neovim.snooze(0)
+    offered(desk)
+
+
 def test_a_file_without_a_type_is_served(desk: Desk, neovim: Neovim) -> None:
     desk.open(HEAD + "|\n", name="notes")
     assert neovim.call("eval", "&filetype") == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,11 @@ from driver_vim import EDITORS, PLUGIN, Vim
 HEAD = "def area(width, height):\n    "
 RESULT = "width * height"
 TOTAL = "result = 0\n    for item in items:\n        result += item\n    return result"
-RULES = [{"after": "f(g(", "text": "x), y)"}, {"after": "p(q[", "text": "é]) + 1"}]
+RULES = [
+    {"after": "tabbed():\n\t", "text": "a = [\t# b\n\t\tc]"},
+    {"after": "f(g(", "text": "x), y)"},
+    {"after": "p(q[", "text": "é]) + 1"},
+]
 README = (PLUGIN / "README.md").read_text(encoding="utf-8")
 
 pytestmark = pytest.mark.skipif(
@@ -170,6 +175,57 @@ def test_the_lines_below_are_their_own_again_where_ghost_lines_have_gone(desk: D
     desk.type("q")
     desk.editor.wait_for_no_ghost()
     desk.shows(f"{head}rq{tail}~")
+
+
+def test_what_is_undone_shows_no_ghost_text(desk: Desk, vim: Vim) -> None:
+    """Vim keeps with a line what was drawn in it, and brings both back."""
+    head = "def total(items):\n    "
+    desk.open(f"{head[:-1]}|\n\nz = 1\n")
+    desk.type(" ")
+    vim.wait_for_ghost(TOTAL)
+    vim.accept()
+    vim.wait_for_text(f"{head}{TOTAL}\n\nz = 1\n")
+    vim.normal()
+    for keys in ("u", "C-r", "u", "u"):
+        vim.keys(keys)
+    desk.shows(f"{head[:-1]}\n\nz = 1\n~")
+
+
+@pytest.mark.parametrize("command", ["terminal", "enew | file Tree | setlocal buftype=nofile"])
+def test_what_is_no_file_is_not_served(told: Told, desk: Desk, vim: Vim, command: str) -> None:
+    vim.command(command)
+    vim.command("call append(0, 'secret')" if "Tree" in command else "stopinsert")
+    told.until_it_is(desk.file.name, "python", f"{HEAD}\n")
+    vim.command("bwipeout!")
+
+
+def test_a_file_that_is_saved_at_every_key_is_offered_completions(desk: Desk, vim: Vim) -> None:
+    vim.command("autocmd dg_lsp TextChangedI * silent update")
+    vim.configure(drafts=True)
+    vim.type("return ")
+    vim.wait_for_ghost(RESULT)
+    vim.normal()
+    vim.command("autocmd! dg_lsp TextChangedI * silent update")
+    vim.configure(drafts=None)
+
+
+def test_tabs_of_ghost_text_are_as_wide_as_they_will_be(desk: Desk, vim: Vim) -> None:
+    vim.normal()
+    vim.command("setlocal noexpandtab tabstop=4 shiftwidth=8")
+    desk.open("def tabbed():\n\t|\n")
+    vim.trigger()
+    vim.wait_for_ghost("a = [\t# b\n\t\tc]")
+    desk.shows("def tabbed():\n    a = [   # b\n        c]\n~")
+
+
+def test_where_columns_cannot_be_told_nothing_is_served_and_the_remedy_is_told(tmp_path: Path) -> None:
+    told = tmp_path / "told"
+    commands = [f"set runtimepath^={PLUGIN}", "runtime plugin/dg_lsp.vim", "edit a.py", f"redir! > {told}"]
+    commands += ["messages", "redir END", "qall!"]
+    arguments = [argument for command in commands for argument in ("-c", command)]
+    run = ["vim", "-N", "-u", "NONE", "-es", "--cmd", "set encoding=latin1", *arguments]
+    subprocess.run(run, check=False, timeout=60, cwd=tmp_path)
+    assert 'Put "set encoding=utf-8" into your vimrc' in told.read_text(encoding="utf-8")
 
 
 def test_a_file_that_is_read_again_from_the_disk_is_known_as_it_is_there(told: Told, desk: Desk, vim: Vim) -> None:

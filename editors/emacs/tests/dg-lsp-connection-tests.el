@@ -137,6 +137,33 @@
       (should-not (dg-lsp-current-server))
       (kill-buffer))))
 
+(ert-deftest dg-lsp-tests-a-program-that-came-later-is-started-by-hand ()
+  (dg-lsp-tests-in "|"
+    (with-current-buffer (generate-new-buffer "missing")
+      (setq default-directory temporary-file-directory)
+      (let ((dg-lsp-command '("there-is-no-such-program"))
+            (debug-on-error nil)
+            (inhibit-message t))
+        (dg-lsp-mode 1))
+      (should-not dg-lsp-connection--document)
+      (dg-lsp-restart-server)
+      (should dg-lsp-connection--document)
+      (kill-buffer))))
+
+(ert-deftest dg-lsp-tests-a-pause-holds-for-every-project ()
+  (dg-lsp-tests-in "|"
+    (let ((here (dg-lsp-current-server)))
+      (with-current-buffer (generate-new-buffer "elsewhere")
+        (setq default-directory temporary-file-directory)
+        (dg-lsp-mode 1)
+        (dg-lsp-tests--until #'dg-lsp-current-server)
+        (should-not (eq (dg-lsp-current-server) here))
+        (dg-lsp-snooze 5)
+        (dg-lsp-tests--state "snoozed")
+        (kill-buffer))
+      (dg-lsp-tests--state "snoozed")
+      (dg-lsp-snooze 0))))
+
 (ert-deftest dg-lsp-tests-buffers-for-internal-use-have-no-server ()
   (with-temp-buffer
     (dg-lsp-mode 1)

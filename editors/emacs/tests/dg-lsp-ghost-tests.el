@@ -47,7 +47,7 @@
 (defun dg-lsp-ghost-tests--overlays ()
   "Return the overlays of ghost text."
   (cl-remove-if-not (lambda (overlay)
-                      (eq (overlay-get overlay 'category) 'dg-lsp-ghost))
+                      (eq (overlay-get overlay 'category) 'dg-lsp-ghost-overlay))
                     (overlays-in (point-min) (point-max))))
 
 (defun dg-lsp-ghost-tests--seen ()
@@ -121,6 +121,10 @@
                               'after-string)))
       (should (get-text-property 0 'cursor shown))
       (should-not (get-text-property 1 'cursor shown)))))
+
+(ert-deftest dg-lsp-ghost-tests-what-is-drawn-has-no-face-by-its-category ()
+  (should-not (facep (overlay-get (dg-lsp-ghost--overlay) 'category)))
+  (should-not (overlay-get (dg-lsp-ghost--overlay) 'face)))
 
 (ert-deftest dg-lsp-ghost-tests-what-is-replaced-shows-once ()
   (dg-lsp-ghost-tests-in "f(|)\n"

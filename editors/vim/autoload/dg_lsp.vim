@@ -13,7 +13,7 @@ var last: list<number> = []
 var running = 0
 
 def Place(): list<number>
-  return [bufnr(), b:changedtick, line('.'), col('.')]
+  return [bufnr(), server.Version(bufnr()), line('.'), col('.')]
 enddef
 
 export def Open(buffer: number)
@@ -65,8 +65,7 @@ enddef
 
 def Ask(kind: number)
   Cancel()
-  # The server is to know this text before it is asked about it.
-  listener_flush()
+  # This tells the server of the text before it is asked about it.
   const place = Place()
   last = place
   running = server.Request('textDocument/inlineCompletion', {
@@ -90,7 +89,7 @@ export def Follow()
 enddef
 
 def Drafted(note: dict<any>)
-  if running != 0 && last == Place() && note.textDocument.version == b:changedtick
+  if running != 0 && last == Place() && note.textDocument.version == server.Version(bufnr())
       && note.textDocument.uri == server.Document(bufnr()).uri
     ghost.Draft(note.pieces->mapnew((_, piece) => piece.text)->join(''))
   endif
@@ -114,6 +113,11 @@ export def Take(unit: string)
   if rest != ''
     ghost.Take(unit == 'all' ? rest : matchstr(rest, '^' .. HEADS[unit]))
   endif
+enddef
+
+# Undo brings back what was drawn in the lines that it brings back.
+export def Sweep()
+  ghost.Sweep()
 enddef
 
 export def Hide()

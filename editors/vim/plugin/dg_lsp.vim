@@ -47,4 +47,10 @@ augroup dg_lsp
   autocmd BufUnload * dg_lsp.Close(expand('<abuf>')->str2nr())
   autocmd InsertEnter,CursorMovedI,TextChangedI,TextChangedP * dg_lsp.Follow()
   autocmd InsertLeave,BufLeave * dg_lsp.Leave()
+  autocmd TextChanged * dg_lsp.Sweep()
+  # They have a name before they are known to be no files.
+  autocmd OptionSet buftype dg_lsp.Close(bufnr())
+  if exists('##TerminalOpen')
+    autocmd TerminalOpen * dg_lsp.Close(expand('<abuf>')->str2nr())
+  endif
 augroup END

@@ -277,9 +277,12 @@ function M.enable()
   vim.api.nvim_create_autocmd({ 'FileType', 'BufFilePost', 'BufWinEnter' }, {
     group = vim.api.nvim_create_augroup('dg_lsp_attach', { clear = true }),
     desc = 'Serve files by dg-lsp',
-    callback = function(event)
-      serve(event.buf)
-    end,
+    -- What becomes a terminal or a plugin's page has a name before it is known to be no file.
+    callback = vim.schedule_wrap(function(event)
+      if vim.api.nvim_buf_is_valid(event.buf) then
+        serve(event.buf)
+      end
+    end),
   })
   vim.tbl_map(serve, vim.tbl_filter(vim.api.nvim_buf_is_loaded, vim.api.nvim_list_bufs()))
 end
@@ -340,17 +343,12 @@ function M.setting(name)
   return value
 end
 
---- Run a command of the server.
+---@param client table
 ---@param command string
 ---@param arguments any[]
 ---@param done fun(result: any)
----@return boolean sent False where no server runs.
-function M.execute(command, arguments, done)
-  local bufnr = vim.api.nvim_get_current_buf()
-  local client = M.of(bufnr) or compat.clients(M.NAME)[1]
-  if not client then
-    return false
-  end
+---@return boolean sent
+local function execute(client, command, arguments, done)
   local params = { command = command, arguments = arguments }
   return (
     compat.request(client, 'workspace/executeCommand', params, function(problem, result)
@@ -359,8 +357,37 @@ function M.execute(command, arguments, done)
       else
         done(result)
       end
-    end, bufnr)
+    end, vim.api.nvim_get_current_buf())
   )
+end
+
+--- Run a command of the server.
+---@param command string
+---@param arguments any[]
+---@param done fun(result: any)
+---@return boolean sent False where no server runs.
+function M.execute(command, arguments, done)
+  local client = M.of(vim.api.nvim_get_current_buf()) or compat.clients(M.NAME)[1]
+  return client ~= nil and execute(client, command, arguments, done)
+end
+
+--- Run a command of all servers, of which there is one for each folder.
+---@param command string
+---@param arguments any[]
+---@param done fun() Called once all have carried it out.
+---@return boolean sent False where no server runs.
+function M.execute_everywhere(command, arguments, done)
+  local clients = compat.clients(M.NAME)
+  local left = #clients
+  for _, client in ipairs(clients) do
+    execute(client, command, arguments, function()
+      left = left - 1
+      if left == 0 then
+        done()
+      end
+    end)
+  end
+  return #clients > 0
 end
 
 --- What is known of the server of a buffer.

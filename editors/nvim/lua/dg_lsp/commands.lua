@@ -15,11 +15,15 @@ local function say(message, level)
 end
 
 --- Run a command of the server, or say that there is none.
-local function execute(command, arguments, done)
-  if not client.execute(command, arguments, done) then
+local function expect(sent)
+  if not sent then
     local is_known = client.status(vim.api.nvim_get_current_buf())
     say(is_known and status.long() or 'No server runs. :DgLsp restart starts one.', vim.log.levels.WARN)
   end
+end
+
+local function execute(command, arguments, done)
+  expect(client.execute(command, arguments, done))
 end
 
 ---@param arguments string|nil
@@ -122,9 +126,9 @@ end
 local function snooze(minutes)
   local number = whole_number(minutes, SNOOZE_MINUTES)
   if number then
-    execute('dg.snooze', { number }, function()
+    expect(client.execute_everywhere('dg.snooze', { number }, function()
       say(number == 0 and 'the pause is over' or ('no automatic completions for %d minutes'):format(number))
-    end)
+    end))
   end
 end
 

@@ -24,11 +24,11 @@ end
 
 --- Several events tell of one key: only another place is news.
 local function follow()
-  if not request.is_inserting() or not client.of(vim.api.nvim_get_current_buf()) then
-    return
-  end
-  if has_selected_entry() then
+  if not request.is_inserting() or has_selected_entry() then
     return leave()
+  end
+  if not client.of(vim.api.nvim_get_current_buf()) then
+    return
   end
   local place = request.place()
   if vim.deep_equal(place, last) then
@@ -66,7 +66,7 @@ function M.start()
   client.on_end = leave
   on({ 'CursorMovedI', 'TextChangedI', 'TextChangedP' }, 'Fit the in-line completion to the text', follow)
   -- The mode begins, and a menu is gone, only after these events.
-  on({ 'InsertEnter', 'CompleteDone' }, 'Ask for an in-line completion', vim.schedule_wrap(follow))
+  on({ 'InsertEnter', 'InsertChange', 'CompleteDone' }, 'Ask for an in-line completion', vim.schedule_wrap(follow))
   on({ 'InsertLeave', 'BufLeave', 'WinLeave' }, 'Hide the in-line completion', leave)
   on('CompleteChanged', 'Hide the in-line completion behind a selected entry', function()
     if has_selected_entry() then

@@ -29,7 +29,8 @@ local running
 function M.place()
   local cursor = vim.api.nvim_win_get_cursor(0)
   local bufnr = vim.api.nvim_get_current_buf()
-  return { bufnr = bufnr, tick = vim.api.nvim_buf_get_changedtick(bufnr), row = cursor[1] - 1, col = cursor[2] }
+  -- Saving is no edit, although it raises 'changedtick'.
+  return { bufnr = bufnr, tick = compat.version(bufnr), row = cursor[1] - 1, col = cursor[2] }
 end
 
 ---@return boolean

@@ -52,23 +52,40 @@ export def Drawn(): list<string>
   return empty(shown) ? ['', ''] : [shown.type, shown.drawn]
 enddef
 
-def Blanks(text: string): string
-  return substitute(text, "\t", repeat(' ', shiftwidth()), 'g')
+# Virtual text has no tabs: blanks up to where each would end, from a screen column of the line, counted from 0.
+def Blanks(text: string, from: number): string
+  var drawn = ''
+  for part in split(text, '\t\zs')
+    const words = substitute(part, '\t$', '', '')
+    drawn ..= words
+    if words != part
+      drawn ..= repeat(' ', strdisplaywidth("\t", from + strdisplaywidth(drawn, from)))
+    endif
+  endfor
+  return drawn
 enddef
 
-def Put(col: number, text: string)
-  if text != ''
-    prop_add(line('.'), col, {type: shown.type, text: Blanks(text)})
+# Returns the screen column behind it.
+def Put(col: number, text: string, from: number): number
+  if text == ''
+    return from
   endif
+  const drawn = Blanks(text, from)
+  prop_add(line('.'), col, {type: shown.type, text: drawn})
+  return from + strdisplaywidth(drawn, from)
 enddef
 
 # Vim leaves lines on the screen as they were where others come or go between them; all of a window is drawn anew where
 # an option of its own is set.
+def RedrawAll(buffer: number)
+  for window in win_findbuf(buffer)
+    setwinvar(window, '&list', getwinvar(window, '&list'))
+  endfor
+enddef
+
 def RedrawBelow()
   if stridx(shown.drawn, "\n") >= 0
-    for window in win_findbuf(shown.buffer)
-      setwinvar(window, '&list', getwinvar(window, '&list'))
-    endfor
+    RedrawAll(shown.buffer)
   endif
 enddef
 
@@ -76,6 +93,13 @@ def Undraw()
   if !empty(shown) && bufexists(shown.buffer)
     prop_remove({types: [GHOST, DRAFT], bufnr: shown.buffer, all: true})
     RedrawBelow()
+  endif
+enddef
+
+# Where nothing is shown nothing is to be drawn.
+export def Sweep()
+  if empty(shown) && prop_remove({types: [GHOST, DRAFT], all: true}) > 0
+    RedrawAll(bufnr())
   endif
 enddef
 
@@ -97,12 +121,13 @@ def Draw(rest: string)
   const tail = split(shown.tail, '\zs')
   const pieces = Around(first, tail)
   var col = col('.')
+  var screen = strdisplaywidth(strpart(getline('.'), 0, col - 1))
   for [at, piece] in items(pieces)
-    Put(col, piece)
+    screen = Put(col, piece, screen) + strdisplaywidth(get(tail, at, ''))
     col += strlen(get(tail, at, ''))
   endfor
   for text in below
-    prop_add(line('.'), 0, {type: shown.type, text: text == '' ? ' ' : Blanks(text), text_align: 'below'})
+    prop_add(line('.'), 0, {type: shown.type, text: text == '' ? ' ' : Blanks(text, 0), text_align: 'below'})
   endfor
   shown.drawn = join([join(pieces, '')] + below, "\n")
   RedrawBelow()

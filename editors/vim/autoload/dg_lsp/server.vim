@@ -6,7 +6,7 @@ const MARKERS = ['.git', '.dglspignore']
 var process: job = null_job
 var is_ready = false
 var folders: list<string> = []
-# By buffer: what the server knows it by, and the number of its listener.
+# By buffer: what the server knows it by and under which version, and the number of its listener.
 var known: dict<dict<any>> = {}
 var settings: dict<any> = get(g:, 'dg_lsp_settings', {})->deepcopy()
 
@@ -136,6 +136,10 @@ export def Start(WithDraft: func(dict<any>), AtEnd: func())
   OnEnd = AtEnd
   folders = [getcwd()]
   status = {}
+  if &encoding !=# 'utf-8'
+    Fail($'Columns cannot be told where ''encoding'' is {&encoding}.', 'Put "set encoding=utf-8" into your vimrc.')
+    return
+  endif
   const command = get(g:, 'dg_lsp_command', ['dg-lsp'])
   if !executable(command[0])
     Fail('The server was not found.', 'Put dg-lsp on the PATH, then :DgLsp restart.')
@@ -203,6 +207,7 @@ def Changed(buffer: number, first: number, end: number, added: number, changes: 
     }
   endif
   const version = getbufvar(buffer, 'changedtick')
+  known[buffer].version = version
   Notify('textDocument/didChange', {
     textDocument: Document(buffer)->extend({version: version}),
     contentChanges: [content],
@@ -227,7 +232,11 @@ export def Open(buffer: number)
     version: getbufvar(buffer, 'changedtick'),
     text: Text(buffer, 1, '$'),
   })})
-  known[buffer] = {name: name, listener: listener_add(Changed, buffer)}
+  known[buffer] = {
+    name: name,
+    version: getbufvar(buffer, 'changedtick'),
+    listener: listener_add(Changed, buffer),
+  }
 enddef
 
 export def Close(buffer: number)
@@ -238,6 +247,12 @@ export def Close(buffer: number)
     listener_remove(remove(known, buffer).listener)
     Notify('textDocument/didClose', {textDocument: closed})
   endif
+enddef
+
+# Of the text as it is now. Saving is no edit, although it raises 'changedtick'.
+export def Version(buffer: number): number
+  listener_flush(buffer)
+  return get(known, buffer, {version: 0}).version
 enddef
 
 export def Serves(buffer: number): bool
