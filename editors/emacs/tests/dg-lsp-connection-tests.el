@@ -140,7 +140,8 @@
 (ert-deftest dg-lsp-tests-a-program-that-came-later-is-started-by-hand ()
   (dg-lsp-tests-in "|"
     (with-current-buffer (generate-new-buffer "missing")
-      (setq default-directory temporary-file-directory)
+      (setq default-directory
+          (file-name-as-directory (make-temp-file "dg" t)))
       (let ((dg-lsp-command '("there-is-no-such-program"))
             (debug-on-error nil)
             (inhibit-message t))
@@ -154,7 +155,8 @@
   (dg-lsp-tests-in "|"
     (let ((here (dg-lsp-current-server)))
       (with-current-buffer (generate-new-buffer "elsewhere")
-        (setq default-directory temporary-file-directory)
+        (setq default-directory
+              (file-name-as-directory (make-temp-file "dg" t)))
         (dg-lsp-mode 1)
         (dg-lsp-tests--until #'dg-lsp-current-server)
         (should-not (eq (dg-lsp-current-server) here))
