@@ -161,12 +161,13 @@ class EngineBackend:
 
     async def restart(self) -> None:
         """End this user's engine, whoever started it, and start another."""
-        self._failures = 0
-        self._rest_until = 0.0
         engine = self._engine
         if engine is not None:
             await engine.end()
             await self._drop(engine)
+        # Not before the end, which a request that runs takes for a failure.
+        self._failures = 0
+        self._rest_until = 0.0
         await self._connected()
 
     async def close(self) -> None:
@@ -225,7 +226,8 @@ class EngineBackend:
         try:
             await engine.client.health()
         except EngineError:
-            self._count(error)
+            if self._engine is engine:  # or it was ended on purpose
+                self._count(error)
             await self._drop(engine)
 
     def _count(self, error: EngineError) -> None:

@@ -29,6 +29,8 @@ Report = Callable[[Health], None]
 LOG_TAIL_LINES = 12
 FAREWELL_S = 5.0
 """So long an engine may take to end by itself: between two denoising steps it takes milliseconds."""
+HEALTH_S = 1.0
+"""An engine that does not tell its health in this time hangs: it is told between any two units of work."""
 KILLED_S = 10.0
 """So long the system may take to clear a process away that was killed."""
 UNTOLD = 0
@@ -70,14 +72,22 @@ class Engine:
     async def end(self) -> None:
         """End its process, whoever started it, and though it may hang; not one that only passes on what it is told."""
         path = self.client.address.socket
+        pid = await self._served_by()
         for sign, patience_s in ((signal.SIGTERM, FAREWELL_S), (signal.SIGKILL, KILLED_S)):
-            if path is None or listener(path) not in {UNTOLD, self._pid}:
+            if path is None or listener(path) not in {UNTOLD, pid}:
                 return
             with suppress(ProcessLookupError, PermissionError, TimeoutError):
-                os.kill(self._pid, sign)
+                os.kill(pid, sign)
                 async with asyncio.timeout(patience_s):
-                    while listener(path) in {UNTOLD, self._pid}:
+                    while listener(path) in {UNTOLD, pid}:
                         await asyncio.sleep(0.05)
+
+    async def _served_by(self) -> int:
+        """The process that answers now: another window may have started one since. One that hangs is as it was."""
+        with suppress(EngineError, TimeoutError):
+            async with asyncio.timeout(HEALTH_S):
+                return (await self.client.health()).pid
+        return self._pid
 
     async def aclose(self) -> None:
         """Let go of the engine. It runs on for the other windows until it is idle long enough."""

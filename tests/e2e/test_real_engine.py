@@ -7,6 +7,7 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from dg_engine import launcher, paths
 from dg_engine.testing import health_of, model_of, tiny_adapter
 from dg_lsp.testing_client import INLINE, RawClient, inline_params
 
@@ -31,6 +32,12 @@ def state(client: RawClient) -> str:
     return str(explained["state"])
 
 
+def wait_until_gone(model: str, pid: int) -> None:
+    """A process that is killed may answer for some more tenths of a second."""
+    while launcher.listener(str(paths.socket_path(model))) == pid:
+        pass
+
+
 def test_one_engine_is_started_on_demand_shared_by_two_windows_and_replaced_when_it_dies(model: str) -> None:
     with RawClient(replies=lambda message: None) as first, RawClient(replies=lambda message: None) as second:
         for client in (first, second):
@@ -39,6 +46,7 @@ def test_one_engine_is_started_on_demand_shared_by_two_windows_and_replaced_when
         born = health_of(model)
         assert born.state == "ready"
         os.kill(born.pid, signal.SIGKILL)
+        wait_until_gone(model, born.pid)
         assert state(first) in ANSWERED
         reborn = health_of(model)
         assert reborn.pid != born.pid

@@ -173,12 +173,32 @@ async def test_an_engine_can_be_ended_even_if_it_hangs(
 
 @pytest.mark.asyncio
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who listens")
-async def test_a_process_that_is_not_the_one_that_listens_is_left_alone(home: Path) -> None:
+async def test_a_process_that_is_not_the_one_that_listens_is_left_alone(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+
+        async def told() -> Health:
+            return Health(state="ready", pid=other.pid)
+
         async with aclosing(await ensure_engine(spec(home, "serves"))) as engine:
-            await Engine(engine.client, None, Health(state="ready", pid=other.pid)).end()
+            with monkeypatch.context() as passing_on:
+                passing_on.setattr(engine.client, "health", told)
+                await engine.end()
             assert (await engine.client.health()).state == "ready"
         assert other.poll() is None
+
+
+@pytest.mark.asyncio
+async def test_an_engine_that_another_window_started_since_can_be_ended_too(home: Path) -> None:
+    async with aclosing(await ensure_engine(spec(home, "serves"))) as first:
+        path = first.client.address.socket
+        assert path is not None
+        await first.end()
+        async with aclosing(await ensure_engine(spec(home, "serves"))) as second:
+            assert (await first.client.health()).pid == (await second.client.health()).pid
+            await first.end()
+            assert launcher.listener(path) is None
 
 
 @pytest.mark.asyncio

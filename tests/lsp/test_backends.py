@@ -58,6 +58,7 @@ class FakeEngine:
         self.address = Address("http://127.0.0.1:1", None)
         self.client = self
         self.version = version
+        self.ended = asyncio.Event()
 
     async def health(self) -> Health:
         if not self.alive:
@@ -68,6 +69,9 @@ class FakeEngine:
         if not self.alive or self.breaks == "at once":
             self.alive = False
             raise EngineUnavailable("no answer")
+        if self.breaks == "when it is ended":
+            await self.ended.wait()
+            raise EngineFailed("broke")
         if self.breaks:
             self.alive = self.breaks == "survives"
             raise EngineFailed("broke")
@@ -75,6 +79,9 @@ class FakeEngine:
 
     async def end(self) -> None:
         self.alive = False
+        self.ended.set()
+        for _ in range(20):  # whoever waits for an answer notices first
+            await asyncio.sleep(0)
 
     async def aclose(self) -> None:
         self.closed = True
@@ -181,6 +188,21 @@ async def test_the_pause_doubles_and_after_the_last_attempt_the_engine_is_left_a
     fleet.refusal = ""
     await backend.restart()
     assert await ask(backend) == "0"
+
+
+@pytest.mark.asyncio
+async def test_a_request_that_a_restart_breaks_is_no_failure_of_the_engine() -> None:
+    fleet = Fleet()
+    fleet.breaks = "when it is ended"
+    backend = fleet.backend()
+    asking = asyncio.create_task(ask(backend))
+    for _ in range(20):
+        await asyncio.sleep(0)
+    fleet.breaks = ""
+    await backend.restart()
+    assert await ask(backend) == "1"
+    with pytest.raises(EngineFailed):
+        await asking
 
 
 @pytest.mark.asyncio
