@@ -75,12 +75,16 @@ def closable(openers: Sequence[Bracket], closers: Sequence[Bracket]) -> Closable
     left = list(openers)
     missing: list[Bracket] = []
     for closer in closers:
-        while left and not (pairs(left[-1], closer) and not (closer.leads and closer.depth < left[-1].depth)):
+        while left and not _may_close(closer, left[-1]):
             missing.insert(0, left.pop())
         if not left:
             break
         left.pop()
     return Closable(tuple(missing), tuple(left))
+
+
+def _may_close(closer: Bracket, opener: Bracket) -> bool:
+    return pairs(opener, closer) and (not closer.leads or opener.depth <= closer.depth)
 
 
 def not_taken(openers: Sequence[Bracket], closers: Sequence[Bracket]) -> Sequence[Bracket]:
@@ -109,7 +113,7 @@ def _placed(text: str, brackets: Sequence[Bracket]) -> tuple[Bracket, ...]:
 def _at_depth(text: str, bracket: Bracket) -> Bracket:
     start = text.rfind("\n", 0, bracket.offset) + 1
     before = text[start : bracket.offset]
-    return bracket._replace(depth=width(before + "."), leads=start > 0 and not before.strip(" \t)]}"))
+    return bracket._replace(depth=width(before), leads=start > 0 and not before.strip(" \t)]}"))
 
 
 def _match(bracket: Bracket, openers: list[Bracket], closers: list[Bracket]) -> None:

@@ -7,7 +7,6 @@ file has no path.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from itertools import takewhile
 from pathlib import Path
 from typing import Any, cast
 from urllib.parse import urlsplit
@@ -20,7 +19,7 @@ from dg_lsp import models
 from dg_lsp.document import Change, Document, Encoding, Point, Position, Snapshot
 from dg_lsp.indentation import indentation_of
 from dg_lsp.lines import content
-from dg_lsp.planning import Plan, is_word
+from dg_lsp.planning import Plan, word_before
 from dg_lsp.postprocess import Suggestion
 from dg_lsp.session import Ask, Offer, Selected
 from dg_lsp.status import Status
@@ -153,7 +152,7 @@ def completion_list(offer: Offer, *, adjusted: bool = False) -> types.Completion
 def _entry(snapshot: Snapshot, suggestion: Suggestion, *, adjusted: bool) -> types.CompletionItem:
     """It takes in the word before it, because menus hide entries that do not begin with the word at the cursor."""
     line = content(snapshot.lines[suggestion.start.row])
-    head = "".join(takewhile(is_word, reversed(line[: suggestion.start.column])))[::-1]
+    head = word_before(line[: suggestion.start.column])
     start = Point(suggestion.start.row, suggestion.start.column - len(head))
     text = head + suggestion.text
     written = text.replace("\n" + indentation_of(line[: start.column]), "\n") if adjusted else text

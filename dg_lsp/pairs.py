@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from dg_lsp.brackets import CLOSER_OF
 from dg_lsp.indentation import indentation_of
+from dg_lsp.planning import word_before
 
 _QUOTES = "\"'"
 # VS Code's `editor.autoClosingBrackets: languageDefined`: what may stand behind a cursor for a pair to be closed there.
@@ -70,7 +71,7 @@ class Cursor(NamedTuple):
 
     def _is_behind_a_word(self) -> bool:
         """Whether a quote would be an apostrophe; behind a string's prefix, as `f`, it is none."""
-        word = self.line[len(self.line.rstrip("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_")) :]
+        word = word_before(self.line)
         return bool(word) and word.lower() not in {"f", "r", "b", "u", "fr", "rf", "br", "rb"}
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal, NamedTuple
 
 from dg_lsp.brackets import scan
@@ -301,3 +302,8 @@ def _depth_of_blank(draft: _Draft) -> str:
 def is_word(character: str) -> bool:
     """Whether a character belongs to a word, as in most languages."""
     return character.isalnum() or character == "_"
+
+
+def word_before(line: str) -> str:
+    """The word, or the part of one, with which `line` ends."""
+    return "".join(takewhile(is_word, reversed(line)))[::-1]

@@ -151,8 +151,7 @@ class Search:
                 gain, text.copying = sought.copied.opened(cover.tokens, cover.gain)
                 for part in (*parts, text):
                     part.gain, part.is_part = gain, part is not text
-                if text.length <= sought.limit:
-                    self._overlap(text, 1 + len(sought.spelling.left(cover.tokens[:-1])))
+                self._overlap(text, 1 + len(sought.spelling.left(cover.tokens[:-1])))
                 self._open.append(text)
 
     def _end(self, end: End, gain: float, length: int) -> None:
@@ -164,6 +163,8 @@ class Search:
 
     def _overlap(self, text: Text, own: int = 0) -> None:
         """End a text inside its last token, of which the first so many characters are none of the suffix."""
+        if text.length > self._sought.limit:
+            return
         for overlap in self._sought.suffix.overlaps(text.token, own):
             self._end(End(text, overlap), text.gain, text.length)
 
@@ -211,9 +212,8 @@ class Search:
             follower = copy if copy is not None and copy.token == token else Text(text, token)
             follower.gain = text.gain + gain
             follower.copying = copied.next_weight(logs, text.length, text.copying, token)
-            if follower.length <= sought.limit:
-                # What lies in the suffix whole is the end that stands above, in another spelling.
-                self._overlap(follower, 1)
+            # What lies in the suffix whole is the end that stands above, in another spelling.
+            self._overlap(follower, 1)
             if follower is not copy:
                 self._open.append(follower)
 

@@ -141,7 +141,7 @@
   (dg-lsp-tests-in "|"
     (with-current-buffer (generate-new-buffer "missing")
       (setq default-directory
-          (file-name-as-directory (make-temp-file "dg" t)))
+            (file-name-as-directory (make-temp-file "dg" t)))
       (let ((dg-lsp-command '("there-is-no-such-program"))
             (debug-on-error nil)
             (inhibit-message t))

@@ -89,7 +89,7 @@ export def Follow()
 enddef
 
 def Drafted(note: dict<any>)
-  if running != 0 && last == Place() && note.textDocument.version == server.Version(bufnr())
+  if running != 0 && last == Place() && note.textDocument.version == last[1]
       && note.textDocument.uri == server.Document(bufnr()).uri
     ghost.Draft(note.pieces->mapnew((_, piece) => piece.text)->join(''))
   endif

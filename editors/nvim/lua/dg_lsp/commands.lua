@@ -14,7 +14,8 @@ local function say(message, level)
   vim.notify('dg-lsp: ' .. message, level or vim.log.levels.INFO)
 end
 
---- Run a command of the server, or say that there is none.
+--- Say that there is no server where a command was not sent.
+---@param sent boolean
 local function expect(sent)
   if not sent then
     local is_known = client.status(vim.api.nvim_get_current_buf())
@@ -22,6 +23,7 @@ local function expect(sent)
   end
 end
 
+--- Run a command of the server, or say that there is none.
 local function execute(command, arguments, done)
   expect(client.execute(command, arguments, done))
 end
