@@ -20,7 +20,7 @@ PATIENCE_S = 60.0
 POLL_S = 0.02
 
 
-def until(wanted: Callable[[], T], failure: Callable[[], str] | str, patience_s: float = PATIENCE_S) -> T:
+def until(wanted: Callable[[], T | None], failure: Callable[[], str] | str, patience_s: float = PATIENCE_S) -> T:
     """Poll until `wanted` returns something true, and return that; an AssertionError with `failure` after a while."""
     deadline = time.monotonic() + patience_s
     while True:

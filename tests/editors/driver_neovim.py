@@ -73,8 +73,7 @@ class Neovim(Editor):
             environment=environment,
             socket=launch.home / "tmux.sock",
         )
-        until(socket.exists, f"{name} did not start: {self._terminal.screen}")
-        self._socket = NeovimSocket(socket)
+        self._socket = until(lambda: _connected(socket), lambda: f"{name} did not start: {self._terminal.screen()}")
         until(lambda: self.call("get_vvar", "vim_did_enter") == 1, f"{name} did not finish its start")
 
     def call(self, function: str, *arguments: Any) -> Any:
@@ -213,6 +212,14 @@ class Neovim(Editor):
             self._socket.call("command", "qall!")
         self._socket.close()
         self._terminal.close()
+
+
+def _connected(path: Path) -> NeovimSocket | None:
+    """The API of a Neovim that listens; one that starts makes its socket a moment before it listens there."""
+    try:
+        return NeovimSocket(path)
+    except OSError:
+        return None
 
 
 def _text(chunks: list[list[str]], groups: frozenset[str]) -> str:

@@ -25,7 +25,11 @@ class NeovimSocket:
     def __init__(self, path: Path) -> None:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.settimeout(PATIENCE_S)
-        self._socket.connect(str(path))
+        try:
+            self._socket.connect(str(path))
+        except OSError:
+            self._socket.close()
+            raise
         # Handles of buffers and windows come as extension types, and are not looked at.
         self._messages = msgpack.Unpacker(raw=False, ext_hook=lambda code, data: None, unicode_errors="surrogateescape")
         self._numbers = count()
