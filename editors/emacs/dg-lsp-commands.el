@@ -49,14 +49,13 @@
   "Offer nothing unasked for MINUTES; 0 ends the pause."
   (interactive "NMinutes without completions (0 ends the pause): ")
   (dg-lsp-server-or-lose)
-  (dolist (server (dg-lsp--servers))
-    (dg-lsp-server-command
-     server "dg.snooze" (list minutes)
-     (lambda (answer)
-       (message "dg-lsp: %s"
-                (if-let* ((until (plist-get answer :until)))
-                    (format "nothing unasked until %s" until)
-                  "completions go on"))))))
+  (dg-lsp-server-pause-all
+   minutes
+   (lambda (answer)
+     (message "dg-lsp: %s"
+              (if-let* ((until (plist-get answer :until)))
+                  (format "nothing unasked until %s" until)
+                "completions go on")))))
 
 (defun dg-lsp-toggle ()
   "Switch completions off, or on again, everywhere."

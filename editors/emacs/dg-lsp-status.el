@@ -70,7 +70,9 @@ Typing must not be disturbed, and Emacs would take the hook away.  With
 
 (cl-defmethod dg-lsp-server-hear
   ((server dg-lsp-server) (_method (eql dg/status)) &rest status)
-  "Show the STATUS of SERVER."
+  "Show the STATUS of SERVER, whose first comes when it is ready for more."
+  (unless (dg-lsp-server-status server)
+    (dg-lsp-server-pause-too server))
   (setf (dg-lsp-server-status server) status)
   (force-mode-line-update t))
 

@@ -63,8 +63,10 @@ def test_a_pause_holds_for_every_project(desk: Desk, neovim: Neovim) -> None:
         desk.open(f"{HEAD}|\n", name=f"{name}/area.py")
         offered(desk)
     neovim.snooze(5)
-    for name in ("one", "two"):
+    (desk.workspace / "three" / ".git").mkdir(parents=True, exist_ok=True)
+    for name in ("one", "two", "three"):
         desk.open(f"{HEAD}|\n", name=f"{name}/other.py")
+        desk.editor.wait_for_status("snoozed")
         desk.editor.type("return ")
         desk.stays_quiet()
     neovim.snooze(0)

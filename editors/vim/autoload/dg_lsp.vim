@@ -146,8 +146,7 @@ enddef
 
 # Run a command of the server; what it says against it, or why none runs, is told.
 def Execute(command: string, argument: any, Tell: func(any))
-  const params = {command: command, arguments: [argument]}
-  const sent = server.Request('workspace/executeCommand', params, (message) => {
+  const sent = server.Execute(command, argument, (message) => {
     if has_key(message, 'error')
       Say(message.error.message)
     else
@@ -164,8 +163,10 @@ def Explain()
 enddef
 
 def Snooze(minutes: number)
-  Execute('dg.snooze', minutes,
-    (_) => Say(minutes == 0 ? 'the pause is over' : $'no automatic completions for {minutes} minutes'))
+  Execute('dg.snooze', minutes, (_) => {
+    server.PauseFor(minutes)
+    Say(minutes == 0 ? 'the pause is over' : $'no automatic completions for {minutes} minutes')
+  })
 enddef
 
 export def Configure(settings: dict<any>)

@@ -5,7 +5,7 @@ import { ExecuteCommandRequest } from "vscode-languageclient";
 import { sectionForServer, setting } from "./configuration";
 import type { DraftPreview } from "./draftPreview";
 import { type Found, locate } from "./locate";
-import { DRAFT, type DraftNote, type ServerStatus, STATUS } from "./protocol";
+import { DRAFT, type DraftNote, SERVER_COMMANDS, type ServerStatus, type Snooze, STATUS } from "./protocol";
 import { QuietClient, Tail } from "./quietClient";
 import type { StatusBar } from "./statusBar";
 
@@ -32,6 +32,8 @@ export class Connection implements vscode.Disposable {
     readonly #drafts: DraftPreview;
     #client: QuietClient | undefined;
     #turn: Promise<void> = Promise.resolve();
+    /** When the pause ends that was asked for last, as `Date.now()` has it. */
+    #pausedUntil = 0;
 
     constructor(environment: string, log: vscode.LogOutputChannel, status: StatusBar, drafts: DraftPreview) {
         this.#environment = environment;
@@ -80,6 +82,16 @@ export class Connection implements vscode.Disposable {
             throw new NotRunning("The dg-lsp server is not running.");
         }
         return (await this.#client.sendRequest(ExecuteCommandRequest.type, { command, arguments: args })) as T;
+    }
+
+    /**
+     * Offer nothing unasked for so many minutes, 0 to end that; so does a server that is started meanwhile.
+     *
+     * @throws {NotRunning} There is no server.
+     */
+    async snooze(minutes: number): Promise<void> {
+        await this.execute<Snooze>(SERVER_COMMANDS.snooze, minutes);
+        this.#pausedUntil = Date.now() + 60_000 * minutes;
     }
 
     async stop(): Promise<void> {
@@ -177,6 +189,11 @@ export class Connection implements vscode.Disposable {
                 middleware: this.#middleware(),
             },
         );
+        client.onDidChangeState(({ newState }) => {
+            if (newState === State.Running) {
+                void this.#pauseToo(client);
+            }
+        });
         client.onNotification(STATUS, (status: ServerStatus) => {
             if (client === this.#client) {
                 this.#status.show(status);
@@ -186,6 +203,16 @@ export class Connection implements vscode.Disposable {
             this.#drafts.show(note);
         });
         return client;
+    }
+
+    async #pauseToo(client: QuietClient): Promise<void> {
+        const minutes = (this.#pausedUntil - Date.now()) / 60_000;
+        if (minutes > 0) {
+            const request = { command: SERVER_COMMANDS.snooze, arguments: [minutes] };
+            await client.sendRequest(ExecuteCommandRequest.type, request).catch((error: unknown) => {
+                client.error("The pause could not be passed on.", error);
+            });
+        }
     }
 
     #middleware(): Middleware {

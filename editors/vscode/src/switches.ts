@@ -1,6 +1,5 @@
 import * as vscode from "vscode";
 import { choose, chooseForLanguage, languageOfEditor, setting } from "./configuration";
-import { SERVER_COMMANDS, type Snooze } from "./protocol";
 import type { Services } from "./services";
 
 const SNOOZES = [5, 15, 30, 60, 120];
@@ -33,7 +32,7 @@ export async function toggleDrafts(): Promise<void> {
 export async function snooze({ connection, status }: Services, minutes?: unknown): Promise<void> {
     const wanted = typeof minutes === "number" ? minutes : await pickMinutes(status.status.state === "snoozed");
     if (wanted !== undefined) {
-        await connection.execute<Snooze>(SERVER_COMMANDS.snooze, wanted);
+        await connection.snooze(wanted);
     }
 }
 

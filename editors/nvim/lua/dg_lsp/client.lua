@@ -27,6 +27,8 @@ local ended
 local log = {}
 ---@type table<integer, true> clients that are meant to end
 local dismissed = {}
+--- When the pause ends that was asked for last, as `os.time()` has it.
+local paused_until = 0
 
 --- Called with each draft.
 ---@type fun(note: table)
@@ -59,12 +61,43 @@ local function given(settings)
   return kept
 end
 
+---@param client table
+---@param command string
+---@param arguments any[]
+---@param done fun(result: any)
+---@return boolean sent
+local function execute(client, command, arguments, done)
+  local params = { command = command, arguments = arguments }
+  return (
+    compat.request(client, 'workspace/executeCommand', params, function(problem, result)
+      if problem then
+        vim.notify('dg-lsp: ' .. problem.message, WARN)
+      else
+        done(result)
+      end
+    end, vim.api.nvim_get_current_buf())
+  )
+end
+
+--- Let a server that has just come take part in the pause.
+---@param client_id integer
+local function pause_too(client_id)
+  local minutes = (paused_until - os.time()) / 60
+  local client = vim.lsp.get_client_by_id(client_id)
+  if minutes > 0 and client then
+    execute(client, 'dg.snooze', { minutes }, function() end)
+  end
+end
+
 local handlers = {
   ['dg/status'] = function(_, status, context)
     for name, value in pairs(status) do
       if value == vim.NIL then
         status[name] = nil
       end
+    end
+    if not statuses[context.client_id] then
+      pause_too(context.client_id)
     end
     statuses[context.client_id] = status
     changed()
@@ -343,24 +376,6 @@ function M.setting(name)
   return value
 end
 
----@param client table
----@param command string
----@param arguments any[]
----@param done fun(result: any)
----@return boolean sent
-local function execute(client, command, arguments, done)
-  local params = { command = command, arguments = arguments }
-  return (
-    compat.request(client, 'workspace/executeCommand', params, function(problem, result)
-      if problem then
-        vim.notify('dg-lsp: ' .. problem.message, WARN)
-      else
-        done(result)
-      end
-    end, vim.api.nvim_get_current_buf())
-  )
-end
-
 --- Run a command of the server.
 ---@param command string
 ---@param arguments any[]
@@ -371,16 +386,16 @@ function M.execute(command, arguments, done)
   return client ~= nil and execute(client, command, arguments, done)
 end
 
---- Run a command of all servers, of which there is one for each folder.
----@param command string
----@param arguments any[]
----@param done fun() Called once all have carried it out.
+--- Offer nothing unasked, in any folder, each of which has a server of its own.
+---@param minutes integer 0 ends the pause.
+---@param done fun() Called once all servers know.
 ---@return boolean sent False where no server runs.
-function M.execute_everywhere(command, arguments, done)
+function M.snooze(minutes, done)
   local clients = compat.clients(M.NAME)
   local left = #clients
   for _, client in ipairs(clients) do
-    execute(client, command, arguments, function()
+    execute(client, 'dg.snooze', { minutes }, function()
+      paused_until = os.time() + 60 * minutes
       left = left - 1
       if left == 0 then
         done()

@@ -128,7 +128,7 @@ end
 local function snooze(minutes)
   local number = whole_number(minutes, SNOOZE_MINUTES)
   if number then
-    expect(client.execute_everywhere('dg.snooze', { number }, function()
+    expect(client.snooze(number, function()
       say(number == 0 and 'the pause is over' or ('no automatic completions for %d minutes'):format(number))
     end))
   end

@@ -10,6 +10,9 @@ var folders: list<string> = []
 var known: dict<dict<any>> = {}
 var settings: dict<any> = get(g:, 'dg_lsp_settings', {})->deepcopy()
 
+# When the pause ends that was asked for last, as localtime() has it.
+var paused_until = 0
+
 export var status: dict<any> = {}
 var OnDraft: func(dict<any>)
 var OnEnd: func()
@@ -36,6 +39,15 @@ export def Request(method: string, params: any, Answer: func(dict<any>)): number
   return ch_sendexpr(process, {method: method, params: params}, {
     callback: (_, message) => Answer(message)
   })->get('id', 0)
+enddef
+
+export def Execute(command: string, argument: any, Answer: func(dict<any>)): number
+  return Request('workspace/executeCommand', {command: command, arguments: [argument]}, Answer)
+enddef
+
+# What comes in the place of this server offers nothing unasked for so long either.
+export def PauseFor(minutes: number)
+  paused_until = localtime() + 60 * minutes
 enddef
 
 export def Cancel(number: number)
@@ -126,6 +138,11 @@ def Initialized(started: job)
   endif
   is_ready = true
   Notify('initialized', {})
+  const left = paused_until - localtime()
+  if left > 0
+    Execute('dg.snooze', left / 60.0, (_) => {
+    })
+  endif
   for buffer in getbufinfo({bufloaded: true})
     Open(buffer.bufnr)
   endfor
