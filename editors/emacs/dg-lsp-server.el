@@ -173,26 +173,19 @@ THEN is called with the result, OTHERWISE with the message of an error."
 (defvar dg-lsp-server--paused-until 0
   "When the pause ends that was asked for last, as `float-time' has it.")
 
-(defun dg-lsp-server--pause (server minutes then)
-  "Let SERVER offer nothing unasked for MINUTES; THEN gets its answer."
-  (dg-lsp-server-command server "dg.snooze" (list minutes) then))
-
 (defun dg-lsp-server-pause-all (minutes then)
   "Let no server offer anything unasked for MINUTES, 0 to end that.
 That holds for servers that start meanwhile too.  THEN gets the answer
 of each that is up."
+  (setq dg-lsp-server--paused-until (+ (float-time) (* 60 minutes)))
   (dolist (server (dg-lsp--servers))
-    (dg-lsp-server--pause
-     server minutes
-     (lambda (answer)
-       (setq dg-lsp-server--paused-until (+ (float-time) (* 60 minutes)))
-       (funcall then answer)))))
+    (dg-lsp-server-command server "dg.snooze" (list minutes) then)))
 
 (defun dg-lsp-server-pause-too (server)
   "Let SERVER, which has just come, take part in the pause."
   (let ((left (- dg-lsp-server--paused-until (float-time))))
     (when (> left 0)
-      (dg-lsp-server--pause server (/ left 60) #'ignore))))
+      (dg-lsp-server-command server "dg.snooze" (list (/ left 60)) #'ignore))))
 
 (provide 'dg-lsp-server)
 ;;; dg-lsp-server.el ends here

@@ -30,6 +30,8 @@ OTHER_SERVER = (
     "--script",
     str(Path(__file__).with_name("scenarios.json")),
 )
+BY_ITSELF_S = 5.0
+
 PACKAGE = Path(__file__).parents[2] / "editors" / "emacs"
 
 HARNESS = """
@@ -245,7 +247,10 @@ class Emacs(Editor):
         """It comes back by itself, or by M-x dg-lsp-restart-server where it did not live for long."""
         seen = self._seen_pid
         until(lambda: self._pid() != seen, "Emacs did not notice that the server is gone")
-        if not self._pid() and "starting" not in self.status():
+        try:
+            # A command beside Emacs's own start would end the server that comes.
+            until(lambda: self._pid() or "starting" in self.status(), "", patience_s=BY_ITSELF_S)
+        except AssertionError:
             self._terminal.keys("M-x")
             self._terminal.literal("dg-lsp-restart-server\n")
         until(lambda: self._pid() not in {0, seen}, lambda: f"no new server:\n{self.screen()}", patience_s=40)

@@ -43,7 +43,6 @@ NEEDS_GHOST = (
     "a_server_that_is_killed",
     "two_windows_share_one_engine",
     "an_ignored_file",
-    "a_pause_outlives_the_server",
     "snoozing",
     "switching_the_model",
     "switching_off_and_on",

@@ -220,27 +220,17 @@ def test_a_server_that_is_killed(desk: Desk) -> None:
     desk.type("return ")
     desk.offers(RESULT)
     pid = desk.editor.server_pid()
+    desk.editor.snooze(5)
+    desk.editor.wait_for_status("snoozed")
     os.kill(pid, signal.SIGKILL)
     desk.editor.restart_server()
     assert desk.editor.server_pid() != pid
-    desk.retype()
-    desk.offers(RESULT)
-    assert desk.editor.text() == HEAD + "return \n"
-
-
-def test_a_pause_outlives_the_server(desk: Desk) -> None:
-    desk.open(HEAD + "|\n")
-    desk.editor.wait_for_status("ready")
-    desk.editor.snooze(5)
+    # The pause is the user's, and outlives it.
     desk.editor.wait_for_status("snoozed")
-    os.kill(desk.editor.server_pid(), signal.SIGKILL)
-    desk.editor.restart_server()
-    desk.editor.wait_for_status("snoozed")
-    desk.type("return ")
-    desk.stays_quiet()
     desk.editor.snooze(0)
     desk.retype()
     desk.offers(RESULT)
+    assert desk.editor.text() == HEAD + "return \n"
 
 
 def test_two_windows_share_one_engine(desk: Desk, engine: Engine, editor_name: str) -> None:

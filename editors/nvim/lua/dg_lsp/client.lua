@@ -393,9 +393,9 @@ end
 function M.snooze(minutes, done)
   local clients = compat.clients(M.NAME)
   local left = #clients
+  paused_until = left > 0 and os.time() + 60 * minutes or paused_until
   for _, client in ipairs(clients) do
     execute(client, 'dg.snooze', { minutes }, function()
-      paused_until = os.time() + 60 * minutes
       left = left - 1
       if left == 0 then
         done()
