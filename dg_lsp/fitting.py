@@ -125,7 +125,7 @@ def _replaceable(gap: _Gap, code: str, text: str) -> Iterator[int]:
             continue  # a quote or a separator would stand there twice
         further_out = closable(gap.openers, scan(gap.suffix[:length], language).closers).undecided
         inner = gap.openers[len(further_out) :]
-        if (gap.quote or closed.startswith(_closing(inner))) and in_order(rest[:length], text):
+        if (gap.quote or closed.startswith(closing(inner))) and in_order(rest[:length], text):
             yield length
 
 
@@ -192,11 +192,11 @@ def _least_depth(suffix: str) -> int:
 
 def _opens_again(openers: Sequence[Bracket], found: Scan) -> bool:
     """Whether a text closes some of `openers` and opens the same ones again, as `} else {` does."""
-    again = _closing(found.openers)
-    return bool(again) and _characters(found.closers) == again and _closing(openers).startswith(again)
+    again = closing(found.openers)
+    return bool(again) and _characters(found.closers) == again and closing(openers).startswith(again)
 
 
-def _closing(openers: Iterable[Bracket]) -> str:
+def closing(openers: Iterable[Bracket]) -> str:
     """The characters that close `openers`."""
     return "".join(reversed([CLOSER_OF[opener.character] for opener in openers]))
 

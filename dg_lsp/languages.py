@@ -43,6 +43,8 @@ class Language:
     """Whether indentation alone delimits blocks."""
     ends: str = ";}"
     """The characters that end a statement and mostly its line."""
+    declaration: str = ""
+    """What begins a line that declares a name, up to its end, if a block declares a name once; empty if unknown."""
 
     def opens_block(self, line: str) -> bool:
         """Whether a block begins where `line` ends, as far as the line alone can say."""
@@ -71,12 +73,14 @@ LANGUAGES: tuple[Language, ...] = (
         closer=r"^\s*[}\])]",
         indented=True,
         ends="",
+        declaration=r"(?:async\s+)?(?:def|class)\s+\w+",
     ),
     Language(
         ids=("javascript", "javascriptreact"),
         suffixes=(".js", ".jsx", ".mjs", ".cjs"),
         module="tree_sitter_javascript",
         quotes=_SCRIPT,
+        declaration=r"(?:export\s+)?(?:default\s+)?(?:async\s+)?(?:class|function)\s+\w+",
     ),
     Language(
         ids=("typescript",),
@@ -92,8 +96,22 @@ LANGUAGES: tuple[Language, ...] = (
         function="language_tsx",
         quotes=_SCRIPT,
     ),
-    Language(ids=("go",), suffixes=(".go",), module="tree_sitter_go", quotes='"`', quotes_characters=True),
-    Language(ids=("rust",), suffixes=(".rs",), module="tree_sitter_rust", quotes='"', quotes_characters=True),
+    Language(
+        ids=("go",),
+        suffixes=(".go",),
+        module="tree_sitter_go",
+        quotes='"`',
+        quotes_characters=True,
+        declaration=r"(?:func\s+(?:\([^)]*\)\s*)?|type\s+)\w+",
+    ),
+    Language(
+        ids=("rust",),
+        suffixes=(".rs",),
+        module="tree_sitter_rust",
+        quotes='"',
+        quotes_characters=True,
+        declaration=r"(?:pub(?:\([^)]*\))?\s+)?(?:async\s+)?(?:enum|fn|mod|struct|trait)\s+\w+",
+    ),
     Language(ids=("java",), suffixes=(".java",), module="tree_sitter_java", quotes='"', quotes_characters=True),
     Language(ids=("c",), suffixes=(".c", ".h"), module="tree_sitter_c", quotes='"', quotes_characters=True),
     Language(
@@ -112,6 +130,7 @@ LANGUAGES: tuple[Language, ...] = (
         block_comments=(("=begin", "=end"),),
         opener=rf"{_RUBY_OPENER}|\{{\s*(?:\|[^|]*\|)?\s*$",
         closer=r"^\s*(?:[}\])]|(?:end|else|elsif|when|rescue|ensure)\b)",
+        declaration=r"def\s+[\w.]+[?!=]?",
     ),
     Language(
         ids=("php",),

@@ -2,8 +2,8 @@
 
 An offer is remembered by all the text before the cursor that its plan had, and exactly the text after it. It is offered
 again where the user has typed, accepted or deleted so that the text before the cursor is that text and a head of the
-offer, and the text after it is the same. A plan's prefix begins in another place from time to time; two prefixes are
-then the same text as far as the shorter one goes.
+offer, and the text after it is the same, or has before it the closers that an editor puts there for what was typed. A
+plan's prefix begins in another place from time to time; two prefixes are then the same text as far as the shorter goes.
 """
 
 from __future__ import annotations
@@ -11,8 +11,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import NamedTuple
 
+from dg_lsp.brackets import scan
+from dg_lsp.fitting import closing, in_order
 from dg_lsp.planning import Plan, Silence
 from dg_lsp.postprocess import Suggestion, suggestion
+
+_MOST_CLOSERS = 6
+_KNOWN_AFTER = 512
+"""Characters; a suffix that is cut is known to be the same if so many are."""
 
 
 class _Offer(NamedTuple):
@@ -22,6 +28,13 @@ class _Offer(NamedTuple):
     before_is_cut: bool
     after: str
     text: str
+    replaced: int
+
+
+class _Rest(NamedTuple):
+    """How far an offer has been typed, and the characters after the cursor that its rest takes the place of."""
+
+    typed: int
     replaced: int
 
 
@@ -56,13 +69,13 @@ class Memory:
     def recall(self, plan: Plan) -> Suggestion | None:
         """What is left of the newest offer that goes on at the plan's cursor, if there is one."""
         for offer in reversed(self._offers):
-            typed = _typed(offer, plan)
-            if typed is None:
+            rest = _rest(offer, plan)
+            if rest is None:
                 continue
-            if typed == len(offer.text):
+            if rest.typed == len(offer.text):
                 self._accepted.add(offer)
                 continue
-            found = suggestion(plan, offer.text[typed:], offer.replaced)
+            found = suggestion(plan, offer.text[rest.typed :], rest.replaced)
             if isinstance(found, Suggestion):
                 self._offers.move_to_end(offer)
                 return found
@@ -70,18 +83,46 @@ class Memory:
 
     def goes_on(self, plan: Plan) -> bool:
         """Whether a part of an offer stands before the plan's cursor, and another part does not yet."""
-        return any(0 < (_typed(offer, plan) or 0) < len(offer.text) for offer in self._offers)
+        rests = ((offer, _rest(offer, plan)) for offer in self._offers)
+        return any(rest is not None and 0 < rest.typed < len(offer.text) for offer, rest in rests)
 
     def declined(self, plan: Plan) -> Silence | None:
         """Why an automatic request gets nothing: its offer was taken whole and then undone."""
-        undone = any(_typed(offer, plan) == 0 for offer in self._accepted)
+        undone = any(plan.suffix == offer.after and _typed(offer, plan) == 0 for offer in self._accepted)
         return Silence("The user took this completion and undid it.") if undone and plan.automatic else None
+
+
+def _rest(offer: _Offer, plan: Plan) -> _Rest | None:
+    """What is left of the offer at the plan's cursor, None where the texts differ."""
+    added = _added(offer, plan)
+    if added is None:
+        return _Rest(len(offer.text), 0) if _is_taken(offer, plan) else None
+    typed = _typed(offer, plan)
+    if typed is None or (added and not _are_closers(added, offer.text, typed, plan)):
+        return None
+    return _Rest(typed, offer.replaced + len(added))
+
+
+def _added(offer: _Offer, plan: Plan) -> str | None:
+    """What stands after the plan's cursor and before all that stood there, None where that has changed."""
+    size = next((size for size in range(_MOST_CLOSERS + 1) if _same_after(offer, plan, size)), None)
+    return None if size is None else plan.suffix[:size]
+
+
+def _same_after(offer: _Offer, plan: Plan, size: int) -> bool:
+    after = plan.suffix[size:]
+    # Where a suffix is cut its end depends on its beginning.
+    return after == offer.after or (plan.suffix_is_cut and len(after) > _KNOWN_AFTER and offer.after.startswith(after))
+
+
+def _are_closers(added: str, text: str, typed: int, plan: Plan) -> bool:
+    """Whether `added` closes what the head typed of `text` leaves open, and its rest closes that too."""
+    head = scan(text[:typed], plan.language)
+    return added == head.quote + closing(head.openers) and in_order(added, text[typed:])
 
 
 def _typed(offer: _Offer, plan: Plan) -> int | None:
     """How many characters of the offer stand before the plan's cursor, None where the texts differ."""
-    if plan.suffix != offer.after:
-        return len(offer.text) if _is_taken(offer, plan) else None
     # The prefixes begin alike, save where a cut came or moved in between: one time in a KiB of typing.
     same = len(plan.prefix) - len(offer.before)
     counts = [same] if 0 <= same <= len(offer.text) else []

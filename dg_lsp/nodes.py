@@ -30,6 +30,11 @@ BLOCKS = _types(
     """block body_statement class_body compound_statement constructor_body declaration_list do_block do_group element
     enum_body field_declaration_list interface_body match_block statement_block switch_block switch_body then"""
 )
+JUMPS = _types(
+    """break_expression break_statement continue_expression continue_statement raise_statement return_expression
+    return_statement throw_statement"""
+)
+"""What nothing comes behind in the same block. Those of Ruby may have a condition behind them."""
 LITERALS = _types(
     """dictionary format_specifier initializer_list jsx_expression lambda literal_value object object_pattern pair slice
     template_substitution type_annotation typed_default_parameter typed_parameter"""

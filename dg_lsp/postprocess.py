@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from dg_lsp.declared import is_declared
 from dg_lsp.document import Point
 from dg_lsp.fitting import CLOSING, fitted, opened
 from dg_lsp.indentation import width
@@ -20,8 +21,12 @@ from dg_lsp.syntax import Syntax, Trial
 
 # A shorter line than this may well stand twice.
 _MIN_LINE = 3
+# And so may what a line ends with and the next begins with.
+_MIN_END = 8
 # Nobody reads ghost text of more than some hundred lines, and the search for repetitions takes 0.7 us per character.
 _MAX_TEXT = 8192
+# Longer than this what breaks the syntax may be the beginning of something.
+_MAX_SCRAP = 2
 
 
 class Suggestion(NamedTuple):
@@ -40,6 +45,21 @@ def distinct(suggestions: Iterable[Suggestion]) -> list[Suggestion]:
     return list(found.values())
 
 
+def without_scraps(plan: Plan, suggestions: list[Suggestion], syntax: Syntax | None) -> list[Suggestion]:
+    """Those that are no mere bracket or comma out of place, if there are any.
+
+    What is asked for by hand is shown however unlikely: of 322 such answers 20 were of the kind.
+    """
+    return [one for one in suggestions if not _is_scrap(plan, one, syntax)] or suggestions
+
+
+def _is_scrap(plan: Plan, suggestion: Suggestion, syntax: Syntax | None) -> bool:
+    if syntax is None or len(suggestion.text.strip()) > _MAX_SCRAP:
+        return False
+    tried = syntax.trial(plan.snapshot, suggestion.start, suggestion.end, suggestion.text)
+    return tried is not None and tried.new_errors > 0
+
+
 def suggest(plan: Plan, raw: str, syntax: Syntax | None) -> Suggestion | Silence:
     """What to show of `raw`, the engine's answer to `plan`, or why nothing. Reads the plan's own snapshot only."""
     text = _indented(plan, raw[:_MAX_TEXT].replace("\r\n", "\n").replace("\r", "\n"))
@@ -47,8 +67,7 @@ def suggest(plan: Plan, raw: str, syntax: Syntax | None) -> Suggestion | Silence
         return Silence("The engine has nothing to add.")
     if plan.extent == "line" and text.startswith("\n"):
         return Silence("The engine takes the line for complete.")
-    text = text.split("\n", 1)[0] if plan.extent == "line" else _block(plan, text)
-    text = without_repetition(text)
+    text = without_repetition(text.split("\n", 1)[0] if plan.extent == "line" else _block(plan, text))
     repeated = _repeated(plan, text)
     if repeated is not None:
         return Silence(repeated)
@@ -123,16 +142,30 @@ def _block(plan: Plan, text: str) -> str:
 
 
 def _repeated(plan: Plan, text: str) -> str | None:
-    """Why the first line of `text` is not worth showing, if it says again what the line above or below says."""
-    line = (plan.line_prefix + text.split("\n", 1)[0]).strip()
+    """Why the first line of `text` is not worth showing, if the line above or below or its block says it already."""
+    first = text.split("\n", 1)[0]
+    line = (plan.line_prefix + first).strip()
     if len(line) < _MIN_LINE or CLOSING.fullmatch(line):
         return None
-    if line == plan.line_before.strip() and not plan.language.closes_block(line):
+    if _is_same(line, plan.line_before) and not plan.language.closes_block(line):
         return "The answer repeats the line above."
-    following = _following(plan)
-    if following and line == following[0].strip():
+    if _begins_below(plan, line, first.strip()):
         return "The answer repeats the line below."
+    if not (plan.in_comment or plan.in_string) and is_declared(plan, plan.line_prefix + first):
+        return "The answer repeats another line of its block."
     return None
+
+
+def _begins_below(plan: Plan, line: str, text: str) -> bool:
+    """Whether the next line says what the cursor's would, or goes on with `text`, its end, as an end alone."""
+    below = next((line.strip() for line in _following(plan)), "")
+    is_end = bool(plan.line_prefix.strip()) and len(text) >= _MIN_END
+    return _is_same(line, below) or (is_end and below.startswith(text))
+
+
+def _is_same(line: str, other: str) -> bool:
+    """Whether the `other` says what `line` does, which may have been cut before its last brackets and quotes."""
+    return other.strip().startswith(line) and CLOSING.fullmatch(other.strip(), len(line)) is not None
 
 
 def _before_following_lines(plan: Plan, text: str) -> str:

@@ -29,7 +29,7 @@ from dg_lsp.document import Change, Document, Position, Snapshot
 from dg_lsp.memory import Memory
 from dg_lsp.neighbours import Neighbours
 from dg_lsp.planning import Plan, PlanningOptions, SelectedCompletion, Silence, plan
-from dg_lsp.postprocess import Suggestion, distinct, suggest
+from dg_lsp.postprocess import Suggestion, distinct, suggest, without_scraps
 from dg_lsp.settings import Settings
 from dg_lsp.showing import worth_showing
 from dg_lsp.syntax import syntax_for
@@ -244,6 +244,8 @@ class Session:
             return text
         first, *others = (suggest(planned, one, self._syntax) for one in (text, *infill.others))
         suggestions = distinct(one for one in (first, *others) if isinstance(one, Suggestion))
+        if not ask.automatic:
+            suggestions = without_scraps(planned, suggestions, self._syntax)
         if isinstance(first, Silence) and not suggestions:
             return first
         for one in reversed(suggestions):
@@ -289,7 +291,7 @@ class Session:
         settings = services.settings
         return InfillRequest(
             prefix=planned.prefix,
-            suffix=planned.suffix,
+            suffix=planned.asked_suffix,
             path=self.path.as_posix() if self.path is not None else "",
             language=planned.snapshot.language_id or next(iter(planned.language.ids), ""),
             # Two windows on one file are two documents: the newer request of one must not end the other's.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from dg_engine.api import Infill
 from dg_lsp.planning import Silence
@@ -14,6 +14,12 @@ USUAL_KEYS = 10
 
 KEY = re.compile(r"\n[ \t]*|.")
 """What one key types: a line break with the indentation that an editor puts behind it, or a character."""
+
+
+LIKELY_CLOSERS = 0.6
+"""The probability, if what stands before them is right, from which closers are shown with it."""
+
+_CLOSERS = re.compile(r"[)\]}\"':]+")
 
 
 def spared(text: str) -> int:
@@ -42,11 +48,30 @@ def worth_showing(infill: Infill, settings: Settings) -> str | Silence:
         return infill.text
     gained, text, probability = max((gain(chance, spared(text), least), text, chance) for text, chance in heads)
     if gained > 0:
-        return text
+        return _with_closers(text, probability, heads, least)
+    if not spared(text):
+        return Silence("The answer spares no key.")
     return Silence(
         f"The model was not sure enough: a probability of {probability:.2g} for {spared(text)} keys spared, where "
         f"{least:.2g} is asked for {USUAL_KEYS}."
     )
+
+
+def _with_closers(text: str, probability: float, heads: Sequence[tuple[str, float]], least: float) -> str:
+    """`text` and the closers behind it, if they are likely and it is worth showing with them too.
+
+    They spare a key or two, so that the best end lies before them, but what is left open asks to be read twice, and by
+    themselves they are never worth showing.
+    """
+    for longer, chance in sorted(heads, reverse=True):
+        if (
+            longer.startswith(text)
+            and _CLOSERS.fullmatch(longer, len(text))
+            and chance >= LIKELY_CLOSERS * probability
+            and gain(chance, spared(longer), least) > 0
+        ):
+            return longer
+    return text
 
 
 def _rated(infill: Infill) -> Iterator[tuple[str, float]]:

@@ -20,7 +20,7 @@ from tree_sitter import Node, Parser, Tree
 from dg_lsp.document import Point, Snapshot, encoded
 from dg_lsp.languages import Language, language_of
 from dg_lsp.lines import Lines
-from dg_lsp.nodes import BLOCKS, COMMENTS, FUNCTIONS, INTERPOLATIONS, LITERALS, STRINGS, UNPARSED
+from dg_lsp.nodes import BLOCKS, COMMENTS, FUNCTIONS, INTERPOLATIONS, JUMPS, LITERALS, STRINGS, UNPARSED
 from dg_lsp.window import Window, window_at
 
 _log = logging.getLogger(__name__)
@@ -89,6 +89,13 @@ class Syntax:
         begins_above = self.window is not None and self.window.first > 0
         return begins_above and len(path) > 1 and path[1].start_point.column > 0
 
+    def is_behind_jump(self, snapshot: Snapshot, point: Point, end: Point) -> bool:
+        """Whether the line that ends at `end`, above the blank one of `point`, leaves the block in which that is."""
+        path, offset = self._path_before(snapshot, point, end)
+        return any(
+            _leaves(node) for node in path if node.start_point.column == point.column and node.end_byte <= offset
+        )
+
     def trial(self, snapshot: Snapshot, start: Point, end: Point, text: str) -> Trial | None:
         """Parse the snapshot with `text` in place of what lies from `start` to `end`; None where nothing is parsed."""
         tree = self._parsed(snapshot, start)
@@ -109,12 +116,15 @@ class Syntax:
             None if block_end is None else _characters(inserted, block_end - first),
         )
 
-    def _path_before(self, snapshot: Snapshot, point: Point) -> tuple[list[Node], int]:
-        """The nodes that hold the byte before `point`, outermost first, and the byte offset of `point`."""
+    def _path_before(self, snapshot: Snapshot, point: Point, end: Point | None = None) -> tuple[list[Node], int]:
+        """The nodes that hold the byte before `end`, outermost first, and its offset in bytes.
+
+        It is `point`, where something is to be written, or a place above.
+        """
         tree = self._parsed(snapshot, point)
         if tree is None or self.window is None:
             return [], 0
-        offset = self.window.offset(snapshot.lines, point)
+        offset = self.window.offset(snapshot.lines, end or point)
         return (_path(tree.root_node, offset - 1) if offset else []), offset
 
     def _parsed(self, snapshot: Snapshot, point: Point) -> Tree | None:
@@ -244,6 +254,12 @@ def _common_suffix(left: bytes, right: bytes) -> int:
         else:
             high = middle - 1
     return low
+
+
+def _leaves(node: Node) -> bool:
+    """Whether a node is a statement behind which its block does not go on; in Rust it holds the expression that is."""
+    parts = [node, *node.children[:1]] if node.type == "expression_statement" else [node]
+    return any(part.type in JUMPS for part in parts)
 
 
 def _is_body(node: Node) -> bool:

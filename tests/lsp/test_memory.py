@@ -87,6 +87,40 @@ def test_the_offer_goes_on_when_the_prefix_begins_elsewhere() -> None:
     assert memory.recall(planned(lines[-100:], TAIL)) is None  # the rest is not cut off, it is gone
 
 
+PAIRED = [
+    ("Iterator[", "]", "Iterator[str]:", "str]:"),
+    ("open(", ")", 'open(file, encoding="utf-8") as fp:', 'file, encoding="utf-8") as fp:'),
+    ('open(file, encoding="', '")', 'open(file, encoding="utf-8") as fp:', 'utf-8") as fp:'),
+    ('open(file, encoding="utf', '")', 'open(file, encoding="utf-8") as fp:', '-8") as fp:'),
+    ("f(a[", "])", "f(a[0], b)", "0], b)"),
+]
+
+
+@pytest.mark.parametrize("after", ["\n\nx = 1\n", "\n" + "y = 2\n" * 1000])
+@pytest.mark.parametrize(("typed", "closers", "offer", "rest"), PAIRED)
+def test_typing_a_bracket_or_quote_that_the_editor_closes_keeps_all_that_is_left(
+    typed: str, closers: str, offer: str, rest: str, after: str
+) -> None:
+    before = "def f(a):\n    with "
+    asked = planned(before + typed, closers + after)
+    found = offered(before, offer, after).recall(asked)
+    assert found == Suggestion(rest, asked.point, asked.point._replace(column=asked.point.column + len(closers)))
+    beyond = offered(before + typed, rest, closers + after, replaced=len(closers)).recall(asked)
+    assert beyond == found
+
+
+@pytest.mark.parametrize(
+    ("typed", "closers"),
+    [("Iterator[", ")"), ("Iterator[", "]]"), ("Iterator", "]"), ("Iterator[str]", "]"), ("Iterator[", "x")],
+)
+def test_closers_that_the_typed_text_did_not_open_are_other_text(typed: str, closers: str) -> None:
+    assert offered("def f() -> ", "Iterator[str]:", TAIL).recall(planned(f"def f() -> {typed}", closers + TAIL)) is None
+
+
+def test_a_closer_that_the_rest_of_the_offer_does_not_write_is_other_text() -> None:
+    assert offered("x = ", "f(a", TAIL).recall(planned("x = f(", ")" + TAIL)) is None
+
+
 def test_carriage_returns_do_not_hide_an_offer() -> None:
     asked = planned("def f(a):\r\n    b = a + 1\r\n", "\r\n\r\nx = 1\r\n")
     found = offered("def f(a):\r\n    ", OFFER, "\r\n\r\nx = 1\r\n").recall(asked)

@@ -45,6 +45,58 @@ def made(source: str, language_id: str = "python", **arguments: Any) -> Plan:
     return found
 
 
+@pytest.mark.parametrize(
+    ("language_id", "source"),
+    [
+        ("python", "def f(a):\n    return a\n    |\n"),
+        ("python", "def f(a):\n    raise ValueError(\n        a\n    )\n\n    |\n"),
+        ("python", "for a in b:\n\tif a:\n\t\tcontinue\n\t\t|\n\tf(a)\n"),
+        ("javascript", "function f(a) {\n  return a;\n  |\n}\n"),
+        ("go", "func f() {\n\tfor {\n\t\tbreak\n\t\t|\n\t}\n}\n"),
+        ("rust", "fn f() -> i32 {\n    return 1;\n    |\n}\n"),
+    ],
+)
+def test_behind_what_leaves_the_block_nothing_is_offered_as_deep(language_id: str, source: str) -> None:
+    assert planned(source, language_id, min_characters=0) == Silence("The line above leaves the block.")
+    made(source, language_id, automatic=False)
+
+
+@pytest.mark.parametrize(
+    ("language_id", "source"),
+    [
+        ("python", "def f(a):\n    if a:\n        return a\n    |\n"),
+        ("python", "def f(a):\n    return a\n|\n"),
+        ("python", "def f(a):\n    b = lambda: a\n    |\n"),
+        ("python", "def f(a):\n    return [\n        a,\n        |\n    ]\n"),
+        ("ruby", "def f(a)\n  return a if a\n  |\nend\n"),
+        ("c", "int f(int a) {\n  return\n  |\n}\n"),
+    ],
+)
+def test_where_a_block_goes_on_something_is_offered(language_id: str, source: str) -> None:
+    made(source, language_id, min_characters=0)
+
+
+@pytest.mark.parametrize(
+    ("source", "asked"),
+    [
+        ("def f(self|)\n    pass\n", "\n    pass\n"),
+        ("async def f(x: List[|])\n", "\n"),
+        ("class A(|)\n", "\n"),
+        ("def f(|):\n", "):\n"),
+        ("x = f(|)\n", ")\n"),
+        ("if f(|)\n", ")\n"),
+    ],
+)
+def test_closers_that_an_editor_put_into_a_definition_are_not_told_to_the_engine(source: str, asked: str) -> None:
+    found = made(source, min_characters=0)
+    assert found.asked_suffix == asked
+    assert found.suffix == source.split("|")[1]
+
+
+def test_where_no_colon_begins_a_block_all_that_follows_is_told() -> None:
+    assert made("class A(|)\n", "java", min_characters=0).asked_suffix == ")\n"
+
+
 EXTENTS = [
     ("python", "def add(a, b):|\n", "block"),
     ("python", "def add(a, b):\n    |\n", "block"),

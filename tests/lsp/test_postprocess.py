@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dg_lsp.document import Change, Point
 from dg_lsp.planning import Plan, PlanningOptions, SelectedCompletion, Silence, plan
-from dg_lsp.postprocess import Suggestion, distinct, suggest
+from dg_lsp.postprocess import Suggestion, distinct, suggest, without_scraps
 from dg_lsp.repetition import without_repetition
 from dg_lsp.syntax import Syntax, syntax_for
 from dg_lsp.testing import Marked, marked
@@ -409,6 +409,8 @@ SILENT = [
     ("x = |\n", "", "nothing to add"),
     ("x = |\n", "  \n  ", "nothing to add"),
     ("x = 1|\n", "\ny = 2", "complete"),
+    ("def f():\n    |\n    last = args[-1]\n", "last = args[-1", "repeats the line below"),
+    ("def f():\n    g('a')\n    |\n", "g('a", "repeats the line above"),
     ("foo(|)\n", ")", "there already"),
     ("def f():\n    a = call()\n    |\n", "a = call()\n", "repeats the line above"),
     ("def f():\n    |\n    return total\n", "return total\n", "repeats the line below"),
@@ -418,6 +420,92 @@ SILENT = [
 @pytest.mark.parametrize(("source", "raw", "reason"), SILENT)
 def test_what_adds_nothing_is_not_shown_and_the_reason_is_told(source: str, raw: str, reason: str) -> None:
     check_silent(source, raw, reason)
+
+
+CLASS = "class Url:\n    @property\n    def user(self):\n        return self._user\n\n"
+CHAIN = "    if kind == TAR:\n        x = 1\n    elif kind == ZIP:\n        x = 2\n    "
+DECLARED = [
+    ("python", CLASS + "    @property\n    def |\n", "user(self):"),
+    ("python", CLASS + "    |\n", "def user(self):"),
+    ("python", "class A:\n    def a(self): ...\n\n    def |\n\n    async def b(self): ...\n", "a(self, x):"),
+    ("python", "from a import b\nimport os\n|\nx = 1\n", "from a import b"),
+    ("python", f"def f(kind):\n{CHAIN}el|\n", "if kind == ZIP:"),
+    ("python", "class A:\n    def __init__(self):\n        self.a = 1\n        self.b = 2\n        |\n", "self.a = 1"),
+    ("go", "func (s *Set) Add(x int) {\n}\n\nfunc |\n", "(s *Set) Add(x int) {"),
+    (
+        "rust",
+        "impl Set {\n    pub fn len(&self) -> usize {\n        0\n    }\n\n    |\n}\n",
+        "pub fn len(&self) -> usize {",
+    ),
+    ("javascript", "function add(a, b) {\n  return a + b;\n}\n\nfunction |\n", "add(a, b) {"),
+    ("c", '#include <a.h>\n#include "b.h"\n#include |\nint x;\n', "<a.h>"),
+    ("java", "import a.B;\n|\nimport a.C;\n\nclass D {}\n", "import a.C;"),
+]
+
+
+@pytest.mark.parametrize(("language", "source", "raw"), DECLARED)
+def test_what_a_block_says_already_it_does_not_say_again(language: str, source: str, raw: str) -> None:
+    check_silent(source, raw, "repeats", language)
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "raw"),
+    [
+        ("python", CLASS + "    @user.setter\n    def |\n", "user(self, user):"),
+        ("python", CLASS + "class Path:\n    def |\n", "user(self):"),
+        ("python", CLASS + "    def user|\n", "_of(self):"),
+        ("python", CLASS + "    def user|\n", "(self):"),
+        ("python", "class A:\n    @overload\n    def a(self): ...\n\n    @overload\n    def |\n", "a(self, x):"),
+        ("python", f"def f(kind):\n{CHAIN}if kind == ZAR:\n        x = 0\n    el|\n", "if kind == ZIP:"),
+        ("python", "def f():\n    x = 1\n    g(x)\n    x = 2\n    |\n", "g(x)"),
+        ("python", "if TYPING:\n    from a import b\nelse:\n    |\n", "from a import b"),
+        ("rust", "#[cfg(unix)]\nfn home() {}\n\n#[cfg(windows)]\nfn |\n", "home() {}"),
+        ("java", "class A {\n    int f(int x) { return x; }\n\n    int |\n}\n", "f(long x) { return 0; }"),
+        ("python", '"""See:\n\nimport os\nf()\n|\n"""\n', "import os"),
+    ],
+)
+def test_what_may_stand_twice_is_shown(language: str, source: str, raw: str) -> None:
+    assert isinstance(suggested(source, raw, language), Suggestion)
+
+
+@pytest.mark.parametrize(
+    ("source", "raw"),
+    [
+        ("    Goes on |\n    if the end of the input has not been reached.\n", "if the end of the input has not been"),
+        ("import a.|\nimport a.BagOfPrimitives;\n", "BagOfPrimitives"),
+    ],
+)
+def test_an_end_that_the_next_line_goes_on_with_is_not_shown(source: str, raw: str) -> None:
+    check_silent(source, raw, "repeats the line below", "java")
+
+
+def test_calls_that_begin_alike_may_follow_each_other() -> None:
+    check(
+        "    |\n    self.assertEqual(b, 2)\n",
+        "self.assertEqual(a, 1",
+        "    self.assertEqual(a, 1\n    self.assertEqual(b, 2)\n",
+    )
+    check("    |\n    self.assertEqual(b)\n", "self.assertEqual", "    self.assertEqual\n    self.assertEqual(b)\n")
+
+
+@pytest.mark.parametrize(
+    ("texts", "kept"),
+    [
+        ([":", "x"], ["x"]),
+        ([")", " + 1"], [" + 1"]),
+        ([":", ")"], [":", ")"]),
+        (["()", "x"], ["()", "x"]),
+        (["f(a, b", "x"], ["f(a, b", "x"]),
+    ],
+)
+def test_by_hand_a_bracket_out_of_place_is_not_shown_beside_something_better(texts: list[str], kept: list[str]) -> None:
+    mark, syntax = (
+        marked("def f(a) -> int:|\n    return g\n" if ":" in texts else "x = g|\n", "python"),
+        syntax_for("python", ""),
+    )
+    plan = planned(mark, syntax)
+    suggestions = [Suggestion(text, plan.point, plan.point) for text in texts]
+    assert [one.text for one in without_scraps(plan, suggestions, syntax)] == kept
 
 
 REPETITIONS = [

@@ -554,7 +554,7 @@ async def test_after_a_key_the_engine_is_asked_before_the_client_asks_and_only_o
 
 @pytest.mark.asyncio
 async def test_a_line_break_with_its_indentation_and_a_deleted_character_are_keys_too() -> None:
-    typist = Typist()
+    typist = Typist(source="def add(a, b):\n    c = a|")
     end = typist.ask.position
     await typist.ask_at(end)
     typist.press(end, end, "\n    ")
@@ -562,7 +562,7 @@ async def test_a_line_break_with_its_indentation_and_a_deleted_character_are_key
     await typist.ask_at(Position(2, 4))
     typist.press(Position(2, 3), Position(2, 4), "")
     await typist.asked(3)
-    assert typist.gate.requests[-1].prefix.endswith("return\n   ")
+    assert typist.gate.requests[-1].prefix.endswith("c = a\n   ")
 
 
 @pytest.mark.asyncio

@@ -50,6 +50,22 @@ def test_at_zero_everything_is_shown_whole_and_at_one_nothing_that_may_be_wrong(
     assert isinstance(worth_showing(infill("first + second", probability), Settings(min_probability=1)), Silence)
 
 
+@pytest.mark.parametrize(
+    ("chances", "shown"),
+    [((0.9, 0.86), 'f(x, "a")'), ((0.9, 0.5), 'f(x, "a'), ((0.4, 0.39), None)],
+)
+def test_closers_that_are_likely_are_shown_with_what_they_close(
+    chances: tuple[float, float], shown: str | None
+) -> None:
+    text = 'f(x, "a")'
+    heads = tuple(
+        Head(characters=size, tokens=size, score=-0.1, probability=chance)
+        for size, chance in zip((7, 9), chances, strict=True)
+    )
+    found = worth_showing(answered(text, heads=heads), Settings(min_probability=0.4))
+    assert (found == shown) if shown else isinstance(found, Silence)
+
+
 def test_what_spares_no_key_is_not_shown_however_likely() -> None:
     assert isinstance(worth_showing(infill(")", 0.999), Settings(min_probability=0.01)), Silence)
 
