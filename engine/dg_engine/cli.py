@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -42,6 +43,9 @@ program wants one of them: OpenMP's barriers wait for whichever thread was put a
 
 _FOR_TRAINING = {"datasketch", "matplotlib", "packaging"}
 
+_NO_ROOM = {errno.EDQUOT, errno.EFBIG, errno.ENOSPC}
+_MAKE_ROOM = "make room, and the same command goes on"
+
 
 class _LazyGroup(click.Group):
     """Imports a command's module when it is asked for, and shows the project's own errors as one line."""
@@ -63,15 +67,33 @@ class _LazyGroup(click.Group):
         except EngineError as error:
             raise click.ClickException(str(error)) from error
         except OSError as error:
-            if error.filename is None:  # a pipe that broke is click's own affair
+            if error.errno == errno.EPIPE:  # click's own affair
                 raise
-            raise click.ClickException(f"{error.filename}: {error.strerror}") from error
+            raise click.ClickException(_told(error)) from error
         except ModuleNotFoundError as error:
             if error.name is None or error.name.startswith("dg_"):
                 raise
             extra = "train" if error.name in _FOR_TRAINING else "engine"
             remedy = f"pip install '.[{extra}]' in a checkout of dg-lsp"
             raise click.ClickException(f"{error.name} is not installed, which this command needs: {remedy}") from error
+        except Exception as error:
+            if not _is_unwritten(error):
+                raise
+            raise click.ClickException(f"{error}; {_MAKE_ROOM}") from error
+
+
+def _told(error: OSError) -> str:
+    said = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
+    return f"{said}; {_MAKE_ROOM}" if error.errno in _NO_ROOM else said
+
+
+def _is_unwritten(error: Exception) -> bool:
+    """Whether a file of tensors could not be written, of which safetensors tells in its own way.
+
+    Where it is raised it has been imported. What cannot be read the commands tell themselves.
+    """
+    kind = getattr(sys.modules.get("safetensors"), "SafetensorError", ())
+    return isinstance(error, kind) and "os error" in str(error)
 
 
 @click.group(cls=_LazyGroup)

@@ -9,16 +9,18 @@ import click
 
 THREADS = click.IntRange(1, 1024)
 """Torch ends the process where it is told of a hundred thousand."""
+SEED = click.IntRange(0, 2**63 - 1)
+"""What torch and numpy both take."""
 
 
 class Number(click.FloatRange):
-    """A number within a range; `nan`, which lies in each of click's, lies in none."""
+    """A finite number within a range; `nan` lies in each of click's, and `inf` in those without an upper end."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Read the number; refuse what is none."""
         number = float(super().convert(value, param, ctx))
-        if math.isnan(number):
-            self.fail(f"{value!r} is no number.", param, ctx)
+        if not math.isfinite(number):
+            self.fail(f"{value!r} is no {'finite ' if math.isinf(number) else ''}number.", param, ctx)
         return number
 
 

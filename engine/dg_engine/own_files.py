@@ -13,23 +13,45 @@ from dg_engine.errors import EngineError
 _FOREIGN = frozenset(("__pycache__", "bower_components", "node_modules", "site-packages", "dist-packages"))
 
 
-def own_files(root: Path) -> Iterator[str]:
-    """The paths of a folder's own files, sorted: what git tracks or would, where it keeps the folder, or else all but
-    hidden folders, virtual environments and installed packages.
+def own_files_within(folder: Path) -> list[str]:
+    """The paths of a folder's own files, relative to it and sorted: what git tracks or would, of each repository that
+    the folder lies in or holds, and of all other folders what `own_files` tells.
+
+    A folder that its repository ignores altogether was still asked for by name: all of its files are told.
 
     Raises:
-        EngineError: git keeps the folder and does not say what is in it: what it ignores must stay unread.
+        EngineError: git keeps a folder and does not say what is in it: what it ignores must stay unread.
     """
-    if (root / ".git").exists():
-        yield from sorted(os.fsdecode(name) for name in set(_of_git(root).split(b"\0")) if name)
-        return
+    folder = folder.resolve()
+    is_within = any(_holds(place, ".git") for place in (folder, *folder.parents))
+    told = _of_git(folder) if is_within else []
+    return sorted(told or own_files(folder))
+
+
+def own_files(root: Path) -> Iterator[str]:
+    """The same of a folder that no repository holds, as they are found: all but hidden folders, virtual environments
+    and installed packages, and of each repository below what git tells. What may not be listed is passed over.
+
+    Raises:
+        EngineError: as above.
+    """
     for folder, folders, names in os.walk(root):
+        place = Path(folder)
+        if _holds(place, ".git"):
+            folders.clear()
+            names = _of_git(place)
         inner = (name for name in folders if name not in _FOREIGN and not name.startswith("."))
-        folders[:] = sorted(name for name in inner if not (Path(folder) / name / "pyvenv.cfg").exists())
-        yield from ((Path(folder) / name).relative_to(root).as_posix() for name in sorted(names))
+        folders[:] = sorted(name for name in inner if not _holds(place / name, "pyvenv.cfg"))
+        yield from ((place / name).relative_to(root).as_posix() for name in sorted(names))
 
 
-def _of_git(root: Path) -> bytes:
+def _holds(folder: Path, name: str) -> bool:
+    """Whether there is such a file. Where that may not be asked, nothing may be read either."""
+    return os.path.lexists(folder / name)
+
+
+def _of_git(root: Path) -> list[str]:
+    """What git tracks or would of a folder in a repository."""
     command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     elsewhere = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX"}
     environment = {name: value for name, value in os.environ.items() if name not in elsewhere}
@@ -40,14 +62,4 @@ def _of_git(root: Path) -> bytes:
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode("utf-8", "replace").strip().partition("\n")[0]
         raise EngineError(f"{root}: git does not say which files it ignores: {said}") from error
-    return done.stdout
-
-
-def own_files_within(folder: Path) -> list[str]:
-    """The same of a folder that may lie within a repository, whose ignore files then hold for it too.
-
-    A folder that its repository ignores altogether was still asked for by name: all of its files are told.
-    """
-    top = next((place for place in (folder, *folder.parents) if (place / ".git").exists()), folder)
-    within = [path for name in own_files(top) if (path := top / name).is_relative_to(folder)]
-    return [path.relative_to(folder).as_posix() for path in within] or list(own_files(folder))
+    return [os.fsdecode(name) for name in set(done.stdout.split(b"\0")) if name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -9,7 +10,9 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,16 +22,20 @@ import pytest
 from click.testing import CliRunner
 from rich.console import Console
 
+from dg_engine.cli import main
 from dg_engine.errors import EngineError
-from dg_engine.testing import tiny_tokenizer
+from dg_engine.testing import tiny_checkpoint, tiny_tokenizer
 from dg_engine.tokenizer import Tokenizer
-from dg_engine.training.corpus import Manifest, documents, read_manifest
+from dg_engine.training.card import write_card
+from dg_engine.training.corpus import Manifest, Refused, documents, read_manifest, write_json
 from dg_engine.training.corpus_command import corpus, reporting
 from dg_engine.training.decontamination import Benchmarks
 from dg_engine.training.encoded import EncodedSplit, encode_split, save_split
 from dg_engine.training.gathering import Progress
 from dg_engine.training.mixture import kept_shares, read_shares
+from dg_engine.training.plan import PLAN_FILE
 from dg_engine.training.prepare import Recipe, load_prepared, prepare
+from dg_engine.training.projects import SPLITS
 from dg_engine.training.sources import Document, Splits, read_sources
 from dg_engine.training.tokenizer_training import SPECIAL_TOKENS, save_tokenizer
 
@@ -243,6 +250,95 @@ def test_a_folder_under_a_licence_of_its_own_gives_files_only_if_that_is_permiss
     assert kept == {"bsd/a.py", "eel/a.py", "eel/license.py"}
 
 
+def spoilt(archive: Path) -> Path:
+    """One byte of each file of a zip archive is another one."""
+    archive.write_bytes(archive.read_bytes().replace(b"Permission", b"Qermission").replace(b"return", b"saturn"))
+    return archive
+
+
+def locked(archive: Path) -> Path:
+    """A zip archive that says of each of its files that it is encrypted."""
+    content = bytearray(archive.read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        at = content.find(signature)
+        while at >= 0:
+            content[at + flags] |= 1
+            at = content.find(signature, at + 1)
+    archive.write_bytes(content)
+    return archive
+
+
+@pytest.mark.parametrize("harm", [spoilt, locked])
+def test_an_archive_that_cannot_be_read_is_left_out_and_the_build_goes_on(
+    harm: Callable[[Path], Path], sources: list[str], tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.zip"
+    with zipfile.ZipFile(bad, "w") as archive:
+        for name, text in {"LICENSE": MIT, "a.py": module(9)}.items():
+            archive.writestr(name, text)
+    manifest = build(tmp_path / "corpus", recipe([str(harm(bad)), *sources[2:]]))
+    assert [(one.name, one.reason) for one in manifest.refused] == [("bad", "licence unknown")]
+    assert [one.name for one in manifest.projects] == ["delta", "gamma"]
+    with zipfile.ZipFile(bad, "a") as archive:
+        archive.writestr("pyproject.toml", '[project]\nlicense = "MIT"\n')
+    (one,) = (one for one in build(tmp_path / "corpus", recipe([str(bad), *sources[2:]])).projects if one.name == "bad")
+    assert (one.files, one.dropped) == (0, {"unreadable": 1})
+
+
+def test_files_of_an_archive_whose_names_are_no_text_are_passed_over(sources: list[str], tmp_path: Path) -> None:
+    made = folder(tmp_path / "latin", {"a.py": module(8)})
+    (made / os.fsdecode(b"caf\xe9.py")).write_text(module(9))
+    with tarfile.open(tmp_path / "latin-1.0.tar.gz", "w:gz", encoding="latin-1") as archive:
+        archive.add(made, "latin")
+    with zipfile.ZipFile(tmp_path / "zipped.zip", "w") as zipped:
+        for name, number in {"b.py": 7, "c\x07.py": 6}.items():
+            zipped.writestr(name, module(number))
+        zipped.writestr("LICENSE", MIT)
+    made_of = recipe([str(tmp_path / "latin-1.0.tar.gz"), str(tmp_path / "zipped.zip"), sources[2]])
+    assert {one.name: one.files for one in build(tmp_path / "corpus", made_of).projects} == {
+        "gamma": 3,
+        "latin": 1,
+        "zipped": 1,
+    }
+
+
+@pytest.mark.parametrize(
+    ("manifest", "text"), [("pyproject.toml", "a = " + "[" * 5000 + "]" * 5000), ("package.json", "[" * 100_000)]
+)
+def test_a_manifest_of_nothing_but_brackets_says_nothing(manifest: str, text: str, tmp_path: Path) -> None:
+    made = folder(tmp_path / "gamma", {manifest: text, "a.py": module(1)})
+    (record,) = build(tmp_path / "corpus", recipe([str(made)])).projects
+    assert (record.licence, record.version) == ("MIT", "")
+
+
+@pytest.mark.parametrize("place", [b"caf\xe9", b"caf\xe9.zip", b"a\tb"])
+def test_a_source_whose_name_is_no_text_is_refused_with_what_to_do(place: bytes, tmp_path: Path) -> None:
+    made = folder(tmp_path / "gamma", {"a.py": module(1)})
+    source = tmp_path / os.fsdecode(place)
+    if place.endswith(b".zip"):
+        Path(shutil.make_archive(str(tmp_path / "made"), "zip", made)).rename(source)
+    else:
+        made.rename(source)
+    with pytest.raises(EngineError, match=r"no name that.*rename it"):
+        read_sources([str(source)], Splits())
+
+
+@pytest.mark.parametrize("harm", ["garbled", "cut", "no gzip", "no JSON", "brackets", "Latin-1"])
+def test_a_benchmark_that_cannot_be_read_is_named(harm: str, tmp_path: Path) -> None:
+    header = gzip.compress(b"")[:10]
+    content = {
+        "garbled": header + b"\xff" * 50,
+        "cut": gzip.compress(b'{"code": "x = 1"}\n')[:-9],
+        "no gzip": b"plain",
+        "no JSON": gzip.compress(b"plain"),
+        "brackets": gzip.compress(b"[" * 100_000),
+        "Latin-1": gzip.compress(b'{"code": "\xe9"}\n'),
+    }
+    (tmp_path / "tasks.jsonl.gz").write_bytes(content[harm])
+    with pytest.raises(EngineError, match=r"tasks\.jsonl\.gz: is not of HumanEval's"):
+        Benchmarks.read([tmp_path / "tasks.jsonl.gz"])
+
+
 def test_benchmarks_are_kept_out_of_training_alone() -> None:
     text = module(1)
     assert Benchmarks([text]).leak_into(text)
@@ -260,6 +356,35 @@ def test_no_project_and_no_tests_take_more_than_their_share(tmp_path: Path) -> N
     assert record.dropped == {"beyond the project's share": 60 - record.files}
     (record,) = build(tmp_path / "whole", made_of).projects
     assert record.dropped == {"beyond the project's share": 20}, "a quarter of a project may be tests"
+
+
+@pytest.mark.parametrize("lost", ["projects", "tokenizer.json", "shards", "manifest.json"])
+def test_a_full_disk_is_said_in_a_line_and_the_same_command_goes_on(
+    lost: str, sources: list[str], tmp_path: Path
+) -> None:
+    resource = pytest.importorskip("resource")
+    arguments = ["corpus", "build", *sources, "--directory", str(tmp_path / "corpus"), "--vocabulary", str(VOCABULARY)]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    expected = contents(tmp_path / "corpus")
+    place = tmp_path / "corpus" / lost
+    if place.is_dir():
+        shutil.rmtree(place)
+    else:
+        place.unlink()
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # the kernel then fails as on a disk that is full
+    try:
+        stopped = CliRunner().invoke(main, arguments)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert stopped.exit_code == 1
+    assert isinstance(stopped.exception, SystemExit)
+    said = stopped.output.splitlines()[-1]
+    assert said.startswith("Error: ")
+    assert "File too large" in said
+    assert said.endswith("make room, and the same command goes on")
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    assert contents(tmp_path / "corpus") == expected
 
 
 def test_languages_stand_in_the_proportion_that_is_asked_for(tmp_path: Path) -> None:
@@ -377,6 +502,63 @@ def test_a_half_made_corpus_is_not_mistaken_for_the_one_in_the_manifest(sources:
     save_tokenizer(tiny_tokenizer(VOCABULARY), directory)
     with pytest.raises(EngineError, match="another vocabulary"):
         load_prepared(directory)
+
+
+def test_documents_of_another_build_than_the_manifest_are_not_taken_for_its_own(
+    sources: list[str], tmp_path: Path
+) -> None:
+    directory = tmp_path / "corpus"
+    build(directory, recipe(sources))
+    expected = contents(directory)
+
+    def killed(progress: Progress) -> None:
+        if progress.stage == "choosing" and progress.done == 4:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prepare(directory, replace(recipe(sources), max_project_bytes=2 * len(module(0))), killed)
+    for split in SPLITS:
+        with pytest.raises(EngineError, match=r"\.jsonl: is of another build than the manifest.*to its end"):
+            list(documents(directory, split))
+    build(directory, recipe(sources))
+    assert contents(directory) == expected
+    with (directory / "projects" / "train" / "gamma.jsonl").open("ab") as file:
+        file.write(b"[")
+    with pytest.raises(EngineError, match=r"gamma\.jsonl: is of another build"):
+        list(documents(directory, "train"))
+    build(directory, recipe(sources))
+    assert contents(directory) == expected, "what the advice says mends it"
+
+
+def test_who_asks_for_more_tokens_than_there_are_is_told(sources: list[str], tmp_path: Path) -> None:
+    building = ["build", *sources, "--directory", str(tmp_path / "corpus"), "--vocabulary"]
+    done = CliRunner().invoke(corpus, [*building, "60000"], catch_exceptions=False)
+    found = load_prepared(tmp_path / "corpus").tokenizer.vocab_size
+    assert found < 10_000
+    assert f"the vocabulary has {found:,} tokens: the sources repeat too little for 60,000" in done.output
+    done = CliRunner().invoke(corpus, [*building, "512"], catch_exceptions=False)
+    assert "too little" not in done.output
+
+
+def test_a_card_says_of_each_project_that_was_left_out_why(tmp_path: Path) -> None:
+    given = [folder(tmp_path / name, {"a.py": module(number)}) for number, name in enumerate(("gamma", "delta"))]
+    (given[1] / "LICENSE").unlink()
+    directory, model, run = tmp_path / "corpus", tiny_checkpoint(tmp_path / "model"), tmp_path / "run"
+    manifest = build(directory, recipe(list(map(str, given))))
+    unfetched = Refused(name="epsilon", reason="no answer within 180 s")
+    write_json(directory / "manifest.json", msgspec.structs.replace(manifest, refused=[unfetched, *manifest.refused]))
+    run.mkdir()
+    write_json(run / PLAN_FILE, {"seconds": 60.0})
+    write_card(model, directory, run)
+    card = (model / "README.md").read_text(encoding="utf-8")
+    assert "Projects left out: epsilon (no answer within 180 s); delta (no licence found)." in card
+
+
+def test_a_malformed_manifest_says_what_to_run(tmp_path: Path) -> None:
+    for wrong in (b"{", b'{"settings": 1}', b'{"settings": {"a": "\xe9"}}'):
+        (tmp_path / "manifest.json").write_bytes(wrong)
+        with pytest.raises(EngineError, match=r"manifest\.json.*dg-engine corpus build"):
+            read_manifest(tmp_path)
 
 
 def test_a_missing_manifest_says_what_to_run(tmp_path: Path) -> None:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import shutil
 import subprocess
+import sys
 import tarfile
 import zipfile
 from collections.abc import Mapping
@@ -115,6 +118,53 @@ def test_only_a_folders_own_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "lib" / ".gitignore").write_text("ignored.py\nenv\nnode_modules\n.hidden\n")
     subprocess.run(["git", "init", "-q", tmp_path / "lib"], check=True)
     assert sorted(read(only(tmp_path / "lib"))[0]) == ["a.py"], "what git ignores is not the project's own"
+
+
+def test_of_a_folder_in_a_repository_and_of_one_of_repositories_what_git_ignores_is_not_read(tmp_path: Path) -> None:
+    for path in ("all/one/src/a.py", "all/one/src/ignored/b.py", "all/c.py"):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_text(CODE)
+    for place in ("all", "all/one/src"):
+        (tmp_path / place / "LICENSE").write_text(MIT)
+    (tmp_path / "all" / "one" / ".gitignore").write_text("ignored\n")
+    subprocess.run(["git", "init", "-q", tmp_path / "all" / "one"], check=True)
+    assert sorted(read(only(tmp_path / "all" / "one" / "src"))[0]) == ["a.py"]
+    assert sorted(read(only(tmp_path / "all"))[0]) == ["c.py", "one/src/a.py"]
+
+
+def as_anybody(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run Python without the right to read everything, which the superuser has."""
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    if os.geteuid() == 0:
+        if shutil.which("setpriv") is None:
+            pytest.skip("setpriv is not here, and the superuser may read everything")
+        rights = "-dac_override,-dac_read_search"
+        command = ["setpriv", "--bounding-set", rights, "--inh-caps", rights, *command]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+SHOWN = """
+import sys
+from dg_engine.training.sources import Splits, about, open_source, read_sources
+(source,) = read_sources(sys.argv[1:], Splits())
+with open_source(source) as tree:
+    print(sorted(tree.sizes()), *about(source, tree))
+"""
+
+
+def test_what_may_not_be_read_is_passed_over(tmp_path: Path) -> None:
+    for path in ("a.py", "sealed/b.py", "listed/c.py", "deep/sealed/d.py"):
+        (tmp_path / "lib" / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "lib" / path).write_text(CODE)
+    (tmp_path / "lib" / "LICENSE").write_text(MIT)
+    for path, mode in {"sealed": 0, "deep/sealed": 0, "listed": 0o444}.items():
+        (tmp_path / "lib" / path).chmod(mode)
+    shown = as_anybody(SHOWN, tmp_path / "lib")
+    assert (shown.stdout.strip(), shown.stderr) == ("['LICENSE', 'a.py']  MIT", "")
+    subprocess.run(["git", "init", "-q", tmp_path / "lib"], check=True)
+    assert as_anybody(SHOWN, tmp_path / "lib").stdout == shown.stdout
+    (tmp_path / "lib" / "LICENSE").chmod(0)
+    assert "LicenceRefused: licence unknown" in as_anybody(SHOWN, tmp_path / "lib").stderr
 
 
 def test_an_installed_package_and_the_standard_library_are_read_where_they_are() -> None:

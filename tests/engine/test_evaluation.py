@@ -138,6 +138,47 @@ def test_wrong_answers_are_wrong_in_the_way_they_are() -> None:
     assert repeating.repeats_suffix == 1.0
 
 
+@pytest.mark.parametrize(
+    ("truth", "suffix", "answer", "exact"),
+    [
+        ("x = 1\n", "y = 2\n", "x = 1", 0),
+        ("x = 1\n", "y = 2\n", "x = 1\n\n", 0),
+        ("x = 1\n", "y = 2\n", "x = 1  \n", 1),
+        ("if x:\n    ", "y = 2\n", "if x:\n", 0),
+        ("either or ", "both", "either or", 0),
+        ("f(x)", " + y\n", "f(x)", 1),
+        ("x = 1", "\ny = 2\n", "x = 1  \n\n", 1),
+        ("x = 1\n", "", "x = 1", 1),
+        ("x = 1\n", "  \ny = 2\n", "x = 1", 1),
+    ],
+)
+def test_a_break_counts_where_the_line_goes_on_behind_the_hole(
+    truth: str, suffix: str, answer: str, exact: float
+) -> None:
+    case = msgspec.structs.replace(CASE, kind="random", prefix="", answer=truth, suffix=suffix)
+    assert score(case, answer, 4, 5).exact == exact
+    assert score(case, truth, 5, 5).exact == 1
+
+
+def test_no_answer_is_no_right_first_line() -> None:
+    case = msgspec.structs.replace(CASE, kind="random", prefix="x = 1", answer="\ny = 2\n", suffix="z = 3\n")
+    for nothing in ("", " ", "\n"):
+        found = score(case, nothing, 0, 5)
+        assert (found.exact, found.first_line, found.empty) == (0, 0, 1)
+    assert score(case, "\ny = 3", 4, 5).first_line == 1
+    blank = msgspec.structs.replace(case, answer="\n")
+    assert score(blank, "\n", 1, 1).first_line == score(blank, "", 0, 1).first_line == 1
+
+
+def test_what_was_measured_is_judged_by_the_rules_of_today(engine: Engine, cases: list[Case]) -> None:
+    case, systems = cases[0], chosen(["copy"], InfillConfig())
+    (measured,) = run(engine, [case], systems)
+    kept = measured.scores._replace(parses=0.0, length_error=7.0, passes=1.0)
+    old = msgspec.structs.replace(measured, scores=kept._replace(exact=0.5, first_line=0.5, similarity=0.5))
+    (again,) = run(engine, [case], systems, known={old.key: old})
+    assert again == msgspec.structs.replace(measured, scores=kept)
+
+
 def test_only_python_is_judged_by_whether_it_parses(documents: list[Document]) -> None:
     assert score(msgspec.structs.replace(CASE, path="p.go"), CASE.answer, 9, 9).parses is None
     text = "package main\n\n" + 40 * "func double(x int) int { return 2 * x }\n"
@@ -284,6 +325,8 @@ def test_tasks_of_one_line_are_none_of_the_multi_line_set(tmp_path: Path) -> Non
 
 def test_a_file_of_something_else_is_refused_by_its_line(tmp_path: Path) -> None:
     path = tmp_path / "tasks.jsonl"
+    path.write_text(f"\n{json.dumps(TASKS[0])}\n\n \n")
+    assert len(read_tasks(path)) == 1, "blank lines are none"
     path.write_text(json.dumps(TASKS[0]) + '\n{"task_id": "x"}\n')
     with pytest.raises(EngineError, match=r"tasks\.jsonl, line 2: is no task"):
         read_tasks(path)

@@ -30,6 +30,7 @@ from dg_engine.evaluation.ledger import Ledger, run_name
 from dg_engine.evaluation.metrics import Scores
 from dg_engine.paths import shipped_model
 from dg_engine.testing import tiny_checkpoint
+from dg_engine.training.card import weights_digest
 from dg_engine.training.corpus import Manifest, ProjectRecord, project_file, write_json
 from dg_engine.training.sources import Document
 
@@ -166,6 +167,22 @@ def test_only_the_files_that_are_the_adapter_say_which_it_is(tmp_path: Path, mod
     assert run_name(Engine.load(model)) != name
 
 
+def test_an_adapter_is_reported_on_beside_it_and_leaves_the_models_own_report(tmp_path: Path, corpus: Path) -> None:
+    model, adapter = tiny_checkpoint(tmp_path / "model"), tmp_path / "adapter"
+    common = ["--corpus", str(corpus), "--cases", "1", "--systems", "copy", "--model", str(model)]
+    assert evaluate(tmp_path, *common).exit_code == 0
+    before = {path.name: path.read_bytes() for path in model.iterdir()}
+    name, weight = next(iter(adapters.adaptable(Engine.load(model).model).items()))
+    factors = Factors(torch.ones(2, weight.shape[1]), torch.ones(weight.shape[0], 2))
+    adapters.save(Adapter(rank=2, alpha=2.0, factors={name: factors}), adapter, model)
+    assert evaluate(tmp_path, *common, "--adapter", str(adapter)).exit_code == 0
+    assert {path.name: path.read_bytes() for path in model.iterdir()} == before
+    assert "with the adapter adapter" in (adapter / "evaluation.md").read_text(encoding="utf-8")
+    weights = [json.loads((directory / "evaluation.json").read_bytes())["weights"] for directory in (model, adapter)]
+    assert weights == [weights_digest(model), weights_digest(model, adapter)]
+    assert weights[0] != weights[1]
+
+
 @pytest.mark.parametrize("room", [0, 10])
 def test_a_full_disk_is_said_and_leaves_a_sound_ledger(tmp_path: Path, room: int) -> None:
     resource = pytest.importorskip("resource")
@@ -205,7 +222,9 @@ def outcome(case: str) -> Outcome:
     )
 
 
-@pytest.mark.parametrize("content", [b"notes of mine", b"notes\nof mine\n", b'{"run":"a","outcome":{}}\n'])
+@pytest.mark.parametrize(
+    "content", [b"notes of mine", b"notes\nof mine\n", b'{"run":"a","outcome":{}}\n', b'{"run":"\xe9"}\n']
+)
 def test_a_file_that_is_no_ledger_is_left_as_it_is(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "notes.txt"
     path.write_bytes(content)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable
 from functools import partial
 from itertools import count
@@ -14,6 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 from click.testing import CliRunner, Result
+from safetensors import SafetensorError
 from torch import Tensor
 from torch.func import functional_call
 
@@ -25,16 +28,16 @@ from dg_engine.exclusion import IGNORE_FILE
 from dg_engine.model import DiffusionGemma
 from dg_engine.testing import tiny_checkpoint
 from dg_engine.tokenizer import Tokenizer
-from dg_engine.training import finetune_command
+from dg_engine.training import finetune_command, finetune_run
 from dg_engine.training.batches import Batcher, Layout
 from dg_engine.training.encoded import EncodedSplit, encode_split
 from dg_engine.training.finetune import FineTuning, Plan
 from dg_engine.training.low_rank import LowRank, LowRankOptimiser
 from dg_engine.training.objective import Loss, Objective
 from dg_engine.training.plan import Layouts
-from dg_engine.training.repository import LEAST_HELD_OUT, Repository, read_repository
+from dg_engine.training.repository import HELD_OUT_SHARE, LEAST_HELD_OUT, Repository, read_repository
 from dg_engine.training.run_state import STATE_FILE
-from dg_engine.training.sources import Document
+from dg_engine.training.sources import Document, unit_digest
 from dg_engine.training.spans import Vocabulary
 from dg_engine.training.trainer import Progress
 from dg_engine.training.watching import Report
@@ -126,6 +129,17 @@ def test_where_git_does_not_say_what_it_ignores_nothing_is_read(
         read_repository(root)
 
 
+def test_of_a_folder_of_repositories_what_each_of_them_ignores_stays_unread(root: Path, tmp_path: Path) -> None:
+    before = names(read_repository(root), tmp_path)
+    write(root, {".gitignore": "private/\n", "private/settings.py": module(100)})
+    write(tmp_path, {"notes.py": module(101), "deep/down/.gitignore": "*\n", "deep/down/all.py": module(102)})
+    git(root, "init", "-q")
+    git(tmp_path / "deep" / "down", "init", "-q")
+    (tmp_path / "link").symlink_to(root)
+    assert names(read_repository(tmp_path), tmp_path) == before | {"notes.py"}
+    assert names(read_repository(root / "package"), tmp_path) == before, "nor does a folder within one read more"
+
+
 def test_a_repository_that_a_hook_is_about_is_not_asked_in_another_s_place(
     root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -172,6 +186,25 @@ def test_a_folder_with_too_little_code_is_refused_with_what_was_left_out(tmp_pat
     with pytest.raises(EngineError, match=r"broken rule is mended: the setting `exclude`"):
         read_repository(tmp_path, ["[abc"])
     with pytest.raises(EngineError, match=r"has 1 files.*at least 8.*Left out: 1 for: too short"):
+        read_repository(tmp_path)
+
+
+def test_files_that_are_like_others_are_not_counted(root: Path) -> None:
+    write(root, {f"package/module_{number}.py": module(0) + f"LAST = {number}\n" for number in range(24)})
+    with pytest.raises(EngineError, match=r"has 1 files.*at least 8.*Left out: 23 for: near duplicate"):
+        read_repository(root)
+    shutil.rmtree(root)
+    shared = [name for number in range(400) if unit_digest(name := f"copy_{number}.py") > HELD_OUT_SHARE]
+    held = [name for number in range(400) if unit_digest(name := f"module_{number}.py") < HELD_OUT_SHARE]
+    write(root, {name: module(number) for number, name in enumerate(held)})
+    write(root, {name: module(0) + f"LAST = {number}\n" for number, name in enumerate(shared)})
+    with pytest.raises(EngineError, match=rf"all but the \d+ held-out files .*: {len(shared)} for: near duplicate"):
+        read_repository(root)
+
+
+def test_where_no_file_is_in_a_known_language_these_are_named(tmp_path: Path) -> None:
+    write(tmp_path, {f"{number}.rb": module(number) for number in range(10)})
+    with pytest.raises(EngineError, match=r"has 0 files.*Left out: none.*python, typescript.*cpp"):
         read_repository(tmp_path)
 
 
@@ -385,6 +418,88 @@ def test_all_weights_make_a_whole_checkpoint_with_the_router_as_it_was(root: Pat
     changed = {name for name, weight in after.items() if not torch.equal(weight, before[name])}
     assert changed
     assert not any("router" in name for name in changed)
+
+
+def test_a_model_is_not_written_over_while_it_is_read(root: Path, base: Path, tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(base)
+    before = {path: path.read_bytes() for path in base.iterdir()}
+    refused = command(root, base, tmp_path / "link", "--full", "--minutes", "0.01")
+    assert (refused.exit_code, refused.output) == (
+        1,
+        f"Error: {base}: is the model that is learnt from, and must stay whole until the end; give another --out\n",
+    )
+    assert {path: path.read_bytes() for path in base.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "option", ["--seed=-1", f"--seed={2**63}", "--alpha=inf", "--alpha=nan", "--minutes=inf", "--minutes=0"]
+)
+def test_a_number_that_no_run_can_have_is_refused_before_anything_is_written(
+    root: Path, base: Path, tmp_path: Path, option: str
+) -> None:
+    refused = command(root, base, tmp_path / "out", option)
+    assert refused.exit_code == 2
+    assert option.split("=")[0] in refused.output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("small")
+def test_the_largest_seed_is_one(root: Path, base: Path, tmp_path: Path) -> None:
+    done = command(root, base, tmp_path / "out", "--minutes", "0.01", "--seed", str(2**63 - 1))
+    assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize("content", [None, "{}", '{"repository": "mine"}'])
+def test_a_folder_of_the_users_is_not_taken_for_a_run(
+    root: Path, base: Path, tmp_path: Path, content: str | None
+) -> None:
+    write(tmp_path / "out", {"run/notes.md": "mine\n"} | ({"run/options.json": content} if content else {}))
+    refused = command(root, base, tmp_path / "out")
+    assert refused.exit_code == 1
+    assert f"{tmp_path / 'out' / 'run'}: is no run of a fine-tuning" in refused.output
+    assert "another --out" in refused.output
+    assert "delete" not in refused.output
+    assert (tmp_path / "out" / "run" / "notes.md").exists()
+
+
+def test_a_run_that_could_not_begin_leaves_none_of_the_users_text(tmp_path: Path, tokenizer: Tokenizer) -> None:
+    resource = pytest.importorskip("resource")
+    long = [Document("own", f"{number}.py", module(number)) for number in range(8)]
+    short = [Document("own", "9.py", "x = 1\n")]
+    options = finetune_run.Options(
+        repository="own",
+        model="base",
+        weights="",
+        rank=1,
+        alpha=1.0,
+        diffusion=False,
+        exclude=(),
+        cases=1,
+        seed=0,
+    )
+
+    def begin(train: list[Document], held_out: list[Document]) -> None:
+        repository = Repository(train, held_out, Counter())
+        finetune_run.open_run(tmp_path / "out" / "run", options, lambda: repository, tokenizer, header=True)
+
+    with pytest.raises(EngineError, match="own: its files are too short"):
+        begin(long, short)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (5_000, before[1]))  # as on a disk that is full
+    try:
+        with pytest.raises(SafetensorError):
+            begin(long, long)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not list(tmp_path.glob("out/*"))
+
+
+def test_a_repository_whose_path_is_no_text_is_refused_with_what_to_do(root: Path, base: Path, tmp_path: Path) -> None:
+    odd = root.rename(tmp_path / os.fsdecode(b"caf\xe9"))
+    refused = command(odd, base, tmp_path / "out")
+    assert refused.exit_code == 1
+    assert "is no path that can be written in UTF-8; rename it" in refused.output
+    assert not (tmp_path / "out").exists()
 
 
 def test_each_repository_has_a_place_for_its_adapter_outside_of_it(tmp_path: Path) -> None:

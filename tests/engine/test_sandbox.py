@@ -56,6 +56,12 @@ def test_there_is_no_network() -> None:
         assert run(f"import socket; socket.create_connection(('127.0.0.1', {port}), 1)") == "failed"
 
 
+def test_a_program_is_the_main_module() -> None:
+    assert run("import pickle\nclass A: pass\nassert type(pickle.loads(pickle.dumps(A()))) is A") == "passed"
+    assert run("import sys\nassert vars(sys.modules['__main__']) is globals()") == "passed"
+    assert run("assert __name__ == '__main__'\nassert not {'word', 'main', 'shut_in'} & set(globals())") == "passed"
+
+
 def test_sets_have_the_same_order_in_every_run() -> None:
     """A draw of the hash seed would pass this once in 2^64."""
     said = [sys.executable, "-c", "print(hash('order'))"]
@@ -73,6 +79,14 @@ STARTS = {
     "kill": f"import os; os.kill({os.getpid()}, 0)",
     "limit": f"import resource; resource.prlimit({os.getpid()}, resource.RLIMIT_CORE)",
 }
+for name, arguments in {
+    "setpriority": f"os.PRIO_PROCESS, {os.getpid()}, os.getpriority(os.PRIO_PROCESS, {os.getpid()})",
+    "sched_setaffinity": f"{os.getpid()}, os.sched_getaffinity({os.getpid()})",
+    "sched_setparam": f"{os.getpid()}, os.sched_getparam({os.getpid()})",
+    "sched_setscheduler": f"{os.getpid()}, os.SCHED_OTHER, os.sched_param(0)",
+}.items():
+    if hasattr(os, name):
+        STARTS[name] = f"import os; os.{name}({arguments})"
 if hasattr(signal, "pidfd_send_signal"):
     for module in ("signal", "_signal"):
         send = f"{module}.pidfd_send_signal(os.pidfd_open({os.getpid()}), 0)"

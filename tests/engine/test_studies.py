@@ -13,7 +13,7 @@ from dg_engine.errors import EngineError
 from dg_engine.studies import command
 from dg_engine.studies.running import Study
 from dg_engine.studies.variants import STUDIES, Variant
-from dg_engine.training.plan import Plan, layouts, with_settings
+from dg_engine.training.plan import Plan, keep_plan, layouts, with_settings
 from dg_engine.training.run_state import METRICS_FILE
 from dg_engine.training.shapes import SHAPES
 
@@ -64,6 +64,18 @@ def test_a_run_that_fails_names_its_log_and_stops_the_study(tmp_path: Path) -> N
         study.run(said.append)
     assert "run `dg-engine corpus build`" in (tmp_path / "causal" / "train.log").read_text(encoding="utf-8")
     assert not any(line.startswith("joint") for line in said)
+
+
+@pytest.mark.parametrize("minutes", [18.0, 600.0, 1000.0])
+def test_a_run_is_known_again_by_the_minutes_with_which_it_was_begun(tmp_path: Path, minutes: float) -> None:
+    variants = STUDIES["ablations"]
+    study = Study(variants=variants, directory=tmp_path, corpus=tmp_path, minutes=minutes, cases=1, jobs=1)
+    for variant in variants:
+        words = study._training(variant)
+        run = Path(words[words.index("--run") + 1])
+        run.mkdir()
+        keep_plan(Plan(seconds=60 * float(words[words.index("--minutes") + 1]), layouts=layouts(4)), run)
+        assert not study._is_trained(variant), "begun, not refused"
 
 
 @pytest.mark.parametrize("name", STUDIES)

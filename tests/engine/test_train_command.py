@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 import shutil
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from dg_engine.api import Infill, InfillRequest
+from dg_engine.cli import main
 from dg_engine.engine import Engine
 from dg_engine.errors import EngineError
+from dg_engine.settings import read_infill_config
 from dg_engine.training.commands import train
 from dg_engine.training.corpus import read_manifest, write_json
 from dg_engine.training.plan import read_plan
+from dg_engine.training.run_state import read_metrics
 
 
 def test_the_commands_lead_from_documents_to_a_checkpoint_that_the_engine_opens(
@@ -42,6 +48,80 @@ def test_the_commands_lead_from_documents_to_a_checkpoint_that_the_engine_opens(
     assert CliRunner().invoke(train, arguments, catch_exceptions=False).exit_code == 0
     card = (tmp_path / "further" / "model" / "README.md").read_text(encoding="utf-8")
     assert "\n> 0 minutes of training on " in card
+
+
+def with_tokens_exchanged(corpus: Path, target: Path) -> Path:
+    """The same corpus under another vocabulary of the same size."""
+    shutil.copytree(corpus, target)
+    path = target / "tokenizer.json"
+    tokenizer = json.loads(path.read_bytes())
+    numbers = tokenizer["model"]["vocab"]
+    numbers["e"], numbers["q"] = numbers["q"], numbers["e"]
+    path.write_text(json.dumps(tokenizer), encoding="utf-8")
+    digest = sha256(path.read_bytes()).hexdigest()
+    write_json(target / "manifest.json", msgspec.structs.replace(read_manifest(target), tokenizer=digest))
+    return target
+
+
+def test_weights_are_trained_under_their_own_vocabulary_alone(tmp_path: Path, library_corpus: Path) -> None:
+    other = with_tokens_exchanged(library_corpus, tmp_path / "other")
+    words = ["--shape", "tiny", "--mode", "eager", "--chunks", "1", "--minutes", "0.02", "--slice", "0.005"]
+
+    def trained(corpus: Path, run: str, *further: str) -> Result:
+        return CliRunner().invoke(train, ["--corpus", str(corpus), "--run", str(tmp_path / run), *words, *further])
+
+    assert trained(library_corpus, "run").exit_code == 0
+    start = tmp_path / "run" / "model"
+    before = (start / "model.safetensors").read_bytes()
+    for refused in (trained(other, "run"), trained(other, "further", "--init", str(start))):
+        assert isinstance(refused.exception, EngineError)
+        assert re.search(rf"another vocabulary .*`dg-engine corpus build --tokenizer {start}`", str(refused.exception))
+    assert (start / "model.safetensors").read_bytes() == before
+    assert not (tmp_path / "further").exists()
+
+    # As another version of the library writes the same vocabulary.
+    path = start / "tokenizer.json"
+    path.write_text(json.dumps(json.loads(path.read_bytes())), encoding="utf-8")
+    assert trained(library_corpus, "further", "--init", str(start)).exit_code == 0
+
+
+@pytest.mark.parametrize("tells", [True, False], ids=["says of which", "from before it was kept"])
+def test_a_card_quotes_an_evaluation_of_its_own_weights_alone(
+    tmp_path: Path, library_corpus: Path, *, tells: bool
+) -> None:
+    corpus, model = ["--corpus", str(library_corpus)], tmp_path / "run" / "model"
+    words = ["train", *corpus, "--run", str(model.parent), "--shape", "tiny", "--mode", "eager", "--chunks", "1"]
+
+    def card(minutes: float) -> str:
+        done = CliRunner().invoke(main, [*words, "--minutes", str(minutes)], catch_exceptions=False)
+        assert done.exit_code == 0
+        return (model / "README.md").read_text(encoding="utf-8")
+
+    card(0.01)
+    measured = ["evaluate", *corpus, "--model", str(model), "--cases", "1", "--systems", "copy"]
+    assert CliRunner().invoke(main, [*measured, "--ledger", str(tmp_path / "ledger.jsonl")]).exit_code == 0
+    findings = json.loads((model / "evaluation.json").read_bytes())
+    if not tells:
+        write_json(model / "evaluation.json", {key: value for key, value in findings.items() if key != "weights"})
+    heading, elsewhere = "### Infill on projects that were not trained on", "is of other weights: run `dg-engine eval"
+    quoted = card(0.01)
+    assert heading in quoted
+    assert elsewhere not in quoted
+    for _ in range(2):
+        after = card(0.02)
+        assert heading not in after
+        assert elsewhere in after
+    assert json.loads((model / "evaluation.json").read_bytes()) == findings
+
+
+def test_a_run_in_which_filler_counts_nothing_is_exported(tmp_path: Path, library_corpus: Path) -> None:
+    run = tmp_path / "run"
+    words = ["--corpus", str(library_corpus), "--run", str(run), "--shape", "tiny", "--mode", "eager", "--chunks", "1"]
+    settings = ["schedule.objective.filler_weight=0", "schedule.causal_until=0", "layouts.usual.canvases=1"]
+    words += ["--minutes", "0.01", *(word for one in settings for word in ("--set", one))]
+    assert CliRunner().invoke(train, words, catch_exceptions=False).exit_code == 0
+    assert read_infill_config(run / "model").filler_bias == 0
+    assert all(math.isfinite(line["loss"]) for line in read_metrics(run) if "loss" in line)
 
 
 @pytest.mark.parametrize(("lacking", "advice"), [("train", "more sources"), ("validation", "--validation NAME")])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shutil
 import signal
 import subprocess
@@ -17,7 +16,7 @@ from tokenizers import models, pre_tokenizers
 
 from dg_engine import checkpoint
 from dg_engine.config import ModelConfig
-from dg_engine.errors import CheckpointError, EngineError
+from dg_engine.errors import CheckpointError
 from dg_engine.testing import SPECIAL_TOKENS, TINY, tiny_model, tiny_tokenizer
 from dg_engine.tokenizer import Tokenizer
 from dg_engine.training.ahead import Ahead
@@ -26,9 +25,9 @@ from dg_engine.training.encoded import EncodedSplit, encode_split
 from dg_engine.training.objective import Objective
 from dg_engine.training.optimiser import Optimiser, Rates, orthogonalised
 from dg_engine.training.plan import UPDATES as UPDATES_WANTED
-from dg_engine.training.plan import Layouts, Plan, paced, with_settings
+from dg_engine.training.plan import Layouts, Plan, paced
 from dg_engine.training.plots import plot_losses
-from dg_engine.training.run_state import STATE_FILE, read_metrics
+from dg_engine.training.run_state import STATE_FILE, load_state, read_metrics, save_state
 from dg_engine.training.schedule import Schedule
 from dg_engine.training.sources import Document
 from dg_engine.training.spans import Vocabulary
@@ -69,7 +68,9 @@ def own_tests(tokenizer: Tokenizer) -> EncodedSplit:
     return EncodedSplit(encode_split(documents, tokenizer))
 
 
-def make(directory: Path, split: EncodedSplit, tokenizer: Tokenizer, shape: ModelConfig = TINY) -> Trainer:
+def make(
+    directory: Path, split: EncodedSplit, tokenizer: Tokenizer, shape: ModelConfig = TINY, digest: str = "own"
+) -> Trainer:
     config = replace(shape, vocab_size=tokenizer.vocab_size, num_experts=1, top_k_experts=1)
     plan = Plan(
         seconds=UPDATES / 2,
@@ -80,7 +81,7 @@ def make(directory: Path, split: EncodedSplit, tokenizer: Tokenizer, shape: Mode
     model = new_model(config, seed=1, dtype=torch.float32)
     vocabulary = Vocabulary.of(tokenizer)
     batches = Ahead(Batcher(split, vocabulary, config, plan.seed))
-    return Trainer(model, batches, split, vocabulary, plan, directory, clock=Clock())
+    return Trainer(model, batches, split, vocabulary, plan, directory, clock=Clock(), tokenizer=digest)
 
 
 class Killed(Exception):
@@ -290,6 +291,23 @@ def test_a_run_of_another_shape_is_not_gone_on_with(
     assert (tmp_path / STATE_FILE).read_bytes() == before
 
 
+def test_a_run_goes_on_under_its_own_vocabulary_alone(
+    tmp_path: Path, split: EncodedSplit, tokenizer: Tokenizer
+) -> None:
+    make(tmp_path, split, tokenizer).save()
+    before = (tmp_path / STATE_FILE).read_bytes()
+    with pytest.raises(CheckpointError, match=rf"{STATE_FILE}: .* another vocabulary .* corpus build --tokenizer"):
+        make(tmp_path, split, tokenizer, digest="another")
+    assert (tmp_path / STATE_FILE).read_bytes() == before
+
+    tensors, counters = load_state(tmp_path) or ({}, {})
+    assert counters.pop("tokenizer") == "own"
+    save_state(tmp_path, tensors, counters)
+    resumed = make(tmp_path, split, tokenizer, digest="another")
+    resumed.run(lambda progress: None)
+    assert resumed.update == UPDATES, "a state that was written before this was kept"
+
+
 def test_newton_schulz_brings_all_singular_values_near_one() -> None:
     generator = torch.Generator().manual_seed(0)
     for shape in ((2, 96, 32), (2, 32, 96)):
@@ -340,31 +358,6 @@ def test_the_schedule_goes_through_its_stages_and_ends_at_zero() -> None:
     assert moments[-1].objective != Objective()
     with pytest.raises(ValueError, match="out of order"):
         Schedule(causal_until=0.9, joint_until=0.5)
-
-
-def test_any_number_of_a_plan_is_set_by_its_name() -> None:
-    plan = Plan(seconds=60, layouts=Layouts(causal=CAUSAL, usual=USUAL, wide=WIDE))
-    named = ["schedule.objective.filler_weight=1", "rates.betas=[0.8, 0.9]", "accumulate=3", "layouts.usual.canvases=5"]
-    changed = with_settings(plan, named)
-    assert changed.schedule.at(0.9).objective.filler_weight == 1.0
-    assert changed.rates.betas == (0.8, 0.9)
-    assert (changed.accumulate, changed.layouts.usual.canvases) == (3, 5)
-    assert with_settings(changed, ["schedule.objective.filler_weight=0.3"]).layouts == changed.layouts
-
-
-def test_settings_are_judged_together_whatever_their_order() -> None:
-    plan = Plan(seconds=60, layouts=Layouts(causal=CAUSAL, usual=USUAL, wide=WIDE))
-    causal_alone = ["schedule.causal_until=1", "schedule.joint_until=1"]
-    assert with_settings(plan, causal_alone) == with_settings(plan, reversed(causal_alone))
-    with pytest.raises(EngineError, match=r"--set schedule\.causal_until=1: stages out of order"):
-        with_settings(plan, causal_alone[:1])
-
-
-@pytest.mark.parametrize("setting", ["shedule.warm_up=1", "accumulate=half", "accumulate=1.5", "rates=1", "seed.x=1"])
-def test_a_setting_that_a_plan_does_not_have_is_refused_by_name(setting: str) -> None:
-    plan = Plan(seconds=60, layouts=Layouts(causal=CAUSAL, usual=USUAL, wide=WIDE))
-    with pytest.raises(EngineError, match=re.escape(f"--set {setting}")):
-        with_settings(plan, [setting])
 
 
 def test_training_begins_with_the_weights_of_a_checkpoint_of_the_same_shape(tmp_path: Path) -> None:

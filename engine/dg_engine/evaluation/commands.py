@@ -34,7 +34,7 @@ from dg_engine.evaluation.summary import summarise
 from dg_engine.evaluation.systems import System, chosen
 from dg_engine.options import THREADS, dtype_option
 from dg_engine.settings import LengthProbe, read_infill_config
-from dg_engine.training.card import REPORT_FILE
+from dg_engine.training.card import FINDINGS_FILE, REPORT_FILE, weights_digest
 from dg_engine.training.corpus import documents, write_json
 from dg_engine.training.projects import Split
 from dg_engine.training.sources import Document
@@ -61,7 +61,11 @@ _Item = TypeVar("_Item")
 @click.option("--systems", default="", help="Names, separated by commas; the first is compared with the others.")
 @click.option("--seeds", type=click.IntRange(1), default=1, show_default=True, help="Answers to each case.")
 @click.option("--ladder", is_flag=True, help="Also 1, 2, 4, 8 and 12 steps of diffusion.")
-@click.option("--output", type=click.Path(path_type=Path, file_okay=False), help="Default: the checkpoint directory.")
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Default: the checkpoint directory, or the adapter's.",
+)
 @click.option(
     "--ledger",
     type=click.Path(path_type=Path),
@@ -144,7 +148,7 @@ def evaluate(
     command = _command(split, cases, selected, seeds, [file.name for file in humaneval], humaneval_cases)
     command += f" --dtype {dtype}" if dtype else ""
     found = _findings(engine, outcomes, selected, split, seeds, command)
-    click.echo(_write(found, selected, outcomes, output or engine.directory))
+    click.echo(_write(found, selected, outcomes, output or engine.adapter or engine.directory))
 
 
 def _probe(engine: Engine, cases: Sequence[Case]) -> LengthProbe:
@@ -218,6 +222,7 @@ def _findings(
         calibration=known or fit(scored),
         is_the_checkpoints=known is not None,
         reliability=reliability(scored) if known is None else judged(scored, known),
+        weights=weights_digest(*filter(None, (engine.directory, engine.adapter))),
     )
 
 
@@ -228,7 +233,7 @@ def _write(found: Findings, systems: tuple[System, ...], outcomes: list[Outcome]
     examples = shown[:: max(1, len(shown) // _EXAMPLES)][:_EXAMPLES]
     text = to_markdown(found, systems, examples, plot(found, directory))
     (directory / REPORT_FILE).write_text(text, encoding="utf-8")
-    write_json(directory / "evaluation.json", found)
+    write_json(directory / FINDINGS_FILE, found)
     return text
 
 

@@ -47,6 +47,8 @@ def read_tasks(path: Path, count: int | None = None) -> list[Case]:
         raise EngineError(f"{path}: {error}") from error
     cases = []
     for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
             case = _case(msgspec.json.decode(line, type=_Task))
         except (msgspec.DecodeError, KeyError) as error:

@@ -74,7 +74,7 @@ class Ledger:
         for number, line in enumerate(lines, 1):
             try:
                 found = msgspec.json.decode(line, type=_Line)
-            except msgspec.DecodeError as error:
+            except (msgspec.DecodeError, UnicodeDecodeError) as error:
                 raise EngineError(f"{path}, line {number}: is no line of a ledger ({error}); move it away") from error
             if found.run == self._run:
                 self.known[found.outcome.key] = found.outcome

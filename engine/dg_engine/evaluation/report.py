@@ -63,6 +63,8 @@ class Findings(msgspec.Struct, frozen=True, kw_only=True):
     """The calibration is what the checkpoint has, which was fitted to other projects; this split only judges it."""
     reliability: Reliability | None
     """Else of calibrations that were fitted to one half of the projects, on the other half."""
+    weights: str = ""
+    """A digest of the checkpoint's, or of those and the adapter's; empty in evaluations from before it was kept."""
 
 
 def to_markdown(

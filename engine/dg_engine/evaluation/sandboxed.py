@@ -41,7 +41,16 @@ FORBIDDEN = (
     "socket.",
     "subprocess.",
 )
-UNHEARD = ("fork_exec", "mkfifo", "mknod", "pidfd_send_signal")
+UNHEARD = (
+    "fork_exec",
+    "mkfifo",
+    "mknod",
+    "pidfd_send_signal",
+    "sched_setaffinity",
+    "sched_setparam",
+    "sched_setscheduler",
+    "setpriority",
+)
 """Functions to another process, and to more files, that tell no audit hook."""
 CHANGING = {
     "os.chdir": (1, 0),
@@ -158,7 +167,9 @@ def main() -> None:
     program = compile(sys.stdin.buffer.read(), "<program>", "exec", dont_inherit=True)
     shut_in(*map(int, limits))
     sys.argv[:] = ["program"]
-    exec(program, {"__name__": "__main__"})  # noqa: S102  (its purpose)
+    # A module like any other, in which what is pickled finds its own classes.
+    sys.modules["__main__"] = module = type(sys)("__main__")
+    exec(program, module.__dict__)  # noqa: S102  (its purpose)
     os.write(out, word.encode())
 
 

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import IO
 
 from dg_engine.errors import EngineError
+from dg_engine.studies import child
 from dg_engine.studies.variants import Variant
+from dg_engine.training.card import FINDINGS_FILE
 from dg_engine.training.plan import read_plan
 from dg_engine.training.run_state import read_metrics
 
@@ -57,7 +59,7 @@ class Study:
 
     def findings(self, variant: Variant) -> Path:
         """The `evaluation.json` of a run."""
-        return self.directory / variant.name / "evaluation" / "evaluation.json"
+        return self.directory / variant.name / "evaluation" / FINDINGS_FILE
 
     def _carry_out(self, variant: Variant, report: Callable[[str], None]) -> None:
         run = self.directory / variant.name
@@ -80,9 +82,9 @@ class Study:
 
     def _training(self, variant: Variant) -> list[str]:
         words = ["--corpus", str(self.corpus), "--run", str(self.directory / variant.name), "--shape", variant.shape]
-        words += ["--minutes", f"{self.minutes * variant.share:g}", "--clock", "processor", "--threads", "1"]
+        words += ["--minutes", repr(self.minutes * variant.share), "--clock", "processor", "--threads", "1"]
         words += ["--chunks", "4", "--accumulate", "1", "--mode", self.mode]
-        every = f"validate_every={self.minutes * 60 / _CHECKS:g}"
+        every = f"validate_every={self.minutes * 60 / _CHECKS!r}"
         for setting in (every, *variant.settings):
             words += ["--set", setting]
         return [*words, "--init", str(self.directory / variant.start / "model")] if variant.start else words
@@ -98,10 +100,12 @@ class Study:
         environment = {"TORCHINDUCTOR_CACHE_DIR": str(compiled.absolute()), "OMP_NUM_THREADS": "1"} | os.environ
         log = run / f"{name}.log"
         with log.open("w", encoding="utf-8") as file:
-            status = _status([sys.executable, "-m", "dg_engine", name, *words], environment, file)
+            status = _status([sys.executable, "-m", child.__name__, name, *words], environment, file)
         if status:
             raise EngineError(f"dg-engine {name} failed with status {status}: see {log}; the same command goes on")
 
 
 def _status(words: list[str], environment: dict[str, str], log: IO[str]) -> int:
-    return subprocess.run(words, env=environment, stdout=log, stderr=log, check=False).returncode
+    # The pipe is what the child watches: it closes when this process ends, however it does.
+    with subprocess.Popen(words, env=environment, stdin=subprocess.PIPE, stdout=log, stderr=log) as process:
+        return process.wait()

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import AbstractContextManager
+from functools import partial
+from multiprocessing.connection import wait
 
+from dg_engine.parent import end_with_parent
 from dg_engine.training.batches import Batch, Batcher, Layout
 
 DEPTH = 4
@@ -62,6 +66,11 @@ _adopted: list[Batcher] = []
 
 
 def _adopt(batcher: Batcher) -> None:
+    # A terminal interrupts all processes of a command: what it means is for the first of them to say.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        end_with_parent(partial(wait, [parent.sentinel]))
     _adopted.append(batcher)
 
 

@@ -14,8 +14,12 @@ from torch import Tensor
 
 from dg_engine.config import ModelConfig
 from dg_engine.prompt import CUT_STEP
+from dg_engine.training.bounds import bounded
 from dg_engine.training.encoded import EncodedSplit
-from dg_engine.training.spans import Hole, SpanSampler, Vocabulary
+from dg_engine.training.spans import BUCKETS, Hole, SpanSampler, Vocabulary
+
+# Tokens of a chunk, of which a header takes up to 67 where a file's path is long.
+_SHORTEST = 64
 
 
 class Chunks(NamedTuple):
@@ -75,6 +79,13 @@ class Layout:
     canvases: int
     """Over each chunk; 0 while only the causal side is trained."""
     slots: int
+
+    def __post_init__(self) -> None:
+        """Refuse shapes that hold nothing, or no hole where there are to be some."""
+        bounded("chunks", self.chunks, least=1)
+        bounded("encoder_tokens", self.encoder_tokens, least=_SHORTEST)
+        bounded("canvases", self.canvases, least=0)
+        bounded("slots", self.slots, least=BUCKETS[0] if self.canvases else 0)
 
     @property
     def stride(self) -> int:

@@ -6,17 +6,22 @@ import json
 import platform
 import textwrap
 from collections.abc import Sequence
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from dg_engine.config import read_config
 from dg_engine.settings import read_infill_config
-from dg_engine.training.corpus import Manifest, ProjectRecord, read_manifest
+from dg_engine.training.corpus import Manifest, ProjectRecord, read_manifest, write_json
 from dg_engine.training.plan import PLAN_FILE
 from dg_engine.training.run_state import read_metrics
 
 REPORT_FILE = "evaluation.md"
-"""Written beside the card by `dg-engine evaluate`, and quoted in it."""
+"""Written beside the card by `dg-engine evaluate`, and quoted in it where it is of the same weights."""
+FINDINGS_FILE = "evaluation.json"
+"""The same for programs; its `weights` are the `weights_digest` of what was measured."""
 
 STUDY_FILE = "study-{}.md"
 """Written beside the card by `dg-engine study`, and quoted in it."""
@@ -55,6 +60,25 @@ def write_card(model: Path, corpus: Path, run: Path) -> None:
         _sources(manifest),
     ]
     (model / "README.md").write_text("\n".join(sections), encoding="utf-8")
+
+
+def weights_digest(*directories: Path) -> str:
+    """A digest of the weights in a checkpoint's folder, or in that and its adapter's."""
+    digest = sha256()
+    for path in (path for directory in directories for path in sorted(directory.glob("*.safetensors"))):
+        with path.open("rb") as file:
+            digest.update(file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def keep_measured(model: Path) -> None:
+    """Before a checkpoint's weights are replaced: have its evaluation say that it is of those, if it does not tell.
+
+    Evaluations did not, once; they are of the weights beside which they lie.
+    """
+    findings = _findings(model)
+    if findings and not findings.get("weights"):
+        write_json(model / FINDINGS_FILE, findings | {"weights": weights_digest(model)})
 
 
 def keep_recipe(start: Path, run: Path) -> None:
@@ -138,7 +162,7 @@ one of them (MinHash over 5-grams) was dropped from training.
 
 {wrapped(f"Files left out: {reasons}.")}
 
-{wrapped(f"Projects left out for their licence: {left_out}.")}
+{wrapped(f"Projects left out: {left_out}.")}
 
 Benchmark files whose solutions were searched for in the training split (windows of 10 words): {searched or "none"}.
 """
@@ -178,10 +202,19 @@ def _results(model: Path, lines: list[dict[str, Any]]) -> str:
         rows = [[key.replace("_", " at t = "), value] for key, value in sorted(last["validation"].items())]
         text += f"Validation projects after {last['elapsed'] / 60:.0f} minutes, nats per token:\n\n"
         text += table(["loss", "value"], rows) + "\n"
-    for report in (model / REPORT_FILE, *sorted(model.glob(STUDY_FILE.format("*")))):
-        if report.exists():
-            text += "\n" + report.read_text(encoding="utf-8").replace("# ", "### ", 1)
-    return text
+    reports = [*model.glob(REPORT_FILE), *sorted(model.glob(STUDY_FILE.format("*")))]
+    if _findings(model).get("weights", "") not in {"", weights_digest(model)}:
+        text += "\nThe evaluation that lies beside this card is of other weights: run `dg-engine evaluate` again.\n"
+        reports = [report for report in reports if report.name != REPORT_FILE]
+    return text + "".join("\n" + report.read_text(encoding="utf-8").replace("# ", "### ", 1) for report in reports)
+
+
+def _findings(model: Path) -> dict[str, Any]:
+    """What `evaluation.json` says; nothing where there is none."""
+    try:
+        return msgspec.json.decode((model / FINDINGS_FILE).read_bytes(), type=dict[str, Any])
+    except (OSError, msgspec.DecodeError):
+        return {}
 
 
 def _limits(model: Path, manifest: Manifest, languages: Sequence[str]) -> str:

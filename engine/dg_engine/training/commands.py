@@ -10,16 +10,17 @@ from functools import partial
 from pathlib import Path
 
 import click
-import msgspec
 import torch
 
 from dg_engine.errors import EngineError
 from dg_engine.hardware import device_here, fastest_dtype
-from dg_engine.options import THREADS, Number
+from dg_engine.options import SEED, THREADS, Number
+from dg_engine.tokenizer import Tokenizer
 from dg_engine.training import trainer
 from dg_engine.training.ahead import Ahead
 from dg_engine.training.batches import Batcher
-from dg_engine.training.card import keep_recipe, write_card
+from dg_engine.training.card import keep_measured, keep_recipe, write_card
+from dg_engine.training.corpus import write_json
 from dg_engine.training.encoded import MIN_TOKENS
 from dg_engine.training.plan import UPDATES, Pace, Plan, keep_plan, layouts, paced, read_plan, with_settings
 from dg_engine.training.plots import plot_losses
@@ -75,7 +76,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option(
     "--set", "settings", multiple=True, metavar="NAME=VALUE", help="Any number of the plan: schedule.causal_until=0.2."
 )
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 def train(
     corpus_: Path,
     run_: Path,
@@ -99,7 +100,9 @@ def train(
     chosen = SHAPES[shape]
     config = replace(chosen.config, vocab_size=prepared.tokenizer.vocab_size)
     batches = layouts(chunks or chosen.chunks, chosen.encoder_tokens)
-    plan = Plan(seconds=minutes * 60, layouts=batches, seed=seed)
+    plan = with_settings(Plan(seconds=minutes * 60, layouts=batches, seed=seed), settings)
+    if start is not None:
+        _refuse_another_vocabulary(start, prepared.tokenizer, corpus_)
     run_.mkdir(parents=True, exist_ok=True)
     if start is not None:
         keep_recipe(start, run_)
@@ -109,15 +112,13 @@ def train(
         where = device_here(device)
         model = trainer.new_model(config, seed, fastest_dtype(where), start).to(where)
         seconds = time.perf_counter if clock == "wall" else time.process_time
-        training = trainer.Trainer(
-            model, ahead, prepared.validation, vocabulary, with_settings(plan, settings), run_, seconds
-        )
+        training = trainer.Trainer(model, ahead, prepared.validation, vocabulary, plan, run_, seconds, prepared.digest)
         rate = matrix_rate(model.device, fastest_dtype(where))
         click.echo(f"{where}: matrix products reach {rate / 1e9:,.0f} GFLOP/s here on all threads together")
         pace = _warm_up(training, run_, compiled=mode == "compiled")
-        training.plan = with_settings(_decided(training, pace, accumulate), settings)
-        keep_plan(training.plan, run_)
-        click.echo(pace.forecast(training.plan, partial(batcher.epochs, layout=batches.causal)))
+        plan = training.plan = with_settings(_decided(training, pace, accumulate), settings)
+        keep_plan(plan, run_)
+        click.echo(pace.forecast(plan, partial(batcher.epochs, layout=plan.layouts.causal)))
         export = partial(_export, training, chosen, corpus_, run_)
         until = min(plan.seconds, training.elapsed + slice_ * 60) if slice_ else plan.seconds
         watched(lambda report: training.run(report, export, until), plan.seconds, training.elapsed, rate)
@@ -140,6 +141,15 @@ def _prepared(corpus_: Path) -> Prepared:
                 f"run `dg-engine corpus build` with {advice}"
             )
     return prepared
+
+
+def _refuse_another_vocabulary(start: Path, tokenizer: Tokenizer, corpus_: Path) -> None:
+    """What the weights at `start` know of a token holds for no other token of its number."""
+    if Tokenizer.load(start).backend.to_str() != tokenizer.backend.to_str():
+        raise EngineError(
+            f"{corpus_}: has another vocabulary than {start}, which --init begins with; build one with "
+            f"`dg-engine corpus build --tokenizer {start}`"
+        )
 
 
 def _warm_up(training: trainer.Trainer, run_: Path, *, compiled: bool) -> Pace:
@@ -167,12 +177,13 @@ def _decided(training: trainer.Trainer, pace: Pace, accumulate: int | None) -> P
 def _export(training: trainer.Trainer, shape: Shape, corpus_: Path, run_: Path) -> None:
     """A whole checkpoint directory of the weights so far, the plot and the model card."""
     target = run_ / "model"
+    keep_measured(target)
     training.export(target)
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copyfile(corpus_ / name, target / name)
     infill = shape.infill(training.plan.schedule.objective)
     for name, value in (("generation_config.json", GENERATION), ("infill_config.json", infill)):
-        (target / name).write_bytes(msgspec.json.format(msgspec.json.encode(value)) + b"\n")
+        write_json(target / name, value)
     plot_losses(run_, run_ / "loss.png")
     shutil.copyfile(run_ / "loss.png", target / "loss.png")
     write_card(target, corpus_, run_)

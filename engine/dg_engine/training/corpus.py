@@ -10,7 +10,7 @@ shards/SPLIT/NAME.safetensors   the same as tokens
 from __future__ import annotations
 
 from collections.abc import Iterator
-from hashlib import sha256
+from hashlib import file_digest, sha256
 from pathlib import Path
 
 import msgspec
@@ -75,7 +75,7 @@ def read_manifest(directory: Path) -> Manifest:
     """
     try:
         return msgspec.json.decode((directory / "manifest.json").read_bytes(), type=Manifest)
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
         raise EngineError(f"{directory}/manifest.json: {error}; run `dg-engine corpus build` first") from error
 
 
@@ -83,10 +83,14 @@ def documents(directory: Path, split: Split) -> Iterator[Document]:
     """The documents of a split, in the order of the manifest.
 
     Raises:
-        EngineError: there is no corpus.
+        EngineError: there is no corpus, or its documents are of another build than its manifest.
+        OSError: a file of it is missing.
     """
     for record in read_manifest(directory).of(split):
-        yield from read_documents(project_file(directory, split, record.name, ".jsonl"))
+        path = project_file(directory, split, record.name, ".jsonl")
+        if sha256_of(path) != record.sha256:
+            raise EngineError(f"{path}: is of another build than the manifest; run `dg-engine corpus build` to its end")
+        yield from read_documents(path)
 
 
 def read_documents(path: Path) -> Iterator[Document]:
@@ -94,6 +98,12 @@ def read_documents(path: Path) -> Iterator[Document]:
     with path.open("rb") as lines:
         for line in lines:
             yield msgspec.json.decode(line, type=Document)
+
+
+def sha256_of(path: Path) -> str:
+    """Of a file's content, as records hold it."""
+    with path.open("rb") as file:
+        return file_digest(file, "sha256").hexdigest()
 
 
 def project_file(directory: Path, split: Split, name: str, suffix: str) -> Path:

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
+from dg_engine.tokenizer import Tokenizer
 from dg_engine.training.corpus import project_file, read_manifest
 from dg_engine.training.gathering import Gathered, Progress, Report
 from dg_engine.training.manifest_tables import dropped_table, project_table, refused_table, split_table
@@ -86,6 +87,9 @@ def build(
     with reporting(console) as report:
         manifest = prepare(directory, recipe, report)
     console.print(split_table(manifest))
+    found = Tokenizer.load(directory).vocab_size
+    if tokenizer is None and found < vocabulary:
+        click.echo(f"the vocabulary has {found:,} tokens: the sources repeat too little for {vocabulary:,}")
     for split, option in _SPLIT_OPTIONS.items():
         if not manifest.of(split):
             click.echo(f"no project is in the split {split}: put one there with {option} NAME")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dg_engine.errors import EngineError
 from dg_engine.training.duplicates import words_of
+from dg_engine.training.trees import UNREADABLE
 
 WINDOW_WORDS = 10
 WINDOW_CHARACTERS = 30
@@ -88,7 +89,7 @@ def _solutions(path: Path) -> list[str]:
     try:
         with opened(path, "rt", encoding="utf-8") as lines:
             return [_solution(json.loads(line)) for line in lines if line.strip()]
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (*UNREADABLE, ValueError, KeyError, TypeError) as error:
         raise EngineError(
             f"{path}: is not of HumanEval's, HumanEval-Infilling's, MBPP's or SAFIM's form ({error!r})"
         ) from error

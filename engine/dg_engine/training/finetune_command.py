@@ -15,9 +15,10 @@ from rich.console import Console
 
 from dg_engine import adapters, checkpoint, hub, paths
 from dg_engine.engine import Engine
+from dg_engine.errors import EngineError
 from dg_engine.hardware import device_here, fastest_dtype
 from dg_engine.model import DiffusionGemma
-from dg_engine.options import THREADS, Number
+from dg_engine.options import SEED, THREADS, Number
 from dg_engine.settings import read_infill_config
 from dg_engine.tokenizer import Tokenizer
 from dg_engine.training import finetune_run
@@ -65,7 +66,7 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--chunks", type=click.IntRange(1), default=4, show_default=True, help="Chunks of 512 tokens in a batch.")
 @click.option("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
 @click.option("--threads", type=THREADS, help="CPU threads; default: one less than there are cores.")
-@click.option("--seed", type=int, default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 def finetune(
     directory: Path,
     minutes: float,
@@ -126,12 +127,26 @@ def finetune(
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Tuning:
-    """One fine-tuning: from what, to where, and how."""
+    """One fine-tuning: from what, to where, and how.
+
+    Raises:
+        EngineError: it would write over the model that it reads, or a path cannot be noted.
+    """
 
     base: Path
     target: Path
     device: str
     options: finetune_run.Options
+
+    def __post_init__(self) -> None:
+        if self.is_full and self.target == self.base:
+            raise EngineError(
+                f"{self.target}: is the model that is learnt from, and must stay whole until the end; "
+                "give another --out"
+            )
+        for path in (self.options.repository, self.options.model):
+            if not _is_unicode(path):
+                raise EngineError(f"{path!a}: is no path that can be written in UTF-8; rename it")
 
     @property
     def run_directory(self) -> Path:
@@ -175,6 +190,11 @@ class _Tuning:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_("router" not in name)
         return Optimiser(model, ALL_WEIGHTS), lambda: _keep_whole(model, self.base, self.target)
+
+
+def _is_unicode(path: str) -> bool:
+    """Of bytes that are no UTF-8 Python makes characters that cannot be written as it."""
+    return path.encode("utf-8", "replace").decode() == path
 
 
 def _keep_whole(model: DiffusionGemma, base: Path, target: Path) -> None:

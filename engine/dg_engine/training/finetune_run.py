@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from dg_engine.engine import Engine
 from dg_engine.errors import EngineError
@@ -30,7 +32,9 @@ DIRECTORY = "run"
 _OPTIONS = "options.json"
 _BEFORE = "before.json"
 _HELD_OUT = "held_out_documents.json"
-
+_PARTS = ("train", "held_out")
+"""Of a repository."""
+_MALFORMED = (OSError, msgspec.DecodeError, UnicodeDecodeError)
 
 _Kind = TypeVar("_Kind")
 
@@ -81,11 +85,14 @@ def open_run(
         header: whether the model is told the paths of files.
 
     Raises:
-        EngineError: the run there has other options, or the repository is too small.
+        EngineError: the run there has other options, what is there is no run, or the repository is too small.
     """
     if not directory.exists():
         _begin(directory, options, read(), tokenizer, header=header)
-    begun = _read(directory / _OPTIONS, Options)
+    try:
+        begun = _decoded(directory / _OPTIONS, Options)
+    except _MALFORMED as error:
+        raise EngineError(f"{directory}: is no run of a fine-tuning ({error}); give another --out") from error
     for name in Options.__struct_fields__:
         found, asked = getattr(begun, name), getattr(options, name)
         if found != asked:
@@ -93,7 +100,7 @@ def open_run(
                 f"{directory}: an unfinished run was begun there with another {name} ({found!r}, not {asked!r}); "
                 "give the same again to continue it, or another --out, or delete it"
             )
-    train, held_out = (EncodedSplit.load(directory / f"{name}.safetensors") for name in ("train", "held_out"))
+    train, held_out = (EncodedSplit.load(directory / f"{name}.safetensors") for name in _PARTS)
     return Material(train, held_out, _read(directory / _HELD_OUT, list[Document]))
 
 
@@ -120,21 +127,34 @@ def _begin(directory: Path, options: Options, repository: Repository, tokenizer:
     """Write everything beside its place and rename it, so that a run that is there is whole."""
     partial = directory.with_name(f"{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
+    encoded = {name: _encoded(getattr(repository, name), options, tokenizer, header=header) for name in _PARTS}
     partial.mkdir(parents=True)
-    for name in ("train", "held_out"):
-        documents: list[Document] = getattr(repository, name)
-        shown = documents if header else [document._replace(path="") for document in documents]
-        arrays = encode_split(shown, tokenizer)
-        if not len(EncodedSplit(arrays)):
-            raise EngineError(f"{options.repository}: its files are too short to learn from")
-        save_split(arrays, partial / f"{name}.safetensors")
-    write_json(partial / _HELD_OUT, repository.held_out)
-    write_json(partial / _OPTIONS, options)
-    partial.rename(directory)
+    try:
+        for name, arrays in encoded.items():
+            save_split(arrays, partial / f"{name}.safetensors")
+        write_json(partial / _HELD_OUT, repository.held_out)
+        write_json(partial / _OPTIONS, options)
+        partial.rename(directory)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _encoded(
+    documents: list[Document], options: Options, tokenizer: Tokenizer, *, header: bool
+) -> dict[str, NDArray[np.generic]]:
+    shown = documents if header else [document._replace(path="") for document in documents]
+    arrays = encode_split(shown, tokenizer)
+    if not len(EncodedSplit(arrays)):
+        raise EngineError(f"{options.repository}: its files are too short to learn from")
+    return arrays
 
 
 def _read(path: Path, kind: type[_Kind]) -> _Kind:
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
-    except (OSError, msgspec.DecodeError) as error:
+        return _decoded(path, kind)
+    except _MALFORMED as error:
         raise EngineError(f"{path}: {error}; delete {path.parent} to begin anew") from error
+
+
+def _decoded(path: Path, kind: type[_Kind]) -> _Kind:
+    return msgspec.json.decode(path.read_bytes(), type=kind)

@@ -17,7 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from dg_engine import __version__
-from dg_engine.training.corpus import ProjectRecord, digest, project_file, write_json
+from dg_engine.training.corpus import ProjectRecord, digest, project_file, sha256_of, write_json
 from dg_engine.training.decontamination import Benchmarks
 from dg_engine.training.duplicates import Duplicates, Sketch
 from dg_engine.training.licences import LicenceRefused
@@ -81,16 +81,18 @@ def gather(
 
 
 def _finished(place: Path, key: str, known: Duplicates) -> Gathered | None:
-    """The record of a project that was gathered before, its documents known again; None if anything of it is gone."""
+    """The record of a project that was gathered before, its documents known again; None if anything of it is gone or
+    is not what it was."""
     try:
         record = msgspec.json.decode(place.read_bytes(), type=Gathered)
         if record.key != key:
             return None
         if record.project is not None:
-            _beside(place, ".jsonl").stat()
+            if sha256_of(_beside(place, ".jsonl")) != record.project.sha256:
+                return None
             for sketched in msgspec.msgpack.decode(_beside(place, ".sketches").read_bytes(), type=list[Sketch]):
                 known.remember(sketched)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
     return record
 

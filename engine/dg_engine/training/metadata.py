@@ -32,16 +32,20 @@ def read_metadata(tree: Tree) -> Message:
     for path, reader in _places(tree):
         try:
             return reader(_text(tree, path))
-        except (ValueError, TypeError, AttributeError):  # malformed, or not of the form that its name promises
+        # Malformed, or not of the form that its name promises.
+        except (*UNREADABLE, ValueError, TypeError, AttributeError):
             continue
     return Message()
 
 
 def licence_texts(tree: Tree) -> Iterator[str]:
-    """The contents of a tree's licence files: those at its top, in `LICENSES` and in a wheel's metadata."""
+    """The contents of a tree's licence files: those at its top, in `LICENSES` and in a wheel's metadata.
+
+    One that cannot be read is an empty text: nobody knows which licence that is.
+    """
     for path, size in sorted(tree.sizes().items()):
         if size <= MAX_BYTES and _is_licence(PurePosixPath(path)):
-            yield _text(tree, path)
+            yield _text_or_nothing(tree, path)
 
 
 def restricted_folders(tree: Tree) -> frozenset[str]:

@@ -18,6 +18,7 @@ from torch.nn import functional
 from dg_engine.model import DiffusionGemma
 from dg_engine.prefix_cache import PrefixCache
 from dg_engine.training.batches import Batch, Canvases, Chunks, noised
+from dg_engine.training.bounds import bounded
 from dg_engine.training.spans import longest_hole
 from dg_engine.training.views import View, canvas_view
 
@@ -42,6 +43,15 @@ class Objective:
     """Corruptions to draw from in place of the interval."""
     pinned_signal: bool = True
     """Condition pinned slots on their own embedding in the first pass too, as `canvas.new_canvas` may."""
+
+    def __post_init__(self) -> None:
+        """Refuse weights below nothing, and shares and corruptions that are none."""
+        for name in ("causal_weight", "filler_weight", "certainty_weight"):
+            bounded(name, getattr(self, name), least=0)
+        for name in ("all_noise_share", "least_corruption", "most_corruption", "conditioned_share", "own_noise_share"):
+            bounded(name, getattr(self, name), least=0, most=1)
+        for corruption in self.grid:
+            bounded("grid", corruption, least=0, most=1)
 
 
 class Losses(NamedTuple):
@@ -141,10 +151,10 @@ class Loss:
         weight = canvases.open[:, :width].flatten().float()
         weight = weight * torch.where(target == self.model.config.eos_token_id, objective.filler_weight, 1.0)
         if not objective.certainty_weight:
-            return (self.row_cross_entropy(self.model, rows, target) * weight).sum() / weight.sum()
+            return _mean(self.row_cross_entropy(self.model, rows, target), weight)
         found = self.row_losses(self.model, rows, target)
         certainty = found.entropy * found.right * objective.certainty_weight
-        return ((found.cross_entropy + certainty) * weight).sum() / weight.sum()
+        return _mean(found.cross_entropy + certainty, weight)
 
     def _first_pass(self, canvas: Tensor, view: View, signal: Tensor, canvases: Canvases) -> _FirstPass:
         """Signal and samples at the slots that a hole may have, at a random temperature for each canvas."""
@@ -194,6 +204,11 @@ class Loss:
 class _FirstPass(NamedTuple):
     signal: Tensor
     sample: Tensor
+
+
+def _mean(values: Tensor, weight: Tensor) -> Tensor:
+    """Weighted; zero where nothing counts, as in holes that should stay empty where filler does not."""
+    return (values * weight).sum() / weight.sum().clamp_min(torch.finfo(weight.dtype).tiny)
 
 
 def _wider(values: Tensor, like: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dg_engine.model import DiffusionGemma
+from dg_engine.training.bounds import bounded
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -27,6 +28,16 @@ class Rates:
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 1.0
     """Largest norm of the gradients that AdamW sees."""
+
+    def __post_init__(self) -> None:
+        """Refuse rates and decays that step nowhere, or away."""
+        for name in ("matrices", "embedding", "vectors", "matrix_decay"):
+            bounded(name, getattr(self, name), least=0)
+        if len(self.betas) != 2:
+            raise ValueError(f"betas: expected two numbers, found {len(self.betas)}")
+        for name, value in (("momentum", self.momentum), *(("betas", beta) for beta in self.betas)):
+            bounded(name, value, least=0, below=1)
+        bounded("clip", self.clip, above=0)
 
 
 class _Group(NamedTuple):

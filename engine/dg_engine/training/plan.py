@@ -12,6 +12,8 @@ import msgspec
 
 from dg_engine.errors import EngineError
 from dg_engine.training.batches import Layout
+from dg_engine.training.bounds import bounded
+from dg_engine.training.corpus import write_json
 from dg_engine.training.optimiser import Rates
 from dg_engine.training.schedule import Schedule, Stage
 
@@ -22,6 +24,8 @@ The shipped model's run had 1,978."""
 AVERAGED_UPDATES = 1 / 7
 """Of all of a run, over which its weights are averaged: a decay of 0.9965 in 2,000."""
 _MOST_GATHERED = 64
+_OPTIONS = {"seconds": "--minutes", "seed": "--seed"}
+"""What of a plan has options of its own, which other things than the plan follow too."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,6 +40,7 @@ class Layouts:
 
     def __post_init__(self) -> None:
         """Refuse different numbers of chunks: a batch's place in the data follows from its number."""
+        bounded("wide_every", self.wide_every, least=1)
         if len({self.causal.chunks, self.usual.chunks, self.wide.chunks}) > 1:
             raise ValueError("layouts: all must have as many chunks")
 
@@ -84,6 +89,14 @@ class Plan:
     """Seconds between copies of the state, each with a checkpoint and a plot, which take 5 s for the small model."""
     validate_every: float = 300.0
 
+    def __post_init__(self) -> None:
+        """Refuse what no run can go by."""
+        bounded("seconds", self.seconds, above=0)
+        bounded("accumulate", self.accumulate, least=1)
+        bounded("average_decay", self.average_decay, least=0, below=1)
+        bounded("save_every", self.save_every, least=0)
+        bounded("validate_every", self.validate_every, least=0)
+
 
 class Pace(NamedTuple):
     """How long a batch takes, forward and back, and how much it holds."""
@@ -128,7 +141,7 @@ def paced(plan: Plan, pace: Pace, accumulate: int | None = None) -> Plan:
 
 def keep_plan(plan: Plan, directory: Path) -> None:
     """Write the plan into a run's folder."""
-    (directory / PLAN_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(plan)) + b"\n")
+    write_json(directory / PLAN_FILE, plan)
 
 
 def read_plan(directory: Path) -> Plan | None:
@@ -143,7 +156,9 @@ def read_plan(directory: Path) -> Plan | None:
     except FileNotFoundError:
         return None
     except (OSError, msgspec.DecodeError) as error:
-        raise EngineError(f"{path}: is no plan of a run ({error})") from error
+        raise EngineError(
+            f"{path}: is no plan of a run ({error}); delete it, and the run goes on by what its machine does now"
+        ) from error
 
 
 def with_settings(plan: Plan, settings: Iterable[str]) -> Plan:
@@ -154,12 +169,14 @@ def with_settings(plan: Plan, settings: Iterable[str]) -> Plan:
         settings: `name=value`, the name a path through the fields, as `schedule.objective.filler_weight=1`.
 
     Raises:
-        EngineError: there is no such number, or the value does not fit it, or one does not fit another; names what was
-            set.
+        EngineError: there is no such number, or the value does not fit it, or one does not fit another, or it has an
+            option of its own; names what was set.
     """
     settings, changes = list(settings), dict[str, Any]()
     for setting in settings:
         name, _, value = setting.partition("=")
+        if name in _OPTIONS:
+            raise EngineError(f"--set {setting}: {name} is not set so, but by {_OPTIONS[name]}")
         try:
             _note(changes, plan, name.split("."), value)
         except (AttributeError, TypeError, ValueError) as error:

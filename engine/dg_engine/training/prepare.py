@@ -73,6 +73,8 @@ class Prepared(NamedTuple):
     tokenizer: Tokenizer
     train: EncodedSplit
     validation: EncodedSplit
+    digest: str
+    """SHA-256 of the `tokenizer.json`."""
 
 
 # What the vocabulary was learnt from, as a digest.
@@ -123,7 +125,8 @@ def load_prepared(directory: Path) -> Prepared:
         raise EngineError(
             f"{directory}: has another vocabulary than its manifest; run `dg-engine corpus build` to its end"
         )
-    return Prepared(tokenizer, _open(directory, manifest, "train"), _open(directory, manifest, "validation"))
+    train, validation = _open(directory, manifest, "train"), _open(directory, manifest, "validation")
+    return Prepared(tokenizer, train, validation, manifest.tokenizer)
 
 
 def _open(directory: Path, manifest: Manifest, split: Split) -> EncodedSplit:

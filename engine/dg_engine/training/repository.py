@@ -13,10 +13,9 @@ from typing import NamedTuple
 
 from dg_engine.errors import EngineError
 from dg_engine.exclusion import Exclusions
-from dg_engine.own_files import own_files_within
 from dg_engine.training.duplicates import Duplicates
 from dg_engine.training.hygiene import path_fault, text_fault
-from dg_engine.training.languages import language_of
+from dg_engine.training.languages import LANGUAGE_NAMES, language_of
 from dg_engine.training.sources import Document, unit_digest
 from dg_engine.training.trees import FolderTree
 
@@ -45,24 +44,19 @@ def read_repository(root: Path, globs: Sequence[str] = ()) -> Repository:
         globs: more files to leave unread, as in the setting `exclude`.
 
     Raises:
-        EngineError: the folder has too few files to learn from.
+        EngineError: the folder has too few files to learn from that differ from each other.
     """
     root = root.resolve()
     dropped: Counter[str] = Counter()
     exclusions = Exclusions((root,), globs)
     fit: dict[str, Document] = {}
-    files = FolderTree(root, own_files_within(root))
+    files = FolderTree(root)
     for name in filter(language_of, files.sizes()):
         document, fault = _read(root, name, files, exclusions)
         if document is None:
             dropped[fault] += 1
         else:
             fit[name] = document
-    if len(fit) < LEAST_FILES:
-        left_out = "; ".join(f"{count} for: {fault}" for fault, count in sorted(dropped.items())) or "none"
-        raise EngineError(
-            f"{root}: has {len(fit)} files to learn from, and at least {LEAST_FILES} are needed. Left out: {left_out}"
-        )
     held_out = _held_out(list(fit))
     known = Duplicates()
     parts: tuple[list[Document], list[Document]] = [], []
@@ -71,7 +65,21 @@ def read_repository(root: Path, globs: Sequence[str] = ()) -> Repository:
             dropped[fault] += 1
         else:
             parts[name in held_out].append(fit[name])
-    return Repository(*parts, dropped)
+    found = Repository(*parts, dropped)
+    if fault := _too_little(found):
+        left_out = "; ".join(f"{count} for: {why}" for why, count in sorted(dropped.items())) or "none"
+        if not fit and not dropped:
+            left_out += f"; what can be learnt is {', '.join(LANGUAGE_NAMES)}"
+        raise EngineError(f"{root}: {fault}. Left out: {left_out}")
+    return found
+
+
+def _too_little(found: Repository) -> str:
+    """What is wrong with so few files; empty where there are enough."""
+    train, held_out = len(found.train), len(found.held_out)
+    if train + held_out < LEAST_FILES:
+        return f"has {train + held_out} files to learn from, and at least {LEAST_FILES} are needed"
+    return "" if train else f"all but the {held_out} held-out files resemble these, so there is nothing to learn"
 
 
 def _read(root: Path, name: str, files: FolderTree, exclusions: Exclusions) -> tuple[Document | None, str]:

@@ -53,7 +53,9 @@ class Metrics:
         """Open the file; lines of updates after `updates`, which a killed run made and lost, are removed."""
         self._path = directory / METRICS_FILE
         kept = [line for line in read_metrics(directory) if line["update"] <= updates]
-        self._path.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        partial = directory / f"{METRICS_FILE}.partial"
+        partial.write_text("".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8")
+        partial.replace(self._path)
 
     def add(self, line: dict[str, Any]) -> None:
         """Append a line."""
@@ -62,14 +64,16 @@ class Metrics:
 
 
 def read_metrics(directory: Path) -> list[dict[str, Any]]:
-    """All lines of a run's metrics; a last line that was cut short is left out."""
+    """All lines of a run's metrics; what is none, as a last line that was cut short, is left out."""
     path = directory / METRICS_FILE
     if not path.exists():
         return []
     lines = []
-    for raw in path.read_text(encoding="utf-8").splitlines():
+    for raw in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
-            lines.append(json.loads(raw))
+            line = json.loads(raw)
         except ValueError:
             continue
+        if isinstance(line, dict) and isinstance(line.get("update"), int):
+            lines.append(line)
     return lines

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal, NamedTuple
 
+from dg_engine.training.bounds import bounded
 from dg_engine.training.objective import Objective
 
 Stage = Literal["causal", "joint", "finish"]
@@ -43,7 +44,10 @@ class Schedule:
     last_causal_weight: float = 0.3
 
     def __post_init__(self) -> None:
-        """Refuse stages out of order."""
+        """Refuse stages out of order, and shares and weights that are none."""
+        for name in ("warm_up", "corruption_ramp", "own_noise_from", "certainty_weight", "last_causal_weight"):
+            bounded(name, getattr(self, name), least=0)
+        bounded("own_noise_share", self.own_noise_share, least=0, most=1)
         if not 0 <= self.causal_until <= self.joint_until <= 1 or not 0 <= self.warm_down_from < 1:
             raise ValueError(f"stages out of order: {self}")
 

@@ -33,7 +33,8 @@ class Shape:
             suffix_tokens=USUAL_SUFFIX,
             line_hole=16,
             block_hole=48,
-            filler_bias=math.log(1 / objective.filler_weight),
+            # What never counted was never learnt: there is nothing to make up for.
+            filler_bias=math.log(1 / objective.filler_weight) if objective.filler_weight else 0.0,
             pinned_signal=objective.pinned_signal,
             file_header=True,
         )

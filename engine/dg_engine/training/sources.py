@@ -96,8 +96,8 @@ def read_sources(texts: Iterable[str], splits: Splits) -> list[Source]:
         splits: where the user wants some of them.
 
     Raises:
-        EngineError: two of them have one name, a path is neither a folder nor an archive, or a name that the user puts
-            into a split is none of theirs.
+        EngineError: two of them have one name, a path is neither a folder nor an archive, its name is no text, or a
+            name that the user puts into a split is none of theirs.
     """
     found: dict[str, Source] = {}
     for source in (one for text in texts for one in _read_source(text, splits)):
@@ -156,14 +156,20 @@ def _read_source(text: str, splits: Splits) -> list[Source]:
         name = text.removeprefix(INSTALLED)
         return [Source(name, "installed", splits.of(name))]
     if path.is_dir():
-        name = path.resolve().name
+        name = _checked(path.resolve().name)
         return [Source(name, "folder", splits.of(name), path)]
     if path.is_file() and path.name.endswith(ARCHIVES):
-        name = _archive_name(path)
+        name = _checked(_archive_name(path))
         return [Source(name, "archive", splits.of(name), path)]
     if path.exists() or not _INDEX_NAME.fullmatch(text):
         raise EngineError(f"{text}: is no folder, no archive ({', '.join(ARCHIVES)}) and no project's name")
     return [Source(text, "index", splits.of(text))]
+
+
+def _checked(name: str) -> str:
+    if not name.isprintable():
+        raise EngineError(f"{name!a}: is no name that can be written in UTF-8 on one line; rename it")
+    return name
 
 
 def _archive_name(path: Path) -> str:

@@ -30,7 +30,8 @@ PIECES = (
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
-    """Learn a vocabulary of exactly `vocab_size` tokens, all 256 bytes and the special tokens among them."""
+    """Learn a vocabulary of `vocab_size` tokens, all 256 bytes and the special tokens among them; of fewer where no
+    more can be joined of what the texts repeat."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -50,10 +51,14 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int) -> Tokenizer:
 
 
 def save_tokenizer(tokenizer: Tokenizer, directory: Path) -> None:
-    """Write `tokenizer.json`, and the `tokenizer_config.json` by which transformers' AutoTokenizer opens it."""
+    """Write `tokenizer.json`, and the `tokenizer_config.json` by which transformers' AutoTokenizer opens it.
+
+    Raises:
+        OSError: it cannot be written; `Tokenizer.save` would raise a bare `Exception`.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     partial = directory / "tokenizer.partial"
-    tokenizer.save(str(partial))
+    partial.write_bytes(tokenizer.to_str(pretty=True).encode())
     partial.replace(directory / "tokenizer.json")
     special = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
     config = {

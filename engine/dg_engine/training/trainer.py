@@ -93,9 +93,10 @@ class Trainer:
         plan: everything else.
         directory: where state and metrics go; a run that was begun there continues.
         clock: seconds; a test's own makes a run reproducible.
+        tokenizer: a digest of it, under which a run goes on.
 
     Raises:
-        CheckpointError: the state in the directory is malformed, or of a model of another shape.
+        CheckpointError: the state in the directory is malformed, or of a model of another shape or vocabulary.
     """
 
     def __init__(
@@ -107,8 +108,10 @@ class Trainer:
         plan: Plan,
         directory: Path,
         clock: Callable[[], float] = time.perf_counter,
+        tokenizer: str = "",
     ) -> None:
         directory.mkdir(parents=True, exist_ok=True)
+        self._tokenizer = tokenizer
         self.model, self.plan, self.directory, self._clock = model, plan, directory, clock
         self.loss = Loss(model, torch.Generator().manual_seed(plan.seed))
         self._batches = batches
@@ -191,7 +194,7 @@ class Trainer:
         """Write the state, from which a run continues exactly."""
         tensors = self._optimiser.state() | {f"{_AVERAGE}{name}": value for name, value in self._average.items()}
         tensors[_GENERATOR] = self.loss.generator.get_state()
-        counters = {"update": self.update, "elapsed": self.elapsed, "tokens": self.tokens}
+        counters = {"update": self.update, "elapsed": self.elapsed, "tokens": self.tokens, "tokenizer": self._tokenizer}
         save_state(self.directory, tensors, counters)
 
     def _restore(self) -> None:
@@ -200,6 +203,8 @@ class Trainer:
             return
         tensors, counters = loaded
         self._refuse_another_shape(tensors)
+        # A state that was written before this was kept does not tell.
+        self._refuse_another_vocabulary(counters.get("tokenizer", self._tokenizer))
         self._optimiser.restore(tensors)
         self._average = {
             name.removeprefix(_AVERAGE): value.to(self.model.device)
@@ -219,6 +224,14 @@ class Trainer:
                     f"{self.directory / STATE_FILE}: {name}: expected {here}, found {there}; the run was begun with "
                     "another --shape or vocabulary: go on with those, or choose another --run"
                 )
+
+    def _refuse_another_vocabulary(self, tokenizer: str) -> None:
+        if tokenizer != self._tokenizer:
+            raise CheckpointError(
+                f"{self.directory / STATE_FILE}: the run was begun with another vocabulary of the same size: go on "
+                f"with its corpus, build this one with `dg-engine corpus build --tokenizer {self.directory / 'model'}`,"
+                " or choose another --run"
+            )
 
     def _step(self) -> Progress:
         started = self._clock()

@@ -7,6 +7,7 @@ import gzip
 import lzma
 import os
 import shutil
+import stat
 import tarfile
 import tempfile
 import zipfile
@@ -19,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from dg_engine.errors import EngineError
-from dg_engine.own_files import own_files
+from dg_engine.own_files import own_files_within
 
 _ZIP = (".whl", ".zip", ".jar")
 _TAR = (".tar", ".tar.gz", ".tgz", ".crate", ".tar.bz2", ".tar.xz")
@@ -29,7 +30,7 @@ ARCHIVES = (*_ZIP, *_TAR)
 UNREADABLE = (
     OSError,
     EOFError,
-    RuntimeError,  # zipfile's for an encrypted entry
+    RuntimeError,  # zipfile's for an encrypted entry, and Python's for JSON or TOML that is nested too deeply
     NotImplementedError,
     lzma.LZMAError,
     tarfile.TarError,
@@ -40,7 +41,7 @@ UNREADABLE = (
 
 
 class Tree(Protocol):
-    """The regular files of a project."""
+    """The regular files of a project, without those whose names are no text."""
 
     def sizes(self) -> Mapping[str, int]:
         """Path and bytes of every file; paths are relative, with `/`."""
@@ -52,20 +53,17 @@ class Tree(Protocol):
 
 
 class FolderTree:
-    """Files below a folder. Links are not followed, and names that are no text are passed over."""
+    """Files below a folder. Links are not followed; what may not be looked at is passed over."""
 
     def __init__(self, root: Path, paths: Iterable[str] | None = None) -> None:
         """Take the given paths, or all of a project's own files."""
         self._root = root
-        self._stats = {}
-        for path in own_files(root) if paths is None else paths:
-            file = root / path
-            if file.is_file() and not file.is_symlink() and path.isprintable():
-                self._stats[path] = file.stat()
+        found = ((path, _status(root / path)) for path in (own_files_within(root) if paths is None else paths))
+        self._stats = {path: status for path, status in found if status is not None and _is_text(path)}
 
     def sizes(self) -> Mapping[str, int]:
         """Path and bytes of every file."""
-        return {path: stat.st_size for path, stat in self._stats.items()}
+        return {path: status.st_size for path, status in self._stats.items()}
 
     def read(self, path: str) -> bytes:
         """The bytes of a file."""
@@ -73,8 +71,22 @@ class FolderTree:
 
     def stamp(self) -> str:
         """A digest that changes when a file does, of names, sizes and times."""
-        lines = sorted(f"{path}\0{stat.st_size}\0{stat.st_mtime_ns}\n" for path, stat in self._stats.items())
-        return sha256("".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+        lines = sorted(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n" for path, status in self._stats.items())
+        return sha256("".join(lines).encode()).hexdigest()
+
+
+def _status(file: Path) -> os.stat_result | None:
+    """Of a regular file that may be looked at."""
+    try:
+        status = file.lstat()
+    except OSError:
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None
+
+
+def _is_text(path: str) -> bool:
+    """Whether a name can be printed, and written as UTF-8: of other bytes Python makes characters that cannot."""
+    return path.isprintable()
 
 
 class _ZipTree:
@@ -82,7 +94,7 @@ class _ZipTree:
         self._archive = archive
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
         paths = _paths([entry.filename for entry in entries], keep_root=keep_root)
-        self._entries = dict(zip(paths, entries, strict=True))
+        self._entries = {path: entry for path, entry in zip(paths, entries, strict=True) if _is_text(path)}
 
     def sizes(self) -> Mapping[str, int]:
         return {path: entry.file_size for path, entry in self._entries.items()}
@@ -95,7 +107,8 @@ class _TarTree:
     def __init__(self, archive: tarfile.TarFile) -> None:
         self._archive = archive
         entries = [entry for entry in archive.getmembers() if entry.isfile()]
-        self._entries = dict(zip(_paths([entry.name for entry in entries]), entries, strict=True))
+        paths = _paths([entry.name for entry in entries])
+        self._entries = {path: entry for path, entry in zip(paths, entries, strict=True) if _is_text(path)}
 
     def sizes(self) -> Mapping[str, int]:
         return {path: entry.size for path, entry in self._entries.items()}

@@ -1,0 +1,69 @@
+"""What was started to work for a process ends with it, and leaves its terminal in peace."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="has neither SIGKILL nor groups of processes")
+
+WORDS = ["--shape", "tiny", "--mode", "eager", "--chunks", "1", "--accumulate", "1", "--minutes", "0.5"]
+STUDY = """
+import os, sys
+from dg_engine.studies import running
+running._status([sys.executable, "-m", running.child.__name__, *sys.argv[1:]], dict(os.environ), sys.stdout)
+"""
+
+
+@contextmanager
+def started(*command: str) -> Iterator[subprocess.Popen[str]]:
+    """A process in a group of its own; whoever of the group lives holds its output open."""
+    environment = os.environ | {"PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        with process:
+            yield process
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def until(process: subprocess.Popen[str], word: str) -> None:
+    assert process.stdout is not None
+    assert any(word in line for line in process.stdout)
+
+
+@pytest.mark.parametrize("command", [["-m", "dg_engine"], ["-c", STUDY]], ids=["workers", "study"])
+def test_what_a_killed_process_started_ends_too(tmp_path: Path, library_corpus: Path, command: list[str]) -> None:
+    words = ["train", "--corpus", str(library_corpus), "--run", str(tmp_path / "run"), *WORDS]
+    if "-m" in command:
+        words += ["--workers", "2"]
+    with started(*command, *words) as process:
+        until(process, "tokens/s")
+        process.kill()
+        rest, _ = process.communicate(timeout=20)
+    assert "the model is in" not in rest
+
+
+def test_an_interrupted_training_says_so_and_no_more(tmp_path: Path, library_corpus: Path) -> None:
+    words = ["train", "--corpus", str(library_corpus), "--run", str(tmp_path / "run"), *WORDS, "--workers", "2"]
+    with started("-m", "dg_engine", *words) as process:
+        until(process, "tokens/s")
+        os.killpg(process.pid, signal.SIGINT)
+        rest, _ = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert rest.split() == ["Aborted!"]
