@@ -29,6 +29,8 @@ def is_declared(plan: Plan, line: str) -> bool:
     if declaration is not None:
         is_given = len(line) - len(line.lstrip()) + declaration.end() <= len(plan.line_prefix)
         return not is_given and not _NAMESAKE.match(plan.line_before.strip()) and _has(plan, line, declaration[0])
+    if not plan.language.module:
+        return False  # what the words mean is not known: `from` begins a line of SQL, and of prose
     if _BRANCH.match(line.strip()):
         return any(_same(line, one) for step in (-1, 1) for one in _branches(plan, line, step))
     return _ONCE.match(line.strip()) is not None and any(_same(line, one) for one in _block(plan, line))

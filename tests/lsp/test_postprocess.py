@@ -461,6 +461,7 @@ def test_what_a_block_says_already_it_does_not_say_again(language: str, source: 
         ("python", "if TYPING:\n    from a import b\nelse:\n    |\n", "from a import b"),
         ("rust", "#[cfg(unix)]\nfn home() {}\n\n#[cfg(windows)]\nfn |\n", "home() {}"),
         ("java", "class A {\n    int f(int x) { return x; }\n\n    int |\n}\n", "f(long x) { return 0; }"),
+        ("sql", "select a\nfrom users\nwhere a;\n\nselect b\nfrom |\n", "users"),
         ("python", '"""See:\n\nimport os\nf()\n|\n"""\n', "import os"),
     ],
 )
