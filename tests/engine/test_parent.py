@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,8 @@ def started(*command: str) -> Iterator[subprocess.Popen[str]]:
         text=True,
         env=environment,
         start_new_session=True,
+        # Where the tests run in the background SIGINT may be ignored, which a process inherits.
+        preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
     try:
         with process:
