@@ -25,10 +25,10 @@ _NAMESAKE = re.compile(r"@.*(?:overload|\.)|#\[cfg")
 
 def is_declared(plan: Plan, line: str) -> bool:
     """Whether `line`, the cursor's with an answer in it, says again what another line of its block says already."""
-    declaration = re.match(plan.language.declaration, line.lstrip()) if plan.language.declaration else None
+    declaration = re.match(rf"\s*({plan.language.declaration})", line) if plan.language.declaration else None
     if declaration is not None:
-        is_given = len(line) - len(line.lstrip()) + declaration.end() <= len(plan.line_prefix)
-        return not is_given and not _NAMESAKE.match(plan.line_before.strip()) and _has(plan, line, declaration[0])
+        is_given = declaration.end() <= len(plan.line_prefix)
+        return not is_given and not _NAMESAKE.match(plan.line_before.strip()) and _has(plan, line, declaration[1])
     if not plan.language.module:
         return False  # what the words mean is not known: `from` begins a line of SQL, and of prose
     if _BRANCH.match(line.strip()):

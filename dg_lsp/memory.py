@@ -16,6 +16,7 @@ from dg_lsp.fitting import closing, in_order
 from dg_lsp.planning import Plan, Silence
 from dg_lsp.postprocess import Suggestion, suggestion
 
+_CLOSERS = ")]}\"'`"
 _MOST_CLOSERS = 6
 _KNOWN_AFTER = 512
 """Characters; a suffix that is cut is known to be the same if so many are."""
@@ -105,7 +106,9 @@ def _rest(offer: _Offer, plan: Plan) -> _Rest | None:
 
 def _added(offer: _Offer, plan: Plan) -> str | None:
     """What stands after the plan's cursor and before all that stood there, None where that has changed."""
-    size = next((size for size in range(_MOST_CLOSERS + 1) if _same_after(offer, plan, size)), None)
+    first = plan.suffix[:_MOST_CLOSERS]
+    sizes = range(len(first) - len(first.lstrip(_CLOSERS)) + 1)
+    size = next((size for size in sizes if _same_after(offer, plan, size)), None)
     return None if size is None else plan.suffix[:size]
 
 

@@ -8,10 +8,7 @@ import click
 
 from dg_engine.api import Block, GenerateRequest
 from dg_engine.cli import load_engine
-from dg_engine.options import THREADS, Number
-
-MOST_SEED = 2**63 - 1
-"""torch takes no larger one."""
+from dg_engine.options import SEED, THREADS, Number
 
 
 @click.command()
@@ -23,7 +20,7 @@ MOST_SEED = 2**63 - 1
 @click.option("--max-denoising-steps", type=click.IntRange(1), help="For each block; default: the model's own.")
 @click.option("--entropy-bound", type=Number(0), help="Nats; default: the model's own.")
 @click.option("--time-budget", type=Number(0), help="Seconds after which to stop with what is certain.")
-@click.option("--seed", type=click.IntRange(0, MOST_SEED), default=0, show_default=True)
+@click.option("--seed", type=SEED, default=0, show_default=True)
 @click.option("--device", help="cpu, cuda, cuda:1; default: a GPU if there is one.")
 @click.option("--threads", type=THREADS, help="CPU threads; default: 1.")
 def generate(

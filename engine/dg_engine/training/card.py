@@ -213,7 +213,7 @@ def _findings(model: Path) -> dict[str, Any]:
     """What `evaluation.json` says; nothing where there is none."""
     try:
         return msgspec.json.decode((model / FINDINGS_FILE).read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return {}
 
 

@@ -17,7 +17,7 @@ from dg_engine.training.downloads import normalised
 from dg_engine.training.licences import permissive_licence
 from dg_engine.training.metadata import licence_texts, read_metadata
 from dg_engine.training.projects import NAMES, SPLITS, STANDARD_LIBRARY, Split
-from dg_engine.training.trees import ARCHIVES, FolderTree, Tree, open_archive
+from dg_engine.training.trees import ARCHIVES, FolderTree, Tree, is_text, open_archive
 
 SourceKind = Literal["archive", "folder", "index", "installed", "standard library"]
 
@@ -167,7 +167,7 @@ def _read_source(text: str, splits: Splits) -> list[Source]:
 
 
 def _checked(name: str) -> str:
-    if not name.isprintable():
+    if not is_text(name):
         raise EngineError(f"{name!a}: is no name that can be written in UTF-8 on one line; rename it")
     return name
 

@@ -59,7 +59,7 @@ class FolderTree:
         """Take the given paths, or all of a project's own files."""
         self._root = root
         found = ((path, _status(root / path)) for path in (own_files_within(root) if paths is None else paths))
-        self._stats = {path: status for path, status in found if status is not None and _is_text(path)}
+        self._stats = {path: status for path, status in found if status is not None and is_text(path)}
 
     def sizes(self) -> Mapping[str, int]:
         """Path and bytes of every file."""
@@ -84,7 +84,7 @@ def _status(file: Path) -> os.stat_result | None:
     return status if stat.S_ISREG(status.st_mode) else None
 
 
-def _is_text(path: str) -> bool:
+def is_text(path: str) -> bool:
     """Whether a name can be printed, and written as UTF-8: of other bytes Python makes characters that cannot."""
     return path.isprintable()
 
@@ -94,7 +94,7 @@ class _ZipTree:
         self._archive = archive
         entries = [entry for entry in archive.infolist() if not entry.is_dir()]
         paths = _paths([entry.filename for entry in entries], keep_root=keep_root)
-        self._entries = {path: entry for path, entry in zip(paths, entries, strict=True) if _is_text(path)}
+        self._entries = {path: entry for path, entry in zip(paths, entries, strict=True) if is_text(path)}
 
     def sizes(self) -> Mapping[str, int]:
         return {path: entry.file_size for path, entry in self._entries.items()}
@@ -108,7 +108,7 @@ class _TarTree:
         self._archive = archive
         entries = [entry for entry in archive.getmembers() if entry.isfile()]
         paths = _paths([entry.name for entry in entries])
-        self._entries = {path: entry for path, entry in zip(paths, entries, strict=True) if _is_text(path)}
+        self._entries = {path: entry for path, entry in zip(paths, entries, strict=True) if is_text(path)}
 
     def sizes(self) -> Mapping[str, int]:
         return {path: entry.size for path, entry in self._entries.items()}
