@@ -18,6 +18,7 @@ from dg_engine.cli import main
 from dg_engine.engine import Engine
 from dg_engine.errors import EngineError
 from dg_engine.settings import read_infill_config
+from dg_engine.training.card import keep_measured
 from dg_engine.training.commands import train
 from dg_engine.training.corpus import read_manifest, write_json
 from dg_engine.training.plan import read_plan
@@ -112,6 +113,12 @@ def test_a_card_quotes_an_evaluation_of_its_own_weights_alone(
         assert heading not in after
         assert elsewhere in after
     assert json.loads((model / "evaluation.json").read_bytes()) == findings
+
+
+def test_an_evaluation_that_cannot_be_read_keeps_no_model_back(tmp_path: Path) -> None:
+    (tmp_path / "evaluation.json").write_bytes(b'{"weights": "\xff"}')
+    keep_measured(tmp_path)
+    assert (tmp_path / "evaluation.json").read_bytes() == b'{"weights": "\xff"}'
 
 
 def test_a_run_in_which_filler_counts_nothing_is_exported(tmp_path: Path, library_corpus: Path) -> None:

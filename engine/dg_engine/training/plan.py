@@ -155,7 +155,7 @@ def read_plan(directory: Path) -> Plan | None:
         return msgspec.json.decode(path.read_bytes(), type=Plan)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.DecodeError) as error:
         raise EngineError(
             f"{path}: is no plan of a run ({error}); delete it, and the run goes on by what its machine does now"
         ) from error
