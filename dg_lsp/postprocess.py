@@ -158,7 +158,7 @@ def _repeated(plan: Plan, text: str) -> str | None:
 
 def _begins_below(plan: Plan, line: str, text: str) -> bool:
     """Whether the next line says what the cursor's would, or goes on with `text`, its end, as an end alone."""
-    below = next((line.strip() for line in _following(plan)), "")
+    below = _line_below(plan).strip()
     is_end = bool(plan.line_prefix.strip()) and len(text) >= _MIN_END
     return _is_same(line, below) or (is_end and below.startswith(text))
 
@@ -170,16 +170,17 @@ def _is_same(line: str, other: str) -> bool:
 
 def _before_following_lines(plan: Plan, text: str) -> str:
     """`text` up to a line that stands after the cursor anyway."""
-    following = _following(plan)
+    below = _line_below(plan).rstrip()
     first, *others = text.split("\n")
     for count, line in enumerate(others):
-        if following and line.strip() and line.rstrip() == following[0].rstrip():
+        if line.strip() and line.rstrip() == below:
             return "\n".join([first, *others[:count]])
     return text
 
 
-def _following(plan: Plan) -> list[str]:
-    return [line for line in plan.suffix.split("\n")[1:] if line.strip()]
+def _line_below(plan: Plan) -> str:
+    """The nearest line below that is not blank, empty where there is none."""
+    return next((line for line in plan.suffix.split("\n")[1:] if line.strip()), "")
 
 
 def _sound(plan: Plan, text: str, syntax: Syntax) -> str:
