@@ -20,7 +20,7 @@ from typing import Literal
 import msgspec
 
 from dg_engine.api import Draft, Infill, InfillRequest, Piece
-from dg_engine.errors import EngineFailed, EngineUnavailable
+from dg_engine.errors import MALFORMED, EngineFailed, EngineUnavailable
 from dg_lsp.backends import Loading, Report
 
 
@@ -59,7 +59,7 @@ def read_script(path: Path) -> Script:
     """
     try:
         return msgspec.json.decode(path.read_bytes(), type=Script)
-    except msgspec.DecodeError as error:
+    except MALFORMED as error:
         raise ValueError(f"{path}: {error}") from error
 
 

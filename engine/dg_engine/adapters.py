@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dg_engine.errors import CheckpointError
+from dg_engine.errors import MALFORMED, CheckpointError
 from dg_engine.model import DiffusionGemma
 
 CONFIG_FILE = "adapter_config.json"
@@ -179,7 +179,7 @@ def _read_config(path: Path) -> _Config:
         config = msgspec.json.decode(path.read_bytes(), type=_Config)
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); an adapter needs it") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         raise CheckpointError(f"{path}: {error}") from error
     # Each of these means other mathematics than W + scale B A.
     plain = _Config(r=config.r, lora_alpha=config.lora_alpha)

@@ -21,7 +21,7 @@ import httpx
 import msgspec
 
 from dg_engine.api import Draft, Event, Failure, Health, Infill, InfillRequest, ModelInfo, Score, ScoreRequest
-from dg_engine.errors import EngineFailed, EngineUnavailable, RequestError
+from dg_engine.errors import MALFORMED, EngineFailed, EngineUnavailable, RequestError
 from dg_engine.paths import is_loopback
 
 T = TypeVar("T")
@@ -200,7 +200,7 @@ async def _chunks(response: httpx.Response) -> AsyncIterator[bytes]:
 def _event(line: bytes) -> Draft | Infill:
     try:
         event = _events.decode(line)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         raise EngineFailed(f"The engine sent a line that is not an event: {error}.") from error
     if isinstance(event, Failure):
         raise EngineFailed(event.message)
@@ -210,7 +210,7 @@ def _event(line: bytes) -> Draft | Infill:
 def _decoded(content: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(content, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         raise EngineFailed(f"The engine's answer is not a {kind.__name__}: {error}.") from error
 
 
@@ -219,7 +219,7 @@ def _check(status: int, content: bytes) -> None:
         return
     try:
         message = msgspec.json.decode(content, type=Failure).message
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except MALFORMED:
         message = f"The engine answered with status {status}."
     if status in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
         raise EngineUnavailable("The engine refused the token; set the same token for the engine and its client.")

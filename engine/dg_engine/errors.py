@@ -9,6 +9,11 @@
 Each message is one sentence that says what to do, because it is shown to people as it is.
 """
 
+import msgspec
+
+MALFORMED = (msgspec.DecodeError, UnicodeDecodeError)
+"""What `msgspec.json.decode` raises for bytes that are no JSON of the wanted type, or whose strings are no UTF-8."""
+
 
 class EngineError(Exception):
     """The base of every error that the engine raises on purpose."""

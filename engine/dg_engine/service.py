@@ -21,6 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from dg_engine import __version__
 from dg_engine.api import Draft, EngineState, Failure, Health, Infill, InfillRequest, ModelInfo, Score, ScoreRequest
+from dg_engine.errors import MALFORMED
 from dg_engine.worker import Item, Worker
 
 if TYPE_CHECKING:
@@ -220,7 +221,7 @@ async def _body(request: Request, kind: type[T]) -> T | Response:
             return _json(Failure(message=f"the request is larger than {MAX_BODY_BYTES} bytes"), 413)
     try:
         return msgspec.json.decode(bytes(body), type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except MALFORMED as error:
         return _json(Failure(message=str(error)), 400)
 
 

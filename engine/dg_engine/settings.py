@@ -18,7 +18,7 @@ from torch import Tensor
 from dg_engine.api import Decoding, Head, InfillRequest
 from dg_engine.config import ModelConfig
 from dg_engine.copying import Evidence, evidence
-from dg_engine.errors import CheckpointError
+from dg_engine.errors import MALFORMED, CheckpointError
 from dg_engine.policies import Denoising, EntropyBound, LinearTemperature, StableAndConfident
 
 # Log-odds beyond which nothing changes and an exponential could overflow.
@@ -282,5 +282,5 @@ def _read(path: Path, kind: type[_Config]) -> _Config | None:
         return msgspec.json.decode(path.read_bytes(), type=kind)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *MALFORMED) as error:
         raise CheckpointError(f"{path}: {error}") from error

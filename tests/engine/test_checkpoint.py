@@ -174,11 +174,12 @@ def test_missing_files_are_named(tmp_path: Path) -> None:
         ("infill_config.json", '{"dropped_mass": 1.5}', "dropped_mass: must be at least 0 and less than 1"),
         ("generation_config.json", '{"t_min": 2.0, "t_max": 1.0}', "generation_config.json"),
         ("generation_config.json", "nonsense", "generation_config.json"),
+        ("infill_config.json", '{"name": "\xff"}', "infill_config.json"),
     ],
 )
 def test_every_other_file_is_refused_by_name_too(tmp_path: Path, file: str, content: str, expected: str) -> None:
     tiny_checkpoint(tmp_path)
-    (tmp_path / file).write_text(content)
+    (tmp_path / file).write_text(content, encoding="latin-1")
     with pytest.raises(CheckpointError, match=expected):
         Engine.load(tmp_path)
 

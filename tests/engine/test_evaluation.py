@@ -333,5 +333,8 @@ def test_a_file_of_something_else_is_refused_by_its_line(tmp_path: Path) -> None
     path.write_text(json.dumps({**TASKS[0], "task_id": "SingleLineInfilling/HumanEval/0/L0"}))
     with pytest.raises(EngineError, match="line 1: is no task of MultiLineInfilling or RandomSpanInfillingLight"):
         read_tasks(path)
+    path.write_text(json.dumps({**TASKS[0], "suffix": "\xff"}, ensure_ascii=False), encoding="latin-1")
+    with pytest.raises(EngineError, match="line 1: is no task"):
+        read_tasks(path)
     with pytest.raises(EngineError, match="absent"):
         read_tasks(tmp_path / "absent.jsonl.gz")

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from dg_engine.errors import EngineError
+from dg_engine.errors import MALFORMED, EngineError
 from dg_engine.evaluation.cases import Case, TaskKind
 
 _SETS: dict[str, TaskKind] = {
@@ -51,7 +51,7 @@ def read_tasks(path: Path, count: int | None = None) -> list[Case]:
             continue
         try:
             case = _case(msgspec.json.decode(line, type=_Task))
-        except (msgspec.DecodeError, KeyError) as error:
+        except (*MALFORMED, KeyError) as error:
             expected = " or ".join(_SETS)
             raise EngineError(f"{path}, line {number}: is no task of {expected} ({error})") from error
         if case.kind != "humaneval-multi-line" or "\n" in case.answer.strip("\n"):

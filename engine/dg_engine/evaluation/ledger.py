@@ -18,7 +18,7 @@ import torch
 from dg_engine import __version__
 from dg_engine.adapters import CONFIG_FILE, WEIGHTS_FILE
 from dg_engine.engine import Engine
-from dg_engine.errors import EngineError
+from dg_engine.errors import MALFORMED, EngineError
 from dg_engine.evaluation.harness import Known, Outcome
 
 # Says nothing of how the model decodes.
@@ -74,7 +74,7 @@ class Ledger:
         for number, line in enumerate(lines, 1):
             try:
                 found = msgspec.json.decode(line, type=_Line)
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            except MALFORMED as error:
                 raise EngineError(f"{path}, line {number}: is no line of a ledger ({error}); move it away") from error
             if found.run == self._run:
                 self.known[found.outcome.key] = found.outcome

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from dg_engine.config import read_config
+from dg_engine.errors import MALFORMED
 from dg_engine.settings import read_infill_config
 from dg_engine.training.corpus import Manifest, ProjectRecord, read_manifest, write_json
 from dg_engine.training.plan import PLAN_FILE
@@ -213,7 +214,7 @@ def _findings(model: Path) -> dict[str, Any]:
     """What `evaluation.json` says; nothing where there is none."""
     try:
         return msgspec.json.decode((model / FINDINGS_FILE).read_bytes(), type=dict[str, Any])
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, *MALFORMED):
         return {}
 
 

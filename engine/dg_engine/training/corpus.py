@@ -15,7 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from dg_engine.errors import EngineError
+from dg_engine.errors import MALFORMED, EngineError
 from dg_engine.training.projects import Split
 from dg_engine.training.sources import Document, SourceKind
 
@@ -75,7 +75,7 @@ def read_manifest(directory: Path) -> Manifest:
     """
     try:
         return msgspec.json.decode((directory / "manifest.json").read_bytes(), type=Manifest)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (OSError, *MALFORMED) as error:
         raise EngineError(f"{directory}/manifest.json: {error}; run `dg-engine corpus build` first") from error
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dg_engine.engine import Engine
-from dg_engine.errors import EngineError
+from dg_engine.errors import MALFORMED, EngineError
 from dg_engine.evaluation.cases import draw_cases
 from dg_engine.evaluation.harness import run
 from dg_engine.evaluation.systems import ordered
@@ -34,7 +34,7 @@ _BEFORE = "before.json"
 _HELD_OUT = "held_out_documents.json"
 _PARTS = ("train", "held_out")
 """Of a repository."""
-_MALFORMED = (OSError, msgspec.DecodeError, UnicodeDecodeError)
+_MALFORMED = (OSError, *MALFORMED)
 
 _Kind = TypeVar("_Kind")
 

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import msgspec
 
 from dg_engine import __version__
+from dg_engine.errors import MALFORMED
 from dg_engine.training.corpus import ProjectRecord, digest, project_file, sha256_of, write_json
 from dg_engine.training.decontamination import Benchmarks
 from dg_engine.training.duplicates import Duplicates, Sketch
@@ -92,7 +93,7 @@ def _finished(place: Path, key: str, known: Duplicates) -> Gathered | None:
                 return None
             for sketched in msgspec.msgpack.decode(_beside(place, ".sketches").read_bytes(), type=list[Sketch]):
                 known.remember(sketched)
-    except (OSError, msgspec.DecodeError, UnicodeDecodeError):
+    except (OSError, *MALFORMED):
         return None
     return record
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from dg_engine.errors import EngineError
+from dg_engine.errors import MALFORMED, EngineError
 from dg_engine.training.batches import Layout
 from dg_engine.training.bounds import bounded
 from dg_engine.training.corpus import write_json
@@ -155,7 +155,7 @@ def read_plan(directory: Path) -> Plan | None:
         return msgspec.json.decode(path.read_bytes(), type=Plan)
     except FileNotFoundError:
         return None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, *MALFORMED) as error:
         raise EngineError(
             f"{path}: is no plan of a run ({error}); delete it, and the run goes on by what its machine does now"
         ) from error
