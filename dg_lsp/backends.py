@@ -20,7 +20,7 @@ from dg_lsp import __version__
 from dg_lsp.settings import EngineSettings
 
 if TYPE_CHECKING:
-    from dg_engine.launcher import Engine
+    from dg_engine.launcher import Engine, LaunchSpec
 
 log = logging.getLogger(__name__)
 
@@ -83,14 +83,28 @@ class RestartPolicy:
 
 
 Launch = Callable[[EngineSettings, Callable[[Health], None]], Awaitable["Engine"]]
+End = Callable[[EngineSettings], Awaitable[None]]
 
 
 async def launch_engine(settings: EngineSettings, report: Callable[[Health], None]) -> Engine:
     """Find or start the engine that the settings ask for, as `dg_engine.launcher` does."""
     # Imported on first use: httpx alone takes a fifth of the time in which `initialize` is to be answered.
-    from dg_engine.launcher import LaunchSpec, ensure_engine
+    from dg_engine.launcher import ensure_engine
 
-    spec = LaunchSpec(
+    return await ensure_engine(_spec(settings), report)
+
+
+async def end_engine(settings: EngineSettings) -> None:
+    """End what serves the settings' socket, though it may load or hang, as `dg_engine.launcher` does."""
+    from dg_engine import launcher
+
+    await launcher.end_engine(_spec(settings))
+
+
+def _spec(settings: EngineSettings) -> LaunchSpec:
+    from dg_engine.launcher import LaunchSpec
+
+    return LaunchSpec(
         model=settings.model,
         adapter=settings.adapter,
         address=settings.address,
@@ -98,7 +112,6 @@ async def launch_engine(settings: EngineSettings, report: Callable[[Health], Non
         autostart=settings.autostart,
         idle_timeout_s=settings.idle_timeout_s,
     )
-    return await ensure_engine(spec, report)
 
 
 class EngineBackend:
@@ -110,9 +123,10 @@ class EngineBackend:
         launch: Launch = launch_engine,
         policy: RestartPolicy = RestartPolicy(),
         clock: Callable[[], float] = time.monotonic,
+        end: End = end_engine,
     ) -> None:
         self._settings = settings
-        self._launch = launch
+        self._launch, self._end = launch, end
         self._policy = policy
         self._clock = clock
         self._engine: Engine | None = None
@@ -153,18 +167,24 @@ class EngineBackend:
         try:
             async with aclosing(engine.client.infill(request)) as events:
                 async for event in events:
+                    if isinstance(event, Infill):  # before it is passed on: who has it asks for nothing more
+                        self._failures = 0
                     yield event
         except EngineFailed as error:
             await self._after_failure(engine, error)
             raise
-        self._failures = 0
 
     async def restart(self) -> None:
         """End this user's engine, whoever started it, and start another."""
-        engine = self._engine
+        engine, starting = self._engine, self._starting
         if engine is not None:
             await engine.end()
             await self._drop(engine)
+        else:
+            if starting is not None:
+                starting.cancel()
+                await asyncio.wait({starting})
+            await self._end(self._settings)  # one that still loads, or hung before this window reached it
         # Not before the end, which a request that runs takes for a failure.
         self._failures = 0
         self._rest_until = 0.0
@@ -192,9 +212,7 @@ class EngineBackend:
         # A request that is given up must not take the start down with it: the next one waits for the same start.
         starting = self._starting
         await asyncio.wait({starting})
-        if starting.cancelled():
-            raise BackendClosed
-        return starting.result()
+        return await self._connected() if starting.cancelled() else starting.result()
 
     async def _start(self) -> Engine:
         try:

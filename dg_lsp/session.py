@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias, TypeVar
@@ -202,7 +202,7 @@ class Session:
         if isinstance(planned, Silence):
             return planned
         ahead.request = self._request(planned, services)
-        return await self._answer_of_engine(ahead.request, planned, services, None)
+        return await _in_time(self._answer_of_engine(ahead.request, planned, services, None), services)
 
     def _look_no_further(self) -> None:
         if self._ahead is not None:
@@ -276,6 +276,9 @@ class Session:
         return plan(snapshot, self._syntax, point, automatic=ask.automatic, options=options, selected=selected)
 
     async def _infill(self, planned: Plan, services: Services, watch: Watch | None) -> Infill | Silence:
+        return await _in_time(self._foreseen_or_asked(planned, services, watch), services)
+
+    async def _foreseen_or_asked(self, planned: Plan, services: Services, watch: Watch | None) -> Infill | Silence:
         request = self._request(planned, services)
         if self._ahead is not None and self._ahead.request == request:
             ahead, self._ahead = self._ahead, None
@@ -310,19 +313,26 @@ class Session:
         self, request: InfillRequest, planned: Plan, services: Services, watch: Watch | None
     ) -> Infill | Silence:
         request = msgspec.structs.replace(request, drafts=watch is not None)
-        limit = services.settings.engine.answer_timeout_s
         try:
-            async with asyncio.timeout(limit), aclosing(services.backend.infill(request)) as events:
+            async with aclosing(services.backend.infill(request)) as events:
                 async for event in events:
                     if isinstance(event, Infill):
                         return SUPERSEDED if event.stop_reason == "superseded" else event
                     if watch is not None:
                         watch(planned, event)
-        except TimeoutError:
-            return EngineTrouble(f"The engine did not answer within {limit:g} s.")
         except EngineError as error:
             return EngineTrouble(str(error))
         return EngineTrouble("The engine ended without an answer.")
+
+
+async def _in_time(work: Awaitable[Infill | Silence], services: Services) -> Infill | Silence:
+    """What work comes to, unless it takes longer than the engine may: then it is cancelled."""
+    limit_s = services.settings.engine.answer_timeout_s
+    try:
+        async with asyncio.timeout(limit_s):
+            return await work
+    except TimeoutError:
+        return EngineTrouble(f"The engine did not answer within {limit_s:g} s.")
 
 
 class _Ahead:

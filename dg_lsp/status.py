@@ -73,6 +73,8 @@ class Monitor:
 
     def failed(self, reason: str) -> None:
         """The engine could not be started, or broke, or does not answer."""
+        if self._loading is not None:
+            return  # somebody was impatient; how the start ends is told to who waits for it
         self._is_ready, self._failure = False, reason
         self.tell()
 

@@ -62,7 +62,7 @@ class Address(NamedTuple):
 
 def _is_port(parts: SplitResult) -> bool:
     try:
-        return parts.port != 0
+        return bool(parts.port)
     except ValueError:
         return False
 

@@ -14,10 +14,13 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Thread
 from typing import IO
+
+from filelock import FileLock, Timeout
 
 from dg_engine import paths
 from dg_engine.api import Health
@@ -34,6 +37,9 @@ HEALTH_S = 1.0
 KILLED_S = 10.0
 """So long the system may take to clear a process away that was killed."""
 UNTOLD = 0
+"""In place of a process, where the system does not say which."""
+ELSEWHERE = -1
+"""In place of a process that has no number here, as one in another container."""
 _CREDENTIALS = struct.Struct("3i")  # Linux' ucred: process, user, group
 LOG_LIMIT_BYTES = 4 * 1024 * 1024
 """A log longer than this is emptied before the next start."""
@@ -73,6 +79,8 @@ class Engine:
         """End its process, whoever started it, and though it may hang; not one that only passes on what it is told."""
         path = self.client.address.socket
         pid = await self._served_by()
+        if pid <= 0:  # to the system that is a group of processes, or all of them
+            return
         for sign, patience_s in ((signal.SIGTERM, FAREWELL_S), (signal.SIGKILL, KILLED_S)):
             if path is None or listener(path) not in {UNTOLD, pid}:
                 return
@@ -93,12 +101,32 @@ class Engine:
         """Let go of the engine. It runs on for the other windows until it is idle long enough."""
         await self.client.aclose()
         if self._process is not None and self._process.poll() is None:
-            # Detached on purpose: the interpreter would otherwise warn that the child still runs.
-            self._process.returncode = 0
+            # It runs on; whenever it ends, somebody must have waited for it, or it stays in the system's table.
+            Thread(target=self._process.wait, name="engine", daemon=True).start()
+
+
+async def end_engine(spec: LaunchSpec) -> None:
+    """End the engine that serves a specification's socket, though it may load or hang; nothing where none does."""
+    client = _client(spec)
+    path = client.address.socket
+    holder = listener(path) if path is not None and _is_served(Path(path)) else None
+    async with aclosing(Engine(client, None, Health(state="loading", pid=holder or UNTOLD))) as engine:
+        await engine.end()
+
+
+def _is_served(path: Path) -> bool:
+    """Whether an engine holds the socket's lock, as none does that only passes on what it is told."""
+    try:
+        with FileLock(paths.lock_path(path), timeout=0):
+            return False
+    except Timeout:
+        return True
+    except OSError:
+        return False
 
 
 def listener(path: str) -> int | None:
-    """The process that listens on a Unix socket; None where none does, `UNTOLD` where the system does not say which."""
+    """The process that listens on a Unix socket, or `UNTOLD` or `ELSEWHERE`; None where none does."""
     with socket.socket(socket.AF_UNIX) as probe:
         probe.settimeout(0)
         try:
@@ -110,7 +138,7 @@ def listener(path: str) -> int | None:
         if not hasattr(socket, "SO_PEERCRED"):
             return UNTOLD
         pid, *_ = _CREDENTIALS.unpack(probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
-        return int(pid)
+        return int(pid) or ELSEWHERE
 
 
 def resolve_address(spec: LaunchSpec) -> str:
@@ -130,22 +158,28 @@ async def ensure_engine(spec: LaunchSpec, report: Report = lambda health: None) 
     Raises:
         EngineUnavailable: none answers and none may or can be started; the message ends with the tail of its log.
     """
-    try:
-        client = EngineClient(resolve_address(spec), spec.token)
-    except ValueError as error:
-        raise EngineUnavailable(f"{str(error)[0].upper()}{str(error)[1:]}.") from error
+    client = _client(spec)
     waiting = _Waiting(spec, client, report)
     try:
-        async with asyncio.timeout(spec.start_timeout_s):
-            health = await waiting.until_ready()
+        async with asyncio.timeout(spec.start_timeout_s) as limit:
+            health = await waiting.until_ready(limit)
     except TimeoutError as error:
         await waiting.terminate()
         await waiting.give_up()
-        raise EngineUnavailable(f"The engine was not ready after {spec.start_timeout_s:g} s.") from error
+        raise EngineUnavailable(
+            f"The engine was not ready after {spec.start_timeout_s:g} s in which it came no further."
+        ) from error
     except BaseException:
         await waiting.give_up()
         raise
     return Engine(client, waiting.process, health)
+
+
+def _client(spec: LaunchSpec) -> EngineClient:
+    try:
+        return EngineClient(resolve_address(spec), spec.token)
+    except ValueError as error:
+        raise EngineUnavailable(f"{str(error)[0].upper()}{str(error)[1:]}.") from error
 
 
 class _Waiting:
@@ -156,11 +190,17 @@ class _Waiting:
         self._client = client
         self._report = report
         self._silent_after_exit = 0
+        self._trouble = ""
+        """Why there was no health the last time."""
         self.process: subprocess.Popen[bytes] | None = None
 
-    async def until_ready(self) -> Health:
+    async def until_ready(self, limit: asyncio.Timeout) -> Health:
+        loop, progress = asyncio.get_running_loop(), 0.0
         while True:
             health = await self._health()
+            if health is not None and health.progress > progress:
+                progress = health.progress
+                limit.reschedule(loop.time() + self._spec.start_timeout_s)
             if health is None:
                 self._start_or_check()
             elif health.state == "ready":
@@ -187,19 +227,15 @@ class _Waiting:
     async def _health(self) -> Health | None:
         try:
             return await self._client.health()
-        except EngineUnavailable:
-            return None
-        except EngineError:
-            # It was there and broke off: a dying engine, or one that restarts. The next poll tells.
+        except EngineError as error:
+            # None is there, or it broke off: a dying engine, or one that restarts. The next poll tells.
+            self._trouble = str(error)
             return None
 
     def _start_or_check(self) -> None:
         socket = self._client.address.socket
         if not self._spec.autostart or socket is None:
-            raise EngineUnavailable(
-                f"No engine answers at {socket or self._client.address.url}, and starting one is not allowed here; "
-                "run `dg-engine serve`."
-            )
+            raise EngineUnavailable(f"{self._trouble} Starting one is not allowed here; run `dg-engine serve`.")
         if self.process is None:
             self.process = _spawn(self._spec, Path(socket))
         elif (status := self.process.poll()) is not None:

@@ -94,7 +94,7 @@ class Service:
             engine.warm_up()
         except Exception as error:  # reported by /health and to every request, until somebody mends the checkpoint
             _log.exception("the model could not be loaded")
-            self._state, self._message, self.last_used = "failed", str(error), time.monotonic()
+            self._state, self._message, self.last_used = "failed", str(error) or repr(error), time.monotonic()
             return
         self._report("", 1.0)
         # Idle time begins here: an engine that loads for long would otherwise be gone before its starter sees it ready.

@@ -10,6 +10,7 @@ import socket
 import stat
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import uvicorn
@@ -44,11 +45,13 @@ def serve_socket(service: Service, path: Path, idle_timeout_s: float) -> bool:
         raise EngineUnavailable(f"cannot listen on {path}: {error}") from error
     try:
         listener = _bind(path)
+        own = _identity(path)
         try:
-            asyncio.run(_run(service, listener, "", idle_timeout_s))
+            asyncio.run(_run(service, listener, "", idle_timeout_s, lambda: _identity(path) == own))
         finally:
             listener.close()
-            path.unlink(missing_ok=True)
+            if _identity(path) == own:  # or it is another engine's: who removes the socket may remove the lock, too
+                path.unlink(missing_ok=True)
     finally:
         lock.release()
     return True
@@ -82,11 +85,17 @@ def serve_loopback(service: Service, host: str, port: int, token: str, idle_time
         listener.close()
         raise EngineUnavailable(f"cannot listen on {host}:{port}: {error.strerror}") from error
     with listener:
-        _log.info("listening on http://%s:%d", host, listener.getsockname()[1])
+        _log.info("listening on http://%s:%d", f"[{host}]" if ":" in host else host, listener.getsockname()[1])
         asyncio.run(_run(service, listener, token, idle_timeout_s))
 
 
-async def _run(service: Service, listener: socket.socket, token: str, idle_timeout_s: float) -> None:
+async def _run(
+    service: Service,
+    listener: socket.socket,
+    token: str,
+    idle_timeout_s: float,
+    is_found: Callable[[], bool] = lambda: True,
+) -> None:
     # uvicorn shuts down on SIGTERM and then raises it again: without a handler the process would end before its
     # socket is removed.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(0))
@@ -94,15 +103,21 @@ async def _run(service: Service, listener: socket.socket, token: str, idle_timeo
         create_app(service, token), log_config=None, access_log=False, timeout_graceful_shutdown=1, ws="none"
     )
     server = uvicorn.Server(config)
-    watch = asyncio.create_task(_stop_when_idle(service, server, idle_timeout_s))
+    watch = asyncio.create_task(_stop_when_idle(service, server, idle_timeout_s, is_found))
     try:
         await server.serve(sockets=[listener])
     finally:
         watch.cancel()
 
 
-async def _stop_when_idle(service: Service, server: uvicorn.Server, idle_timeout_s: float) -> None:
+async def _stop_when_idle(
+    service: Service, server: uvicorn.Server, idle_timeout_s: float, is_found: Callable[[], bool]
+) -> None:
     while not server.should_exit:
+        if not is_found() and not service.worker.active:
+            _log.info("exiting: the socket was removed, so nobody finds this engine any more")
+            server.should_exit = True
+            return
         failed = service.health().state == "failed"
         left = service.last_used + (FAILED_LINGER_S if failed else idle_timeout_s) - time.monotonic()
         if left <= 0 and not service.worker.active:
@@ -110,6 +125,15 @@ async def _stop_when_idle(service: Service, server: uvicorn.Server, idle_timeout
             server.should_exit = True
             return
         await asyncio.sleep(min(max(left, 0.05), 1.0))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """What tells this socket from a later one of its name."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino  # a bound socket holds its inode, so no later one has the same
 
 
 def _bind(path: Path) -> socket.socket:

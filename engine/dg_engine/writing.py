@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -99,7 +100,8 @@ class Writer:
         """One text, shown as it grows."""
         covers = yield from self._covers(wanted, Spelling(self._tokenizer, wanted.cut))
         if not covers:
-            yield Chosen([], [], 0, "end_of_sequence")
+            is_late = wanted.deadline is not None and time.perf_counter() >= wanted.deadline
+            yield Chosen([], [], 0, "time_budget" if is_late else "end_of_sequence")
             return
         best = max(covers, key=lambda cover: cover.gain)
         for steps, text in enumerate(

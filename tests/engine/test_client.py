@@ -259,6 +259,7 @@ def test_encoding_keeps_every_field_when_it_replaces_a_surrogate() -> None:
         "http://",
         "http://[::1]:x",
         "http://127.0.0.1:99999",
+        "http://127.0.0.1",
     ],
 )
 def test_an_address_beyond_this_machine_is_refused(text: str) -> None:

@@ -232,6 +232,12 @@ def test_writing_from_left_to_right_ends_when_the_time_is_over(engine: Engine) -
     assert answer.tokens <= 1
 
 
+def test_time_that_is_over_before_a_word_is_spelt_anew_is_told_as_such(engine: Engine) -> None:
+    request = InfillRequest(prefix="def f(a):\n    ret", suffix="\n", decoding="causal", time_budget_ms=0.0)
+    answer = run(engine, request)[1]
+    assert (answer.text, answer.stop_reason) == ("", "time_budget")
+
+
 def test_the_probability_is_the_calibrated_one_of_the_tokens_as_they_were_written(engine: Engine) -> None:
     default = engine.config
     request = InfillRequest(prefix="x = ", max_new_tokens=3, extent="line")

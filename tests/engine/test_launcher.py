@@ -6,7 +6,9 @@ import asyncio
 import os
 import shutil
 import signal
+import socket
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -20,7 +22,7 @@ import pytest
 from dg_engine import launcher, paths
 from dg_engine.api import Health
 from dg_engine.errors import EngineUnavailable
-from dg_engine.launcher import Engine, LaunchSpec, ensure_engine, resolve_address, serve_command
+from dg_engine.launcher import Engine, LaunchSpec, end_engine, ensure_engine, resolve_address, serve_command
 
 ENGINE = """
 import json, os, signal, sys
@@ -45,12 +47,15 @@ except Timeout:
     sys.exit(0)
 with open(socket + ".pids", "a") as pids:
     pids.write(f"{os.getpid()}\\n")
-answers = iter(["loading", "loading"])
+answers = iter(["loading"] * (20 if mode == "advances" else 2))
+progresses = iter(number / 20 for number in range(21))
 
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         state = {"fails": "failed", "hangs": "loading", "stays": "loading"}.get(mode) or next(answers, "ready")
-        body = json.dumps({"state": state, "message": "no such tensor", "progress": 0.5, "pid": os.getpid()}).encode()
+        progress = next(progresses, 1.0) if mode == "advances" else 0.5
+        health = {"state": state, "message": "no such tensor", "progress": progress, "pid": os.getpid()}
+        body = json.dumps(health).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
@@ -152,6 +157,58 @@ async def test_an_engine_that_never_becomes_ready_is_given_up_and_ended(
     for pid in started(home):
         with pytest.raises(ProcessLookupError):
             os.kill(int(pid), 0)
+
+
+@pytest.mark.asyncio
+async def test_an_engine_whose_loading_advances_may_take_longer_than_one_that_stands_still(home: Path) -> None:
+    patient = replace(spec(home, "advances", start_timeout_s=3.0), poll_interval_s=0.2)
+    async with aclosing(await ensure_engine(patient)) as engine:
+        assert (await engine.client.health()).state == "ready"
+
+
+@pytest.mark.asyncio
+async def test_an_engine_that_was_let_go_of_leaves_no_zombie(home: Path) -> None:
+    await (await ensure_engine(spec(home, "serves"))).aclose()
+    (pid,) = map(int, started(home))
+    os.kill(pid, signal.SIGKILL)
+    async with asyncio.timeout(60):
+        with suppress(ProcessLookupError):
+            while True:
+                os.kill(pid, 0)
+                await asyncio.sleep(0.01)
+
+
+@pytest.mark.asyncio
+async def test_an_engine_that_hung_before_it_was_reached_can_be_ended(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(launcher, "FAREWELL_S", 0.2)
+    one = spec(home, "serves")
+    await (await ensure_engine(one)).aclose()
+    (pid,) = map(int, started(home))
+    os.kill(pid, signal.SIGSTOP)
+    await end_engine(one)
+    assert launcher.listener(resolve_address(one).removeprefix("unix:")) is None
+    await end_engine(one)  # and where there is none, nothing happens
+
+
+@pytest.mark.asyncio
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells who listens")
+async def test_a_process_of_the_number_that_an_engine_has_in_another_container_is_left_alone(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
+
+        async def told() -> Health:
+            return Health(state="ready", pid=other.pid)
+
+        async with aclosing(await ensure_engine(spec(home, "serves"))) as engine:
+            with monkeypatch.context() as elsewhere:
+                elsewhere.setattr(engine.client, "health", told)
+                elsewhere.setattr(socket.socket, "getsockopt", lambda *_: struct.pack("3i", 0, 0, 0), raising=False)
+                await engine.end()
+            assert (await engine.client.health()).state == "ready"
+        assert other.poll() is None
 
 
 @pytest.mark.asyncio

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import stat
 import subprocess
@@ -274,6 +275,34 @@ async def test_a_killed_engine_leaves_nothing_that_stops_the_next(model: Path, s
 
 
 @pytest.mark.asyncio
+async def test_an_engine_whose_socket_was_removed_leaves_and_leaves_the_next_one_s_alone(
+    model: Path, socket: Path
+) -> None:
+    directory = socket.parent / "run"
+    there = directory / socket.name
+    with serving(model, there) as first:
+        await (await ready(there)).aclose()
+        shutil.rmtree(directory)
+        with serving(model, there) as second:
+            async with aclosing(await ready(there)) as client:
+                assert await asyncio.to_thread(first.wait, 200) == 0
+                assert (await client.health()).pid == second.pid
+
+
+def test_a_model_that_fails_to_load_without_a_word_is_told_by_the_name_of_the_error() -> None:
+    def load(report: object) -> Engine:
+        raise MemoryError
+
+    service = Service(load)
+    service.start()
+    told = threading.Event()
+    service.worker.submit(service.infill(InfillRequest(prefix="x")), "", lambda item: told.set())
+    assert told.wait(60)
+    service.worker.close()
+    assert "MemoryError" in service.health().message
+
+
+@pytest.mark.asyncio
 async def test_a_model_that_cannot_be_loaded_is_reported_not_hidden(tmp_path: Path, socket: Path) -> None:
     (tmp_path / "tokenizer.json").write_text("{}")
     with serving(tmp_path, socket):
@@ -330,6 +359,8 @@ async def test_loopback_wants_the_token(model: Path) -> None:
                 assert wrong.status_code == 401
                 right = await http.get(f"{address}/health", headers={"authorization": "Bearer secret"})
                 assert json.loads(right.content)["state"] in ("loading", "ready")
+            with pytest.raises(EngineUnavailable, match="refused the token"):
+                await ensure_engine(LaunchSpec(address=address, token="guess"))
         finally:
             process.kill()
             process.wait(60)

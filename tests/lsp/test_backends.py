@@ -33,18 +33,27 @@ class Fleet:
         self.breaks = ""
         self.version = __version__
         self.now = 0.0
+        self.loaded = asyncio.Event()
+        self.loaded.set()
+        self.ended = 0
+        """Engines that were ended without being connected to."""
 
     async def launch(self, settings: EngineSettings, report: Callable[[Health], None]) -> Engine:
         if self.refusal:
             raise EngineUnavailable(self.refusal)
+        await self.loaded.wait()
         report(Health(state="loading", message="weights", progress=0.25))
         await asyncio.sleep(0)
         self.launched.append(FakeEngine(str(len(self.launched)), self.breaks, self.version))
         return cast("Engine", self.launched[-1])
 
+    async def end(self, settings: EngineSettings) -> None:
+        self.ended += 1
+
     def backend(self, *, autostart: bool = True, attempts: int = 3) -> EngineBackend:
         policy = RestartPolicy(attempts=attempts, first_pause_s=1.0)
-        return EngineBackend(EngineSettings(autostart=autostart), self.launch, policy, lambda: self.now)
+        settings = EngineSettings(autostart=autostart)
+        return EngineBackend(settings, self.launch, policy, lambda: self.now, self.end)
 
 
 class FakeEngine:
@@ -88,8 +97,12 @@ class FakeEngine:
 
 
 async def ask(backend: Backend) -> str:
+    """As a session does: it does not wait for the end of the stream."""
     async with aclosing(backend.infill(REQUEST)) as events:
-        return "".join([event.text async for event in events])
+        async for event in events:
+            if isinstance(event, Infill):
+                return event.text
+    raise AssertionError("no answer")
 
 
 @pytest.mark.asyncio
@@ -241,6 +254,22 @@ async def test_a_request_that_is_given_up_leaves_the_start_to_the_next_one() -> 
     first.cancel()
     assert await ask(backend) == "0"
     assert len(fleet.launched) == 1
+
+
+@pytest.mark.asyncio
+async def test_a_restart_ends_an_engine_that_nobody_has_reached_and_who_waits_gets_the_next() -> None:
+    fleet = Fleet()
+    backend = fleet.backend()
+    fleet.loaded.clear()
+    waiting = asyncio.create_task(ask(backend))
+    await asyncio.sleep(0)
+    restarting = asyncio.create_task(backend.restart())
+    while not fleet.ended:
+        await asyncio.sleep(0)
+    fleet.loaded.set()
+    await restarting
+    assert await waiting == "0"
+    assert (fleet.ended, len(fleet.launched)) == (1, 1)
 
 
 @pytest.mark.asyncio

@@ -657,6 +657,21 @@ async def test_the_caller_that_is_cancelled_takes_with_it_what_was_foreseen_for_
 
 
 @pytest.mark.asyncio
+async def test_the_time_that_an_answer_may_take_holds_for_one_that_was_foreseen_too() -> None:
+    typist = Typist(source=SOURCE)
+    end = typist.ask.position
+    taken = text(await typist.ask_at(end))
+    typist.gate.opened.clear()
+    await typist.asked(1, behind=1)
+    typist.press(end, end, taken)
+    typist.services = typist.services._replace(settings=Settings(engine=EngineSettings(answer_timeout_s=0.001)))
+    async with asyncio.timeout(60):
+        outcome = await typist.ask_at(Position(end.line, end.character + len(taken)))
+    assert isinstance(outcome, EngineTrouble)
+    assert (len(typist.gate.behind), typist.gate.closed_behind) == (1, 1)
+
+
+@pytest.mark.asyncio
 async def test_where_the_engine_failed_on_what_was_foreseen_it_is_asked_again() -> None:
     typist = Typist(source=SOURCE)
     end = typist.ask.position

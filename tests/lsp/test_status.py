@@ -80,6 +80,16 @@ async def test_the_error_of_a_request_stays_until_one_succeeds() -> None:
     assert [status.state for status in more] == ["error", "ready"]
 
 
+def test_a_request_that_does_not_wait_for_the_loading_is_no_failure_of_the_engine() -> None:
+    told: list[Status] = []
+    monitor = Monitor(told.append)
+    monitor.loading(Loading("weights", 0.5))
+    monitor.failed("The engine did not answer within 10 s.")
+    monitor.loading(None)
+    monitor.ready()
+    assert [status.state for status in told] == ["loading", "idle", "ready"]
+
+
 @pytest.mark.asyncio
 async def test_a_request_that_is_given_up_is_not_told_as_a_failure() -> None:
     backend, told, _ = monitored(Rule("return ", steps=2, then="hang"))
