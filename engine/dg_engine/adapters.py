@@ -8,7 +8,7 @@ once, under the decoder's names: whoever opens an adapter with PEFT must merge i
 from __future__ import annotations
 
 import hashlib
-import os
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,6 +72,9 @@ class _Config(msgspec.Struct, kw_only=True):
     lora_dropout: float = 0.0
     fan_in_fan_out: bool = False
     bias: str = "none"
+    init_lora_weights: bool | str | None = None
+    alora_invocation_tokens: list[int] | None = None
+    layer_replication: list[Any] | None = None
     use_rslora: bool = False
     use_dora: bool = False
     rank_pattern: dict[str, Any] = {}
@@ -156,22 +159,42 @@ def merge(model: DiffusionGemma, adapter: Adapter) -> None:
 
 
 def fingerprint(directory: Path) -> str:
-    """A digest that differs for other weights: of each safetensors file its size, first and last mebibyte.
+    """A digest that differs for other weights: of each safetensors file its header, and some KiB of every tensor.
 
     Whole files would take minutes where a checkpoint has fifty gigabytes.
     """
     digest = hashlib.sha256()
     for path in sorted(directory.glob("*.safetensors")):
-        size = path.stat().st_size
-        digest.update(size.to_bytes(8, "little"))
         with path.open("rb") as file:
-            digest.update(file.read(_SAMPLE))
-            file.seek(max(0, size - _SAMPLE), os.SEEK_SET)
-            digest.update(file.read(_SAMPLE))
+            length = int.from_bytes(file.read(8), "little")
+            header = file.read(length)
+            digest.update(header)
+            for begin, end in _extents(header):
+                file.seek(8 + length + (begin + end) // 2)
+                digest.update(file.read(min(_SAMPLE, (end - begin + 1) // 2)))
     return digest.hexdigest()
 
 
-_SAMPLE = 1 << 20
+def _extents(header: bytes) -> list[tuple[int, int]]:
+    """Where each tensor of a safetensors file begins and ends behind its header, in bytes."""
+    return sorted(tuple(one["data_offsets"]) for name, one in json.loads(header).items() if name != "__metadata__")
+
+
+_SAMPLE = 4096
+_PLAIN = (
+    "peft_type",
+    "fan_in_fan_out",
+    "bias",
+    "use_dora",
+    "rank_pattern",
+    "alpha_pattern",
+    "modules_to_save",
+    "alora_invocation_tokens",
+    "layer_replication",
+)
+"""Settings that must be as in a plain adapter."""
+_REBASED = ("pissa", "olora", "corda", "loftq", "lora_ga")
+"""Initialisations after which PEFT takes off the weights what the fresh factors add to them, whenever it loads."""
 
 
 def _read_config(path: Path) -> _Config:
@@ -183,10 +206,15 @@ def _read_config(path: Path) -> _Config:
         raise CheckpointError(f"{path}: {error}") from error
     # Each of these means other mathematics than W + scale B A.
     plain = _Config(r=config.r, lora_alpha=config.lora_alpha)
-    for name in ("peft_type", "fan_in_fan_out", "bias", "use_dora", "rank_pattern", "alpha_pattern", "modules_to_save"):
+    for name in _PLAIN:
         found, expected = getattr(config, name), getattr(plain, name)
         if (found or expected) != expected:
             raise CheckpointError(f"{path}: {name}: expected {expected!r}, found {found!r}")
+    if str(config.init_lora_weights).lower().startswith(_REBASED):
+        found = config.init_lora_weights
+        raise CheckpointError(
+            f"{path}: init_lora_weights: {found!r} changes the weights below; convert it to plain LoRA"
+        )
     if config.r < 1:
         raise CheckpointError(f"{path}: r: expected at least 1, found {config.r}")
     return config

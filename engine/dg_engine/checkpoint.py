@@ -57,6 +57,7 @@ def load(
     modules = packable(plan) if keep_packed else {}
     staying = {name for names in modules.values() for name in names}
     with reading(device) as fetch:
+        plan.check_copies(fetch)
         for done, (name, sources) in enumerate(plan.sources.items()):
             report(done / len(plan.sources))
             if name in staying:

@@ -263,6 +263,9 @@ def _global_heads(text: Mapping[str, Any], layer_types: tuple[LayerType, ...]) -
 def _rope(raw: Mapping[str, Any] | None, default: Rope) -> Rope:
     if raw is None:
         return default
+    scaled = raw.get("factor") not in {None, 1.0}
+    if scaled or raw.get("rope_type", "default") not in {"default", "proportional"}:
+        raise ValueError(f"rope_parameters: expected rope_type default or proportional, unscaled, found {dict(raw)}")
     return Rope(theta=raw.get("rope_theta", default.theta), rotated_share=raw.get("partial_rotary_factor", 1.0))
 
 

@@ -14,9 +14,11 @@ from dg_engine.tokenizer import REPLACEMENT, Tokenizer
 def pieces(tokenizer: Tokenizer, state: Filling, had: str = "") -> tuple[Piece, ...]:
     """The draft's text in runs of accepted and not accepted tokens, less what the user already has."""
     accepted = state.belief.accepted[: state.end].tolist()
-    found = list[Piece]()
+    found, transcript, left = list[Piece](), Transcript(tokenizer), len(state.tokens)
     for settled, run in groupby(zip(state.tokens, accepted, strict=True), key=itemgetter(1)):
-        text, whole = without(had, tokenizer.decode([token for token, _ in run]))
+        tokens = [token for token, _ in run]
+        left -= len(tokens)
+        text, whole = without(had, transcript.more(tokens, last=not left))
         had = "" if whole else had
         if text:
             found.append(Piece(text, settled=settled))

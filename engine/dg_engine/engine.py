@@ -147,6 +147,8 @@ class Engine:
             keep_packed=keep_packed,
             report=lambda done: report("reading the weights", 0.4 + 0.4 * done),
         )
+        if model.config.use_bidirectional_attention == "all":  # a prefix is encoded in parts, and goes on
+            raise CheckpointError(f"{directory}/config.json: use_bidirectional_attention: expected null or vision")
         if tokenizer.vocab_size != model.config.vocab_size:
             raise CheckpointError(
                 f"{directory}/tokenizer.json: expected {model.config.vocab_size} tokens, found {tokenizer.vocab_size}"

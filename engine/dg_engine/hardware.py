@@ -18,7 +18,7 @@ def best_device() -> str:
 
 
 def device_here(name: str | None) -> str:
-    """The device of this name, and the best one where none is named.
+    """The device of this name, and the best one where none is named; it is this thread's current one from now on.
 
     Raises:
         EngineError: there is no such device.
@@ -28,6 +28,8 @@ def device_here(name: str | None) -> str:
     known = known_device(name)
     if known.type == "cuda" and (known.index or 0) >= torch.cuda.device_count():
         raise EngineError(f"{name}: is not here; torch {torch.__version__} sees {torch.cuda.device_count()} GPUs")
+    if known.index is not None and known.type == "cuda":
+        torch.cuda.set_device(known)  # on the current one graphs are captured and kernels run, wherever tensors lie
     return name
 
 

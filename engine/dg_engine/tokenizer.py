@@ -80,7 +80,7 @@ class Tokenizer:
         text = _storable(text)
         piece = self._last_piece(text)
         for cut in (piece, self.decode(self.encode(piece)[-1:])):
-            if cut and "\n" not in cut and text.endswith(cut) and len(found := self.completing(cut)):
+            if cut and _is_clean(cut) and text.endswith(cut) and len(found := self.completing(cut)):
                 return Healed(text[: len(text) - len(cut)], cut, self._mask(found))
         return Healed(text, "", None)
 

@@ -246,6 +246,9 @@ def test_a_refused_adapter_leaves_the_model_as_it_was(saved: Path, base: Path) -
         {"rank_pattern": {"q_proj": 8}},
         {"alpha_pattern": {"q_proj": 8}},
         {"modules_to_save": ["lm_head"]},
+        {"init_lora_weights": "pissa_niter_16"},
+        {"alora_invocation_tokens": [1]},
+        {"layer_replication": [[0, 2], [1, 3]]},
         {"r": 0},
         {"r": "many"},
     ],
@@ -278,6 +281,16 @@ def test_an_adapter_of_other_weights_is_refused_and_one_of_unknown_weights_is_no
         adapters.load(saved, checkpoint.load(other), other)
     edit_tensors(saved, lambda tensors: None)  # written anew without the digest, as PEFT would
     assert adapters.load(saved, checkpoint.load(other), other).rank == RANK
+
+
+def test_weights_that_differ_in_one_tensor_amid_others_are_other_weights(tmp_path: Path) -> None:
+    tensors = {"a": torch.zeros(2**19), "b": torch.zeros(16), "c": torch.zeros(2**19)}
+    digests = set()
+    for number in range(2):
+        tensors["b"] += number
+        save_file(tensors, tmp_path / "model.safetensors")
+        digests.add(adapters.fingerprint(tmp_path))
+    assert len(digests) == 2
 
 
 def test_every_shape_of_the_architecture_can_be_adapted(tmp_path: Path) -> None:

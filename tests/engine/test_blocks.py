@@ -20,15 +20,16 @@ from dg_engine import checkpoint
 from dg_engine import rows as rows_module
 from dg_engine.api import Block, Draft, GenerateRequest
 from dg_engine.blocks import Finished, Writing, write_blocks
-from dg_engine.canvas import Draws, SeededDraws
+from dg_engine.canvas import Belief, Draws, SeededDraws
 from dg_engine.cli import main
 from dg_engine.device_loop import DeviceLoop
-from dg_engine.drafts import Transcript
+from dg_engine.drafts import Transcript, pieces
 from dg_engine.engine import Engine
 from dg_engine.errors import CheckpointError, RequestError
 from dg_engine.infill import Filling, Hole, fill
 from dg_engine.lengths import ByFiller, Gap
 from dg_engine.model import DiffusionGemma
+from dg_engine.paths import shipped_model
 from dg_engine.policies import Denoising, EntropyBound, StableAndConfident
 from dg_engine.prefix_store import PREFILL_CHUNK, PrefixEncoder
 from dg_engine.rows import Row
@@ -275,6 +276,16 @@ def chatty(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tiny_checkpoint(tmp_path_factory.mktemp("chatty"))
     tiny_tokenizer(320, [*SPECIAL_TOKENS, *CHAT_TOKENS]).save(str(directory / "tokenizer.json"))
     return directory
+
+
+def test_a_draft_s_pieces_are_its_text_where_the_bytes_of_a_character_lie_in_two() -> None:
+    tokenizer = Tokenizer.load(shipped_model())
+    tokens = tokenizer.encode('x = "日本"')
+    accepted = torch.arange(len(tokens)) % 2 == 0
+    belief = Belief(torch.tensor(tokens), torch.ones(len(tokens)), torch.zeros(len(tokens)), accepted)
+    found = pieces(tokenizer, Filling(belief, len(tokens), 1, None), "x")
+    assert "".join(piece.text for piece in found) == ' = "日本"'
+    assert {piece.settled for piece in found} == {True, False}
 
 
 def test_the_engine_writes_a_seed_s_text_in_units_that_can_be_cancelled(chatty: Path) -> None:

@@ -70,10 +70,23 @@ def test_integer_weights_are_refused(directory: Path) -> None:
     assert "expected floating-point weights, found I8" in refusal(directory)
 
 
-def test_vision_weights_and_a_head_are_skipped(directory: Path) -> None:
-    extra = {"model.encoder.vision_tower.x.weight": torch.zeros(2), "lm_head.weight": torch.zeros(61, 32)}
+def test_vision_weights_are_skipped(directory: Path) -> None:
+    extra = {"model.encoder.vision_tower.x.weight": torch.zeros(2)}
     edit_tensors(directory, lambda tensors: tensors.update(extra))
     checkpoint.load(directory)
+
+
+@pytest.mark.parametrize("copy", ["lm_head.weight", NAME.replace("decoder", "encoder.language_model")])
+def test_a_head_and_encoder_weights_are_those_that_they_share_or_the_checkpoint_is_refused(
+    directory: Path, copy: str
+) -> None:
+    shared = NAME if copy != "lm_head.weight" else "model.decoder.embed_tokens.weight"
+    edit_tensors(directory, lambda tensors: tensors.update({copy: tensors[shared].clone()}))
+    checkpoint.load(directory)
+    edit_tensors(directory, lambda tensors: tensors[copy][-1].add_(1))
+    assert f"{copy}: expected the numbers of {shared}" in refusal(directory)
+    edit_tensors(directory, lambda tensors: tensors.update({copy: tensors[copy][:-1]}))
+    assert copy in refusal(directory)
 
 
 def test_encoder_copies_of_shared_weights_are_accepted(directory: Path) -> None:
@@ -135,6 +148,16 @@ def test_an_index_must_keep_its_promises(directory: Path) -> None:
         (lambda raw: raw["text_config"].update(hidden_size="384"), "hidden_size: expected a whole number"),
         (lambda raw: raw["text_config"].update(sliding_window=None), "sliding_window: expected a whole number"),
         (
+            lambda raw: raw["text_config"]["rope_parameters"]["sliding_attention"].update(
+                rope_type="linear", factor=4.0
+            ),
+            "rope_parameters: expected rope_type default or proportional, unscaled",
+        ),
+        (
+            lambda raw: raw["text_config"]["rope_parameters"]["full_attention"].update(factor=8.0),
+            "rope_parameters: expected rope_type default or proportional, unscaled",
+        ),
+        (
             lambda raw: raw["text_config"].update(final_logit_softcapping=None),
             "final_logit_softcapping: expected a num",
         ),
@@ -182,6 +205,13 @@ def test_every_other_file_is_refused_by_name_too(tmp_path: Path, file: str, cont
     (tmp_path / file).write_text(content, encoding="latin-1")
     with pytest.raises(CheckpointError, match=expected):
         Engine.load(tmp_path)
+
+
+def test_an_engine_refuses_a_model_whose_prefixes_cannot_be_encoded_in_parts(tmp_path: Path) -> None:
+    tiny_checkpoint(tmp_path)
+    edit_config(tmp_path, lambda raw: raw["text_config"].update(use_bidirectional_attention="all"))
+    with pytest.raises(CheckpointError, match="use_bidirectional_attention: expected null or vision"):
+        Engine.load(tmp_path, device="cpu")
 
 
 def test_what_sampling_defaults_leave_out_or_null_is_as_published(tmp_path: Path) -> None:

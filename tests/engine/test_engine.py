@@ -19,7 +19,8 @@ from dg_engine.api import Draft, Infill, InfillRequest, ScoreRequest
 from dg_engine.causal import Cover
 from dg_engine.covers import every_cover
 from dg_engine.engine import LONGEST_SCORED, Engine
-from dg_engine.errors import RequestError
+from dg_engine.errors import EngineError, RequestError
+from dg_engine.hardware import device_here
 from dg_engine.paths import shipped_model
 from dg_engine.prefix_store import PREFILL_CHUNK
 from dg_engine.prompt import CUT_STEP, PATH_TOKENS, encode_header, encode_prefix
@@ -315,8 +316,18 @@ def test_healing_cuts_the_token_in_progress_and_allows_what_begins_with_it(engin
     assert all(text.startswith(healed.cut) for text in allowed)
 
 
+def test_of_several_gpus_the_one_that_is_named_becomes_the_current_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    current = list[torch.device]()
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    assert device_here("cuda:1") == "cuda:1"
+    assert current == [torch.device("cuda:1")]
+    with pytest.raises(EngineError, match="cuda:2: is not here"):
+        device_here("cuda:2")
+
+
 def test_healing_leaves_indentation_and_nothing_alone(engine: Engine) -> None:
-    for text in ("def f():\n    ", "\n", ""):
+    for text in ("def f():\n    ", "\n", "", 'name = "a\N{REPLACEMENT CHARACTER}'):
         assert engine.tokenizer.heal(text) == (text, "", None)
 
 

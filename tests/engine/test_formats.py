@@ -430,6 +430,11 @@ def group(**weights: Any) -> dict[str, Any]:
         (group(type="float", num_bits=4, strategy="group", group_size=32), "group_size 32"),
         (group(type="float", num_bits=8, strategy="block"), "strategy 'block'"),
         ({"quant_method": "compressed-tensors"}, "cannot be understood"),
+        (
+            group(type="float", num_bits=4, strategy="tensor_group", group_size=16)
+            | {"transform_config": {"config_groups": {"u": {"type": "hadamard"}}}},
+            "transform_config: expected none",
+        ),
         ([], "cannot be understood"),
     ],
 )

@@ -63,6 +63,7 @@ def quantise(
     plan = read_plan(source)
     chosen, kept = _chosen(plan, wanted), _kept(plan, wanted)
     with _appearing(target) as partial, reading("cpu") as fetch:
+        plan.check_copies(fetch)
         shards = _Shards(partial)
         for done, tensors in enumerate(_tensors(chosen, kept, wanted, fetch), 1):
             shards.add(tensors)

@@ -41,6 +41,10 @@ def declared(directory: Path) -> Declared | None:
             formats = frozenset(_MODELOPT[name] for name in algorithms)
             return Declared(formats, rounds_rows=_BY_ROW in algorithms and "FP8" not in algorithms)
         if method == "compressed-tensors":
+            if (stated.get("transform_config") or {}).get("config_groups"):
+                raise CheckpointError(
+                    f"{path}: transform_config: expected none, found rotations; quantise without them"
+                )
             groups = [(_group(path, group["weights"]), group) for group in stated["config_groups"].values()]
             rounds = [_rounds_rows(group.get("input_activations")) for name, group in groups if name == "fp8"]
             return Declared(frozenset(name for name, _ in groups), rounds_rows=bool(rounds) and all(rounds))

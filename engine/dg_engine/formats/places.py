@@ -15,7 +15,8 @@ from torch import Tensor
 ENCODER = "model.encoder.language_model."
 DECODER = "model.decoder."
 
-_SKIPPED = ("model.encoder.vision_tower.", "model.encoder.embed_vision.", "lm_head.")
+_SKIPPED = ("model.encoder.vision_tower.", "model.encoder.embed_vision.")
+_HEAD = "lm_head."
 
 Role = Literal[
     "values", "packed", "scale", "scale_2", "global_scale", "shape", "zero_point", "g_idx", "scale_inv", "activation"
@@ -76,7 +77,7 @@ class Meaning(NamedTuple):
 
 
 def is_skipped(name: str) -> bool:
-    """Whether the text model has no use for it: vision, and the head, which is the embedding's twin."""
+    """Whether the text model has no use for it, as for all of vision."""
     return name.startswith(_SKIPPED)
 
 
@@ -107,7 +108,9 @@ def _place(stem: str, parameters: Mapping[str, Tensor]) -> Place | None:
 
 
 def _canonical(name: str) -> str:
-    """Encoder weights are the decoder's, except the layer scalars, which the two do not share."""
+    """The head is the embedding, and encoder weights are the decoder's, except the layer scalars, which each has."""
+    if name.startswith(_HEAD):
+        return DECODER + "embed_tokens." + name.removeprefix(_HEAD)
     if name.startswith(ENCODER) and not name.endswith("layer_scalar"):
         return DECODER + name.removeprefix(ENCODER)
     return name

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -38,8 +38,10 @@ class Plan:
     """The model's state, without data."""
     sources: Mapping[str, tuple[Source, ...]]
     """For every parameter."""
+    copies: tuple[tuple[Stored, Stored], ...]
+    """What is stored again for the encoder, or as a head, behind what it has to be equal to."""
     unread: tuple[Stored, ...]
-    """What the text model has no use for: vision, a head beside the embedding, scales of activations."""
+    """What the text model has no use for: vision, scales of activations."""
     rounds_rows: bool
     """Whether what FP8 weights are multiplied with is meant to be rounded to FP8 too."""
 
@@ -49,6 +51,17 @@ class Plan:
         (embedding,) = self.sources[DECODER + "embed_tokens.weight"]
         stored = embedding.encoded
         return TORCH_TYPES[stored.values.dtype] if stored.format == "plain" else torch.bfloat16
+
+    def check_copies(self, fetch: Callable[[Stored], Tensor]) -> None:
+        """Read what is stored twice: other code may use either, so the two must be one.
+
+        Raises:
+            CheckpointError: they are not; names file and tensor.
+        """
+        for first, copy in self.copies:
+            alike = (first.dtype, first.shape) == (copy.dtype, copy.shape)
+            if not alike or not torch.equal(_bits(fetch(first)), _bits(fetch(copy))):
+                raise copy.refused(f"expected the numbers of {first.name}, which is the same weight, found others")
 
 
 def read_plan(directory: Path) -> Plan:
@@ -62,8 +75,10 @@ def read_plan(directory: Path) -> Plan:
     with torch.device("meta"):
         model = DiffusionGemma(config)
     parameters = model.state_dict()
-    parts, unread = _parts(read_headers(directory), parameters)
-    sources = [Source(place, recognise(tensors, place.shape(parameters[place.parameter]))) for place, tensors in parts]
+    parts = _parts(read_headers(directory), parameters)
+    sources = [
+        Source(place, recognise(tensors, place.shape(parameters[place.parameter]))) for place, tensors in parts.places
+    ]
     said = declared(directory)
     if said is not None:
         _check_declared(said.formats, sources)
@@ -72,18 +87,28 @@ def read_plan(directory: Path) -> Plan:
         model=model,
         parameters=parameters,
         sources=_by_parameter(directory, sources, parameters),
-        unread=tuple(unread),
+        copies=tuple(parts.copies),
+        unread=tuple(parts.unread),
         rounds_rows=said is not None and said.rounds_rows,
     )
 
 
-def _parts(
-    headers: Mapping[str, Stored], parameters: Mapping[str, Tensor]
-) -> tuple[list[tuple[Place, dict[Role, Stored]]], list[Stored]]:
-    """What is stored for each place, and what for none."""
+def _bits(tensor: Tensor) -> Tensor:
+    return tensor.flatten().view(torch.uint8)
+
+
+class _Parts(NamedTuple):
+    places: list[tuple[Place, dict[Role, Stored]]]
+    """What is stored for each place."""
+    copies: list[tuple[Stored, Stored]]
+    unread: list[Stored]
+
+
+def _parts(headers: Mapping[str, Stored], parameters: Mapping[str, Tensor]) -> _Parts:
     parts: defaultdict[Place, dict[Role, Stored]] = defaultdict(dict)
-    unread = []
-    for name, stored in headers.items():
+    copies, unread = [], []
+    # The decoder's come first, and the others are copies of them.
+    for name, stored in sorted(headers.items(), key=lambda pair: not pair[0].startswith(DECODER)):
         if is_skipped(name):
             unread.append(stored)
             continue
@@ -92,10 +117,9 @@ def _parts(
             raise stored.refused(f"config.json has no place for it, found {list(stored.shape)}")
         if meant.role == "activation":
             unread.append(stored)
-        else:
-            # The encoder's copy of a weight that it shares comes second.
-            parts[meant.place].setdefault(meant.role, stored)
-    return list(parts.items()), unread
+        elif (first := parts[meant.place].setdefault(meant.role, stored)) is not stored:
+            copies.append((first, stored))
+    return _Parts(list(parts.items()), copies, unread)
 
 
 def _check_declared(formats: frozenset[str], sources: list[Source]) -> None:
