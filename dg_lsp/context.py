@@ -26,7 +26,7 @@ def text_before(lines: Lines, point: Point, budget: int) -> Cut:
     """At most `budget` characters before `point`.
 
     They begin at the first line start at or after a whole multiple of the quantum; inside a line, at the multiple
-    itself, where that line is longer than the budget.
+    itself, where that is the cursor's or goes on for more than half a quantum.
     """
     quantum = min(QUANTUM, max(budget // 2, 1))
     surplus = lines.offset(point.row) + point.column - budget
@@ -35,7 +35,8 @@ def text_before(lines: Lines, point: Point, budget: int) -> Cut:
     anchor = -(-surplus // quantum) * quantum
     row = lines.row_at(anchor)
     column = anchor - lines.offset(row)
-    if column and row < point.row:
+    # Not if much is lost by it: right below a line of thousands of characters all of the text would be.
+    if column and row < point.row and len(lines[row]) - column <= quantum // 2:
         row, column = row + 1, 0
     text = "".join(lines.between(row, point.row)) + lines[point.row][: point.column]
     return Cut(normalised(text[column:]), is_cut=True)

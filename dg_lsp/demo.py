@@ -18,7 +18,7 @@ from rich.text import Text
 
 import dg_engine
 from dg_lsp.convert import DRAFT, EXPLAIN
-from dg_lsp.testing_client import INLINE, Message, RawClient, inline_params
+from dg_lsp.testing_client import INLINE, LOADING_S, Message, RawClient, inline_params
 
 FILE = Path(dg_engine.__file__).parent / "prefix_store.py"
 
@@ -115,7 +115,7 @@ def run(settings: dict[str, Any], console: Console | None = None) -> int:
     console = console or Console(highlight=False)
     text = FILE.read_text(encoding="utf-8")
     answered = 0
-    with RawClient() as client:
+    with RawClient(patience_s=LOADING_S) as client:
         with console.status("Starting the server and its engine"):
             stage = Stage(client, settings)
             stage.wait()

@@ -38,6 +38,8 @@ class Neighbour(NamedTuple):
     path: Path
     text: str
     """With `\\n` as its only line end."""
+    stamps: object
+    """Those of the ignore files above it, by which it was not excluded."""
 
 
 class Neighbours:
@@ -58,6 +60,9 @@ class Neighbours:
         rules = (folders, exclusions)
         if rules != self._rules:
             self._rules, self._found, self._read_at = rules, (), -FRESH_S
+        stamps = {one.path.parent: one.stamps for one in self._found}
+        if any(exclusions.stamps(folder) != before for folder, before in stamps.items()):
+            self._found, self._read_at = (), -FRESH_S
         is_idle = self._reading is None or self._reading.done()
         if is_idle and time.monotonic() - self._read_at >= FRESH_S:
             self._reading = asyncio.get_running_loop().create_task(self._read(*rules))
@@ -82,6 +87,7 @@ def read(path: Path, folders: Sequence[Path], exclusions: Exclusions) -> Iterato
     for number, file in enumerate(_near(path, folders)):
         if number == FILES or left <= 0:
             return
+        stamps = exclusions.stamps(file.parent)
         if exclusions.reason(file, file.as_uri()) is not None:
             continue
         try:
@@ -90,7 +96,7 @@ def read(path: Path, folders: Sequence[Path], exclusions: Exclusions) -> Iterato
         except (OSError, UnicodeDecodeError):
             continue
         left -= len(text)
-        yield Neighbour(file, text)
+        yield Neighbour(file, text, stamps)
 
 
 def _near(path: Path, folders: Sequence[Path]) -> Iterator[Path]:

@@ -122,6 +122,7 @@ class Protocol(LanguageServerProtocol):
             log.debug("Notification %s is not known here.", method)
         except JsonRpcException as error:
             log.warning("Notification %s was ignored: %s", method, error.message)
+            self._server.missed(method, message.get("params"))
         else:
             self._handle_notification(method, params)
 

@@ -32,7 +32,7 @@ from dg_lsp.fitting import in_order
 from dg_lsp.languages import PLAIN, language_of
 from dg_lsp.pairs import Cursor, visible
 from dg_lsp.showing import KEY
-from dg_lsp.testing_client import INLINE, RawClient, inline_params
+from dg_lsp.testing_client import INLINE, LOADING_S, RawClient, inline_params
 
 LINES = 4
 """Of a passage, at most."""
@@ -233,7 +233,7 @@ def print_replayed(
     if not (found := passages(files, count, seed)):
         Console(stderr=True).print("There is no passage to type: name files of code of more than a few lines.")
         return 1
-    with RawClient() as client:
+    with RawClient(patience_s=LOADING_S) as client:
         try:
             Console().print(table(replay(found, client, settings, reading_s, pairs=pairs)))
         except EngineFailed as error:

@@ -88,6 +88,12 @@ class Server(LanguageServer):
         if convert.offers_inline_completion(self.client):
             capabilities.completion_provider = None
 
+    def missed(self, method: str, params: Any) -> None:
+        """Forget a document of which an edit could not be read: better no answer than one for other text."""
+        match method, params:
+            case types.TEXT_DOCUMENT_DID_CHANGE, {"textDocument": {"uri": str() as uri}}:
+                self.state.close(uri)
+
     def report_server_error(self, error: Exception, source: Any) -> None:
         """Log what pygls would show in a popup."""
         log.error("%s: %s", getattr(source, "__name__", source), error)

@@ -21,6 +21,9 @@ Message = dict[str, Any]
 PATIENCE_S = 60.0
 """A wait longer than this has failed; no test waits that long when all is well."""
 
+LOADING_S = 150.0
+"""The same where an engine may have to load first: more than the 120 s after which the commands give up."""
+
 INLINE = {"textDocument": {"inlineCompletion": {"dynamicRegistration": False}}}
 
 
@@ -33,6 +36,7 @@ class RawClient:
         *,
         python: Sequence[str] = (),
         replies: Callable[[Message], Any] | None = None,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         command = [sys.executable, *python, "-m", "dg_lsp", *arguments]
         pipe = subprocess.PIPE
@@ -40,7 +44,7 @@ class RawClient:
         self._stdin, self._stdout, self._stderr = _pipes(self.process)
         self.received: list[Message] = []
         self._arrivals: queue.Queue[Message | None] = queue.Queue()
-        self._replies = replies
+        self._replies, self._patience_s = replies, patience_s
         self._next_id = 0
         self._log: list[bytes] = []
         self._threads = [threading.Thread(target=self._read), threading.Thread(target=self._read_stderr)]
@@ -129,7 +133,7 @@ class RawClient:
 
     def _next(self) -> Message:
         try:
-            message = self._arrivals.get(timeout=PATIENCE_S)
+            message = self._arrivals.get(timeout=self._patience_s)
         except queue.Empty:
             message = None
         if message is None:

@@ -173,7 +173,7 @@ class Workspace:
         return sum(session.running for session in self._sessions.values())
 
     def set_folders(self, folders: Sequence[Path]) -> None:
-        """Take the client's workspace folders, whose ignore rules apply from now on."""
+        """Take the client's workspace folders, by which the globs of `exclude` go."""
         self.folders = tuple(folders)
         self.exclusions = Exclusions(self.folders, self.settings.exclude)
 

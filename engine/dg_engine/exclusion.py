@@ -5,7 +5,7 @@ Rules are lines in the manner of `.gitignore`, matched without regard to case:
 - the built-in ones, against the whole path; only the user's own settings can take one back, with `!`, since a rule
   that comes with a checked-out repository must not open a file of secrets;
 - the globs of the settings, against the path within each workspace folder;
-- `.dglspignore` files in the workspace folders and the folders below them, each for what lies beneath it.
+- `.dglspignore` files in the folders above a file, each for what lies beneath it.
 
 A path and what it links to must both be free. A rule that cannot be read blocks every file: nobody can tell what it
 meant to protect. No excluded file is opened here; what is read are the ignore files.
@@ -13,6 +13,7 @@ meant to protect. No excluded file is opened here; what is read are the ignore f
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -82,6 +83,10 @@ class _Stamp(NamedTuple):
     modified_ns: int
     size: int
 
+    @classmethod
+    def of(cls, status: os.stat_result) -> _Stamp:
+        return cls(status.st_mtime_ns, status.st_size)
+
 
 class Exclusions:
     """The rules of one workspace: `folders` and the `globs` of its settings. Ignore files are read anew on change."""
@@ -113,6 +118,10 @@ class Exclusions:
             return _blocked(error)
         return None
 
+    def stamps(self, folder: Path) -> tuple[_Stamp | None, ...]:
+        """The states of the ignore files that speak of what lies in a folder: where they differ, one was changed."""
+        return tuple(_stamp(place / IGNORE_FILE) for place in _between(Path(folder.anchor), folder))
+
     def _reason_by_address(self, uri: str) -> str | None:
         try:
             path = Path("/", unquote(urlsplit(uri).path).lstrip("/"))
@@ -125,28 +134,32 @@ class Exclusions:
             return f"The document's address cannot be read: {error}."
 
     def _reason_by_name(self, path: Path) -> str | None:
-        if _matches(self._secrets, _relative(path, Path(path.anchor))):
+        if _is_matched(self._secrets, path, Path(path.anchor)):
             return "Files of this name hold secrets, as a rule, and are left alone."
-        within = [_relative(path, folder) for folder in self._folders if path.is_relative_to(folder)]
-        if any(_matches(self._globs, name) for name in within or [_relative(path, Path(path.anchor))]):
+        within = [folder for folder in self._folders if path.is_relative_to(folder)] or [Path(path.anchor)]
+        if any(_is_matched(self._globs, path, folder) for folder in within):
             return "The setting `exclude` names this file."
         return None
 
     def _reason_by_file(self, path: Path) -> str | None:
-        # Outside every workspace folder, as where a client sends none, each folder above the file has its say.
-        within = [folder for folder in self._folders if path.is_relative_to(folder)] or [Path(path.anchor)]
-        if any(self._is_ignored(path, folder) for folder in within):
+        # Each folder above the file has its say: what is open, or named to a command, may be a part of a project.
+        if self._is_ignored(path, Path(path.anchor)):
             return f"An ignore file ({IGNORE_FILE}) names this file."
         return None
 
     def _is_ignored(self, path: Path, folder: Path) -> bool:
-        """The last rule that speaks of `path` decides, and an ignore file nearer to it speaks later."""
-        ignored = False
-        for place in _between(folder, path.parent):
-            spec = self._ignore_file(place / IGNORE_FILE)
-            verdict = None if spec is None else spec.check_file(_relative(path, place)).include
-            ignored = ignored if verdict is None else verdict
-        return ignored
+        """Whether the path or a folder above it is: what lies in an ignored folder no rule brings back, as with git.
+
+        The last rule that names a place decides on it, and an ignore file nearer to it speaks later.
+        """
+        specs: list[tuple[Path, GitIgnoreSpec]] = []
+        for place in _between(folder, path):
+            verdicts = (_verdict(spec, above, place, path) for above, spec in reversed(specs))
+            if next((verdict for verdict in verdicts if verdict is not None), False):
+                return True
+            if place != path and (spec := self._ignore_file(place / IGNORE_FILE)) is not None:
+                specs.append((place, spec))
+        return False
 
     def _ignore_file(self, path: Path) -> GitIgnoreSpec | None:
         try:
@@ -154,11 +167,17 @@ class Exclusions:
         except (FileNotFoundError, NotADirectoryError):
             self._cache.pop(path, None)
             return None
-        stamp = _Stamp(status.st_mtime_ns, status.st_size)
+        stamp = _Stamp.of(status)
         known = self._cache.get(path)
         if known is None or known[0] != stamp:
             known = self._cache[path] = (stamp, _spec(_lines(path), str(path)))
         return known[1]
+
+
+def _stamp(path: Path) -> _Stamp | None:
+    with suppress(OSError):
+        return _Stamp.of(path.stat())
+    return None
 
 
 def _names(folder: Path) -> Iterator[Path]:
@@ -183,7 +202,7 @@ def _spec(rules: Iterable[str], source: str) -> GitIgnoreSpec:
 
 def _lines(path: Path) -> list[str]:
     try:
-        return path.read_text(encoding="utf-8").split("\n")
+        return path.read_text(encoding="utf-8-sig").split("\n")
     except ValueError as error:
         raise BrokenRules(f"{path}: {error}") from error
 
@@ -192,8 +211,35 @@ def _blocked(error: Exception) -> str:
     return f"No file is completed until a broken rule is mended: {error}"
 
 
-def _matches(spec: GitIgnoreSpec, name: str) -> bool:
-    return spec.match_file(name)
+def _is_matched(spec: GitIgnoreSpec, path: Path, folder: Path) -> bool:
+    """Whether rules for a folder name the path or a folder above it."""
+    _, *places = _between(folder, path)
+    return any(_verdict(spec, folder, place, path) for place in places)
+
+
+def _verdict(spec: GitIgnoreSpec, folder: Path, place: Path, path: Path) -> bool | None:
+    """What the last rule says that names `place` itself, which is `path` or a folder above it; None without one."""
+    name = _relative(place, folder) + ("" if place == path else "/")
+    for pattern in reversed(spec.patterns):
+        if pattern.include is not None and _names_itself(pattern, name):
+            return pattern.include
+    return None
+
+
+# By which pathspec tells the slash behind the folder that a rule names; a test holds the whole to git.
+_SLASH = "ps_d"
+
+
+def _names_itself(pattern: GitIgnoreSpecPattern, name: str) -> bool:
+    """Whether a rule names a file, or a folder that ends in a slash, and not only a folder above it."""
+    assert pattern.regex is not None  # noqa: S101  (a rule that says nothing has none)
+    matches = [*pattern.regex.finditer(name)]
+    if not matches:
+        return False
+    found = matches[-1]
+    if found.groupdict().get(_SLASH) is None:  # as with `src/**`, which names nothing of the name of `src/`
+        return pattern.regex.search(name.removesuffix("/")) is not None
+    return found.start(_SLASH) == len(name) - 1
 
 
 def _relative(path: Path, folder: Path) -> str:

@@ -51,7 +51,7 @@ def _holds(folder: Path, name: str) -> bool:
 
 
 def _of_git(root: Path) -> list[str]:
-    """What git tracks or would of a folder in a repository."""
+    """What git tracks or would of a folder in a repository, and of the repositories below."""
     command = ["git", "-C", str(root), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     elsewhere = {"GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY", "GIT_PREFIX"}
     environment = {name: value for name, value in os.environ.items() if name not in elsewhere}
@@ -62,4 +62,7 @@ def _of_git(root: Path) -> list[str]:
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode("utf-8", "replace").strip().partition("\n")[0]
         raise EngineError(f"{root}: git does not say which files it ignores: {said}") from error
-    return [os.fsdecode(name) for name in set(done.stdout.split(b"\0")) if name]
+    told = {os.fsdecode(name).rstrip("/") for name in done.stdout.split(b"\0") if name}
+    # Of a submodule, and of a repository that lies there untracked, the folder alone is told.
+    held = {name for name in told if _holds(root / name, ".git") and not (root / name).is_symlink()}
+    return [*(told - held), *(f"{folder}/{name}" for folder in held for name in _of_git(root / folder))]

@@ -133,6 +133,23 @@ def test_edits_out_of_range_or_reversed_leave_the_server_at_work(client: RawClie
     works(client)
 
 
+FAR = 2**32 - 1
+
+
+@pytest.mark.parametrize(
+    "span",
+    [None, {"start": {"line": 0, "character": 0}, "end": {"line": FAR, "character": 0}}, {"start": 1.5, "end": 2}],
+)
+def test_a_document_with_an_edit_that_cannot_be_read_is_forgotten(client: RawClient, span: Any) -> None:
+    uri = client.open("def add(a, b):\n    return ")
+    change = {"range": span, "text": "x"}
+    client.notify("textDocument/didChange", {"textDocument": {"uri": uri, "version": 2}, "contentChanges": [change]})
+    assert answer(client, uri, 1, 11)["result"] is None
+    explained = client.call("workspace/executeCommand", {"command": "dg.explain", "arguments": [uri]})
+    assert "its text was lost" in explained["reason"]
+    works(client)
+
+
 @pytest.mark.parametrize("encodings", [["utf-8"], ["utf-16"], ["utf-32"], None])
 def test_edits_and_cursor_are_counted_in_the_encoding_agreed_on(serve: Any, encodings: list[str] | None) -> None:
     client = serve()

@@ -130,6 +130,8 @@ def test_of_a_folder_in_a_repository_and_of_one_of_repositories_what_git_ignores
     subprocess.run(["git", "init", "-q", tmp_path / "all" / "one"], check=True)
     assert sorted(read(only(tmp_path / "all" / "one" / "src"))[0]) == ["a.py"]
     assert sorted(read(only(tmp_path / "all"))[0]) == ["c.py", "one/src/a.py"]
+    subprocess.run(["git", "init", "-q", tmp_path / "all"], check=True)
+    assert sorted(read(only(tmp_path / "all"))[0]) == ["c.py", "one/src/a.py"]
 
 
 def as_anybody(code: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:

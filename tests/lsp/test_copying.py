@@ -11,7 +11,7 @@ import pytest
 
 from dg_engine.api import Copy, Draft, Infill, InfillRequest
 from dg_engine.errors import EngineUnavailable
-from dg_engine.exclusion import Exclusions
+from dg_engine.exclusion import IGNORE_FILE, Exclusions
 from dg_lsp import neighbours
 from dg_lsp.backends import Report
 from dg_lsp.document import Document, Position
@@ -145,6 +145,19 @@ async def test_excluded_files_are_not_read_and_no_longer_used_where_the_rules_ch
     await read_by_now()
     assert await desk.copied(here, 2, len(TYPED)) is not None
     await desk.workspace.configure({"exclude": ["there.py"]})
+    for _ in range(2):
+        assert await desk.copied(here, 2, len(TYPED)) is None
+        await read_by_now()
+
+
+@pytest.mark.asyncio
+async def test_a_file_that_is_excluded_after_it_was_read_is_used_no_longer(desk: Desk) -> None:
+    (desk.folder / "there.py").write_text(LINE)
+    here = desk.open("here.py", "import os\n\n" + TYPED)
+    await desk.copied(here, 2, len(TYPED))
+    await read_by_now()
+    assert await desk.copied(here, 2, len(TYPED)) is not None
+    (desk.folder / IGNORE_FILE).write_text("there.py\n")
     for _ in range(2):
         assert await desk.copied(here, 2, len(TYPED)) is None
         await read_by_now()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import random
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -114,6 +116,56 @@ def test_ignore_files_hold_for_what_lies_beneath_and_the_nearer_one_decides(fold
         if reason(rules, folder / name)
     ]
     assert excluded == ["x.gen.py", "src/x.gen.py", "vendor/a.py", "src/only_here.py"]
+
+
+TREE = ("a.py", "b.py", "src/a.py", "src/gen/a.py", "src/gen/x.txt", "vendor/a.py", "vendor/lib/c.py", "gen/a.py")
+RULES = (
+    *(
+        "*",
+        "!*/",
+        "!*.py",
+        "*.py",
+        "src/",
+        "!src/",
+        "/src",
+        "src/*",
+        "!src/a.py",
+        "src/**",
+        "!src/**",
+        "**/gen",
+        "gen/",
+    ),
+    *("!gen/", "vendor", "!vendor/lib/", "vendor/*", "!vendor/lib/c.py", "a.py", "!a.py", "/a.py", "**/a.py", "lib/"),
+    *("src/gen/*", "!src/gen/a.py", "[ab].py", "[!a].py", "?.py", "/*", "!/src/", "src/gen", "*/lib", "#c", "a.py "),
+)
+
+
+def test_ignore_files_leave_out_what_git_leaves_out_by_the_same_rules(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    for name in TREE:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    for _ in range(150):
+        chosen = [draw.choices(RULES, k=3), draw.choices(RULES, k=draw.randint(0, 2))]
+        for ignore_file in (".gitignore", IGNORE_FILE):
+            for folder, lines in zip((tmp_path, tmp_path / "src"), chosen, strict=True):
+                (folder / ignore_file).write_text("".join(f"{line}\n" for line in lines))
+        asked = ["git", "-C", str(tmp_path), "check-ignore", "--no-index", "--", *TREE]
+        told = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.splitlines()
+        # Anew each time: ignore files of one size may follow each other within a tick of the file system's clock.
+        rules = Exclusions([tmp_path])
+        assert [name for name in TREE if reason(rules, tmp_path / name)] == told, chosen
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_rule(folder: Path) -> None:
+    (folder / IGNORE_FILE).write_text("src/\n", encoding="utf-8-sig")
+    assert reason(Exclusions([folder]), folder / "src" / "a.py") is not None
+
+
+def test_ignore_files_above_a_workspace_folder_hold_in_it(folder: Path) -> None:
+    (folder / IGNORE_FILE).write_text("/src/private/\n")
+    assert reason(Exclusions([folder / "src"]), folder / "src" / "private" / "a.py") is not None
 
 
 def test_an_ignore_file_cannot_open_a_file_of_secrets(folder: Path) -> None:

@@ -64,6 +64,11 @@ def test_text_that_differs_gets_no_answer(before: str, after: str) -> None:
     assert offered(HEAD, OFFER, TAIL).recall(planned(before, after)) is None
 
 
+def test_below_a_long_line_too_text_that_differs_gets_no_answer() -> None:
+    before = f"data = '{'x' * 3000}'\n"
+    assert offered(before, "print(data)", TAIL).recall(planned(before + "size = ", TAIL)) is None
+
+
 def test_an_offer_that_replaces_what_follows_still_does_after_a_few_keys() -> None:
     memory = offered("print(", "hello)[0]", ")\n", replaced=1)
     asked = planned("print(hel", ")\n")

@@ -301,6 +301,13 @@ def test_a_line_longer_than_the_budget_is_cut_inside() -> None:
     assert 2400 - QUANTUM < len(head) <= 2400
 
 
+@pytest.mark.parametrize("size", [2000, 3000, 100_000])
+def test_below_a_long_line_the_text_begins_inside_it(size: int) -> None:
+    head, is_cut = text_before(Lines.of("import os\n" * 400 + "x" * size + "\n"), Point(401, 0), 2400)
+    assert is_cut
+    assert 2400 - 2 * QUANTUM < len(head) <= 2400
+
+
 @pytest.mark.parametrize(
     ("language_id", "text", "openers", "closers", "quote", "in_comment"),
     [
