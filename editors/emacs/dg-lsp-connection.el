@@ -171,7 +171,15 @@ A clone has a copy of all local variables, but is not attached."
   (when (jsonrpc-running-p connection)
     (dg-lsp-server-send connection :shutdown nil
                         (lambda (_result)
-                          (jsonrpc-notify connection :exit nil)))))
+                          (jsonrpc-notify connection :exit nil)))
+    ;; One that hangs does not answer.
+    (run-with-timer dg-lsp-connection--patience nil
+                    #'dg-lsp-connection--kill connection)))
+
+(defun dg-lsp-connection--kill (connection)
+  "Kill the server of CONNECTION if it has not ended yet."
+  (when (jsonrpc-running-p connection)
+    (jsonrpc-shutdown connection)))
 
 (defun dg-lsp-connection-restart ()
   "Start the server of this buffer's project anew."

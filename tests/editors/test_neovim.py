@@ -98,12 +98,21 @@ def test_nothing_shows_while_an_entry_of_the_menu_is_selected(desk: Desk, neovim
     desk.editor.wait_for_ghost("dth * height")
 
 
+def test_ctrl_c_hides_it_as_escape_does(desk: Desk, neovim: Neovim) -> None:
+    offered(desk)
+    neovim.keys("C-c")
+    until(lambda: neovim.mode() == "n", "Insert mode does not end")
+    desk.editor.wait_for_no_ghost()
+
+
 @pytest.mark.parametrize(
     ("mapping", "pressed"),
     [
         ("inoremap <Tab> plain", "plain"),
         ("imap <Tab> <C-R>='again'<CR>", "again"),
         ("inoremap <expr> <Tab> 'ex' .. 'pr'", "expr"),
+        ("inoremap <expr> <Tab> 0 ? '<C-N>' : 'ke<Left><Right>y'", "key"),
+        ("inoremap <expr> <Tab> 0 < 1 ? 'less' : ''", "less"),
         ("lua vim.keymap.set('i', '<Tab>', function() return 'lua<Left>' end, {expr = true})", "lua"),
         ("lua vim.keymap.set('i', '<Tab>', function() vim.api.nvim_put({'call'}, 'c', false, true) end)", "call"),
     ],

@@ -66,7 +66,8 @@ class Told:
     def __init__(self, log: Path) -> None:
         self._log = log
 
-    def _messages(self) -> Iterator[Any]:
+    def messages(self) -> Iterator[Any]:
+        """All of it, in its order."""
         data = self._log.read_bytes()
         for head in re.finditer(rb"SEND on \d+\(in\): 'Content-Length: (\d+)\r\n.*?\r\n\r\n", data, re.DOTALL):
             yield json.loads(data[head.end() : head.end() + int(head[1])])
@@ -74,7 +75,7 @@ class Told:
     def texts(self) -> dict[str, Sent]:
         """The texts that the server has, by the name of their file."""
         texts: dict[str, Sent] = {}
-        for message in self._messages():
+        for message in self.messages():
             document = message.get("params", {}).get("textDocument", {})
             name = document.get("uri", "").rpartition("/")[2]
             match message.get("method"):
@@ -329,6 +330,59 @@ def test_a_pause_that_is_refused_is_not_told_as_one(desk: Desk, vim: Vim) -> Non
     vim.snooze(-5)
     told = until(lambda: vim.evaluate("execute('messages')").strip(), "nothing is told")
     assert told == "dg-lsp: dg.snooze takes a number of minutes, 0 to end the pause."
+
+
+@pytest.mark.parametrize(("key", "mode"), [("C-c", "n"), ("IC", "R")], ids=["CTRL-C", "Insert"])
+def test_where_insert_mode_ends_without_an_event_nothing_shows(desk: Desk, vim: Vim, key: str, mode: str) -> None:
+    desk.editor.type("return ")
+    desk.editor.wait_for_ghost(RESULT)
+    vim.keys(key)
+    until(lambda: vim.mode() == mode, f"mode {mode} does not begin")
+    desk.editor.wait_for_no_ghost()
+
+
+def test_lines_that_are_moved_before_others_were_told_are_told(told: Told, desk: Desk, vim: Vim) -> None:
+    desk.open("a\nb\n|", name="move.py")
+    vim.normal()
+    vim.evaluate(r"""[execute("normal! 1GOfoo\<CR>x\<Esc>"), execute('1move $'), listener_flush()]""")
+    desk.editor.wait_for_text("x\na\nb\nfoo\n")
+    until(lambda: told.texts()["move.py"].text == "x\na\nb\nfoo\n", lambda: f"the server has {told.texts()}")
+
+
+def test_what_is_asked_by_hand_while_another_request_runs_shows_its_drafts_and_is_cancelled(
+    told: Told, desk: Desk, vim: Vim
+) -> None:
+    vim.configure(drafts=True)
+    try:
+        desk.open(HEAD + "|\n", name="hand.py")
+        desk.editor.type("draft = ")
+        until(desk.editor.draft, "no draft")
+        desk.editor.trigger()
+        asked = until(
+            lambda: [m for m in told.messages() if m.get("params", {}).get("context")][1:], "not asked by hand"
+        )
+        until(desk.editor.draft, "no draft of what was asked by hand")
+        vim.normal()
+        until(lambda: {"id": asked[-1]["id"]} in [m.get("params") for m in told.messages()], "not cancelled")
+    finally:
+        vim.configure(drafts=None)
+
+
+RUNNING = "job_info()->filter({_, one -> job_status(one) ==# 'run'})->map({_, one -> job_info(one).process})"
+
+
+def test_a_server_that_hangs_is_ended_by_a_restart() -> None:
+    with tempfile.TemporaryDirectory(prefix="dg", ignore_cleanup_errors=True) as base:
+        vim = launch(Vim.name, Path(base), ["sleep", "600"])
+        assert isinstance(vim, Vim)
+        try:
+            vim.type(":edit a.py\n")
+            (hung,) = until(lambda: vim.evaluate(RUNNING), "no server is started")
+            vim.command("DgLsp restart")
+            until(lambda: hung not in vim.evaluate(RUNNING), "the server that hangs stays")
+            assert len(vim.evaluate(RUNNING)) == 1
+        finally:
+            vim.close()
 
 
 def test_a_server_that_is_not_there_is_told_of_once() -> None:

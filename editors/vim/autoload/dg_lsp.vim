@@ -49,12 +49,22 @@ export def Leave()
   ghost.Clear()
 enddef
 
-def Answered(place: list<number>, result: any)
-  if place != last || place != Place() || mode() !~ '^i'
+# CTRL-C leaves Insert mode, and the Insert key goes to Replace mode, without an event that tells of it.
+export def LeaveUnlessInserting()
+  if !empty(last) && mode() !~ '^i'
+    Leave()
+  endif
+enddef
+
+def Answered(place: list<number>, id: number, result: any)
+  if id != running
     return
   endif
   running = 0
   ghost.ClearDraft()
+  if place != Place() || mode() !~ '^i'
+    return
+  endif
   const items = type(result) == v:t_dict ? result.items : []
   if empty(items)
     ghost.Clear()
@@ -72,7 +82,7 @@ def Ask(kind: number)
     textDocument: server.Document(bufnr()),
     position: {line: line('.') - 1, character: col('.') - 1},
     context: {triggerKind: kind},
-  }, (message) => Answered(place, get(message, 'result', null)))
+  }, (message) => Answered(place, message.id, get(message, 'result', null)))
 enddef
 
 # Several events tell of one key: only another place is news.

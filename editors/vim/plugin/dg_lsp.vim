@@ -47,6 +47,7 @@ augroup dg_lsp
   autocmd BufUnload * dg_lsp.Close(expand('<abuf>')->str2nr())
   autocmd InsertEnter,CursorMovedI,TextChangedI,TextChangedP * dg_lsp.Follow()
   autocmd InsertLeave,BufLeave * dg_lsp.Leave()
+  autocmd SafeState * dg_lsp.LeaveUnlessInserting()
   autocmd TextChanged * dg_lsp.Sweep()
   # They have a name before they are known to be no files.
   autocmd OptionSet buftype dg_lsp.Close(bufnr())

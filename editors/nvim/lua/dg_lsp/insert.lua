@@ -67,7 +67,16 @@ function M.start()
   on({ 'CursorMovedI', 'TextChangedI', 'TextChangedP' }, 'Fit the in-line completion to the text', follow)
   -- The mode begins, and a menu is gone, only after these events.
   on({ 'InsertEnter', 'InsertChange', 'CompleteDone' }, 'Ask for an in-line completion', vim.schedule_wrap(follow))
-  on({ 'InsertLeave', 'BufLeave', 'WinLeave' }, 'Hide the in-line completion', leave)
+  -- CTRL-C leaves Insert mode without InsertLeave; the cursor then goes back, or is in the first column already.
+  local left = { 'InsertLeave', 'BufLeave', 'WinLeave', 'CursorMoved' }
+  on(left, 'Hide the in-line completion', leave)
+  if vim.fn.exists('##SafeState') == 1 then
+    on('SafeState', 'Hide the in-line completion', function()
+      if last and not request.is_inserting() then
+        leave()
+      end
+    end)
+  end
   on('CompleteChanged', 'Hide the in-line completion behind a selected entry', function()
     if has_selected_entry() then
       leave()

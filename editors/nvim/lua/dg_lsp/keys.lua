@@ -45,7 +45,8 @@ local function press(key, own)
       rhs = termcodes(rhs)
     end
   elseif mapping.expr == 1 then
-    rhs = vim.api.nvim_eval(rhs)
+    -- Neovim tells it with key names, `<lt>` for `<` too.
+    rhs = vim.api.nvim_eval(termcodes(rhs))
     if mapping.replace_keycodes == 1 then
       rhs = termcodes(rhs)
     end

@@ -1,6 +1,7 @@
 vim9script
 # The server's process, the messages to and from it, and the texts that it has been given.
 
+const STOP_MS = 3000
 const MARKERS = ['.git', '.dglspignore']
 
 var process: job = null_job
@@ -195,6 +196,8 @@ export def Stop()
   if ending != null_job && job_status(ending) == 'run'
     # A channel that closes ends the server.
     ch_close(ending)
+    # One that hangs does not notice.
+    timer_start(STOP_MS, (_) => job_stop(ending, 'kill'))
   endif
 enddef
 
@@ -217,7 +220,8 @@ enddef
 # that stays where all are deleted Vim does not tell.
 def Changed(buffer: number, first: number, end: number, added: number, changes: list<dict<number>>)
   var content: dict<any> = {text: Text(buffer, 1, '$')}
-  if len(changes) == 1 && getbufinfo(buffer)[0].linecount > 1
+  const count = getbufinfo(buffer)[0].linecount
+  if len(changes) == 1 && count > 1 && count == known[buffer].count + added
     content = {
       range: {start: {line: first - 1, character: 0}, end: {line: end - 1, character: 0}},
       text: Text(buffer, first, end + added - 1),
@@ -225,6 +229,7 @@ def Changed(buffer: number, first: number, end: number, added: number, changes: 
   endif
   const version = getbufvar(buffer, 'changedtick')
   known[buffer].version = version
+  known[buffer].count = count
   Notify('textDocument/didChange', {
     textDocument: Document(buffer)->extend({version: version}),
     contentChanges: [content],
@@ -252,6 +257,7 @@ export def Open(buffer: number)
   known[buffer] = {
     name: name,
     version: getbufvar(buffer, 'changedtick'),
+    count: getbufinfo(buffer)[0].linecount,
     listener: listener_add(Changed, buffer),
   }
 enddef
