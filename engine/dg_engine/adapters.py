@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import msgspec
 import torch
@@ -162,17 +162,27 @@ def fingerprint(directory: Path) -> str:
     """A digest that differs for other weights: of each safetensors file its header, and some KiB of every tensor.
 
     Whole files would take minutes where a checkpoint has fifty gigabytes.
+
+    Raises:
+        CheckpointError: a file is truncated or no safetensors file, or cannot be read.
     """
     digest = hashlib.sha256()
     for path in sorted(directory.glob("*.safetensors")):
-        with path.open("rb") as file:
-            length = int.from_bytes(file.read(8), "little")
-            header = file.read(length)
-            digest.update(header)
-            for begin, end in _extents(header):
-                file.seek(8 + length + (begin + end) // 2)
-                digest.update(file.read(min(_SAMPLE, (end - begin + 1) // 2)))
+        try:
+            with safe_open(path, "numpy"), path.open("rb") as file:  # which holds the header to the file
+                _digest_samples(file, digest.update)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"{path}: cannot be read ({error})") from error
     return digest.hexdigest()
+
+
+def _digest_samples(file: IO[bytes], update: Callable[[bytes], None]) -> None:
+    length = int.from_bytes(file.read(8), "little")
+    header = file.read(length)
+    update(header)
+    for begin, end in _extents(header):
+        file.seek(8 + length + (begin + end) // 2)
+        update(file.read(min(_SAMPLE, (end - begin + 1) // 2)))
 
 
 def _extents(header: bytes) -> list[tuple[int, int]]:

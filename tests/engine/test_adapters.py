@@ -291,6 +291,9 @@ def test_weights_that_differ_in_one_tensor_amid_others_are_other_weights(tmp_pat
         save_file(tensors, tmp_path / "model.safetensors")
         digests.add(adapters.fingerprint(tmp_path))
     assert len(digests) == 2
+    (tmp_path / "model.safetensors").write_bytes((tmp_path / "model.safetensors").read_bytes()[:100])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot be read"):
+        adapters.fingerprint(tmp_path)
 
 
 def test_every_shape_of_the_architecture_can_be_adapted(tmp_path: Path) -> None:
