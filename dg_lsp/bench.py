@@ -108,7 +108,8 @@ def _typing(client: RawClient) -> Iterator[float]:
             version += 1
             started = time.perf_counter()
             _replace(client, uri, version, (row, len(line) + typed), 0, letter)
-            result = client.call("textDocument/inlineCompletion", inline_params(uri, row, len(line) + typed + 1))
+            place = len(line) + typed + 1
+            result = client.call("textDocument/inlineCompletion", inline_params(uri, row, place, trigger=2))
             yield 1000 * (time.perf_counter() - started)
             assert result["items"][0]["insertText"] == ANSWER[typed + 1 :], "answered from memory"  # noqa: S101
         version, before = version + 1, line + ANSWER[:-1]
