@@ -531,6 +531,15 @@ class Typist(Case):
     def press(self, start: Position, end: Position, key: str) -> None:
         self.session.change([Change(start, end, key)], 2, self.services)
 
+    async def takes_what_is_still_foreseen(self) -> Position:
+        """Take an offer while the engine is at work, without an end, on what follows; returns where the offer ends."""
+        end = self.ask.position
+        offered = text(await self.ask_at(end))
+        self.gate.opened.clear()
+        await self.asked(1, behind=1)
+        self.press(end, end, offered)
+        return Position(end.line, end.character + len(offered))
+
     async def asked(self, requests: int, behind: int | None = None) -> None:
         """Let the loop turn until the engine was asked so often, and no more often."""
         for _ in range(100):
@@ -644,12 +653,8 @@ async def test_what_is_foreseen_ends_when_the_engine_is_asked_something_else(end
 @pytest.mark.asyncio
 async def test_the_caller_that_is_cancelled_takes_with_it_what_was_foreseen_for_it() -> None:
     typist = Typist(source=SOURCE)
-    end = typist.ask.position
-    taken = text(await typist.ask_at(end))
-    typist.gate.opened.clear()
-    await typist.asked(1, behind=1)
-    typist.press(end, end, taken)
-    asking = asyncio.create_task(typist.ask_at(Position(end.line, end.character + len(taken))))
+    behind = await typist.takes_what_is_still_foreseen()
+    asking = asyncio.create_task(typist.ask_at(behind))
     await asyncio.sleep(0)
     asking.cancel()
     await ended(typist.session)
@@ -659,14 +664,10 @@ async def test_the_caller_that_is_cancelled_takes_with_it_what_was_foreseen_for_
 @pytest.mark.asyncio
 async def test_the_time_that_an_answer_may_take_holds_for_one_that_was_foreseen_too() -> None:
     typist = Typist(source=SOURCE)
-    end = typist.ask.position
-    taken = text(await typist.ask_at(end))
-    typist.gate.opened.clear()
-    await typist.asked(1, behind=1)
-    typist.press(end, end, taken)
+    behind = await typist.takes_what_is_still_foreseen()
     typist.services = typist.services._replace(settings=Settings(engine=EngineSettings(answer_timeout_s=0.001)))
     async with asyncio.timeout(60):
-        outcome = await typist.ask_at(Position(end.line, end.character + len(taken)))
+        outcome = await typist.ask_at(behind)
     assert isinstance(outcome, EngineTrouble)
     assert (len(typist.gate.behind), typist.gate.closed_behind) == (1, 1)
 
