@@ -13,7 +13,7 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import msgspec
@@ -36,6 +36,7 @@ from dg_engine.training.mixture import kept_shares, read_shares
 from dg_engine.training.plan import PLAN_FILE
 from dg_engine.training.prepare import Recipe, load_prepared, prepare
 from dg_engine.training.projects import SPLITS
+from dg_engine.training.schedule import Schedule
 from dg_engine.training.sources import Document, Splits, read_sources
 from dg_engine.training.tokenizer_training import SPECIAL_TOKENS, save_tokenizer
 
@@ -548,7 +549,7 @@ def test_a_card_says_of_each_project_that_was_left_out_why(tmp_path: Path) -> No
     unfetched = Refused(name="epsilon", reason="no answer within 180 s")
     write_json(directory / "manifest.json", msgspec.structs.replace(manifest, refused=[unfetched, *manifest.refused]))
     run.mkdir()
-    write_json(run / PLAN_FILE, {"seconds": 60.0})
+    write_json(run / PLAN_FILE, {"seconds": 60.0, "schedule": asdict(Schedule())})
     write_card(model, directory, run)
     card = (model / "README.md").read_text(encoding="utf-8")
     assert "Projects left out: epsilon (no answer within 180 s); delta (no licence found)." in card

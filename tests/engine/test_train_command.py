@@ -45,10 +45,13 @@ def test_the_commands_lead_from_documents_to_a_checkpoint_that_the_engine_opens(
     for fact in ("license: ", "| python-standard-library |", "PSF-2.0", '"seconds": 0.6', "loss.png", "at t = 1"):
         assert fact in card
     assert all(record.tokens > 0 for record in read_manifest(library_corpus).projects)
+    assert "In turn: causal language modelling; causal and denoising losses together" in card
     arguments[3:4] = [str(tmp_path / "further"), "--init", str(run / "model"), "--mode", "eager"]
+    arguments += ["--set", "schedule.causal_until=0"]
     assert CliRunner().invoke(train, arguments, catch_exceptions=False).exit_code == 0
     card = (tmp_path / "further" / "model" / "README.md").read_text(encoding="utf-8")
     assert "\n> 0 minutes of training on " in card
+    assert "\nIn turn: causal and denoising losses together" in card, "there was no stage from left to right alone"
 
 
 def with_tokens_exchanged(corpus: Path, target: Path) -> Path:

@@ -182,10 +182,10 @@ def _recipe(run: Path, lines: list[dict[str, Any]]) -> str:
 
 {before}{minutes:.0f} minutes of training on {_processor()}, {len(steps):,} updates of a plan of
 {plan["seconds"] / 60:.0f} minutes. Muon on hidden matrices, AdamW on the rest, warm-down to zero, averaged weights.
-Three stages: causal language modelling; causal and denoising losses together, several canvases over one encoder
-pass; a finish at the sampler's noise levels. Uniform noise over the vocabulary, self-conditioning in half
-of the steps, pinned slots conditioned on their own embedding. The whole plan (of the last part, if the run was resumed
-with another length):
+{_stages(plan["schedule"])}
+
+Uniform noise over the vocabulary, self-conditioning in half of the steps, pinned slots conditioned on their own
+embedding. The whole plan (of the last part, if the run was resumed with another length):
 
 ```json
 {json.dumps(plan, indent=1)}
@@ -193,6 +193,17 @@ with another length):
 
 ![loss](loss.png)
 """
+
+
+def _stages(schedule: dict[str, Any]) -> str:
+    """What was learnt one after the other; `schedule` is a `Schedule`'s fields."""
+    causal_until, joint_until = schedule["causal_until"], schedule["joint_until"]
+    stages = [
+        (causal_until > 0, "causal language modelling"),
+        (joint_until > causal_until, "causal and denoising losses together, several canvases over one encoder pass"),
+        (joint_until < 1, "a finish at the sampler's noise levels"),
+    ]
+    return wrapped(f"In turn: {'; '.join(stage for was, stage in stages if was)}.")
 
 
 def _results(model: Path, lines: list[dict[str, Any]]) -> str:
