@@ -5,6 +5,7 @@ Every figure is a round trip over the real pipes of a real server process, the c
 
 from __future__ import annotations
 
+import math
 import sysconfig
 import tempfile
 import time
@@ -35,7 +36,7 @@ class Figure:
     def quantile(self, share: float) -> float:
         """The time that this share of the rounds takes at most."""
         ordered = sorted(self.times)
-        return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+        return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
 
 def run(console: Console | None = None) -> None:
@@ -53,7 +54,7 @@ def run(console: Console | None = None) -> None:
             peak = _peak_megabytes(client.process.pid)
             client.shut_down()
     console.print(_table(figures))
-    console.print(f"{ROUNDS} rounds of each. Peak memory of the server: {peak}.")
+    console.print(f"Peak memory of the server: {peak}.")
 
 
 SIZES = (("20 KiB", 20 * 1024), ("1 MiB", LARGE))
@@ -140,7 +141,8 @@ def _peak_megabytes(pid: int) -> str:
 
 
 def _table(figures: list[Figure]) -> Table:
-    table = Table("", *(("p50 ms", "p95 ms")))
+    table = Table("", "rounds", "p50 ms", "p95 ms")
     for figure in figures:
-        table.add_row(figure.name, f"{figure.quantile(0.5):.2f}", f"{figure.quantile(0.95):.2f}")
+        rounds = str(len(figure.times))
+        table.add_row(figure.name, rounds, f"{figure.quantile(0.5):.2f}", f"{figure.quantile(0.95):.2f}")
     return table

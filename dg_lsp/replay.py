@@ -256,6 +256,7 @@ def table(tally: Tally) -> Table:
         ("key to answer, ms", tally.milliseconds),
         ("the same where the key took an offer", tally.milliseconds_behind),
     ):
-        figure = Figure(name, tuple(times or (0.0,)))
-        found.add_row(name, f"p50 {figure.quantile(0.5):.0f}, p95 {figure.quantile(0.95):.0f}")
+        figure = Figure(name, tuple(times))
+        told = f"p50 {figure.quantile(0.5):.0f}, p95 {figure.quantile(0.95):.0f}" if times else "none"
+        found.add_row(name, told)
     return found

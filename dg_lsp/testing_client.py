@@ -104,11 +104,13 @@ class RawClient:
 
     def answer(self, identifier: int | str | None) -> Message:
         """Wait for the answer to a request; the whole message."""
-        return self.until(lambda message: "method" not in message and message.get("id") == identifier)
+        return self.until(lambda message: _answers(message, identifier))
 
     def call(self, method: str, params: Any = None) -> Any:
         """Send a request and return its result; an error answer is an AssertionError."""
-        answer = self.answer(self.ask(method, params))
+        identifier = self.ask(method, params)
+        # What came before it was asked is not looked at: that would take the longer, the more there is.
+        answer = next(message for message in self.stream() if _answers(message, identifier))
         if "error" in answer:
             raise AssertionError(answer)
         return answer["result"]
@@ -143,7 +145,7 @@ class RawClient:
     def answers(self, identifier: int | str | None) -> list[Message]:
         """All answers to a request, once the server has answered something asked after it."""
         self.answer(self.ask("dg/nothing"))
-        return [message for message in self.received if "method" not in message and message.get("id") == identifier]
+        return [message for message in self.received if _answers(message, identifier)]
 
     def initialize(self, capabilities: Message | None = None, **params: Any) -> Message:
         """Go through the handshake; returns the result of `initialize`."""
@@ -185,6 +187,11 @@ class RawClient:
     def _read_stderr(self) -> None:
         for line in self._stderr:
             self._log.append(line)
+
+
+def _answers(message: Message, identifier: int | str | None) -> bool:
+    """Whether it is the answer to a request."""
+    return "method" not in message and message.get("id") == identifier
 
 
 def inline_params(uri: str, line: int, character: int, *, trigger: int = 1) -> Message:

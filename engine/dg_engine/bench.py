@@ -5,6 +5,7 @@ The holes are cut out of Python's own standard library, so that the figures can 
 
 from __future__ import annotations
 
+import math
 import platform
 import random
 import statistics
@@ -53,7 +54,6 @@ class Gap:
     """A hole cut out of a file."""
 
     prefix: str
-    text: str
     suffix: str
     extent: Extent
 
@@ -80,7 +80,7 @@ class Row:
     def quantile(self, share: float) -> float:
         """Milliseconds that this share of the infills takes at most."""
         ordered = sorted(sample.milliseconds for sample in self.samples)
-        return ordered[min(int(share * len(ordered)), len(ordered) - 1)]
+        return ordered[max(0, math.ceil(share * len(ordered)) - 1)]
 
     @property
     def step_milliseconds(self) -> float:
@@ -214,7 +214,7 @@ def cut_gaps(count: int, extent: Extent) -> Iterator[Gap]:
             continue
         start = chosen.randint(indentation, max(indentation, len(text) - 8)) if extent == "line" else indentation
         before, after = "".join(lines[:first]) + text[:start], "\n" + "".join(lines[first + taken :])
-        yield Gap(before[-CONTEXT:].partition("\n")[2], text[start:].rstrip("\n"), after[: CONTEXT // 2], extent)
+        yield Gap(before[-CONTEXT:].partition("\n")[2], after[: CONTEXT // 2], extent)
         count -= 1
 
 

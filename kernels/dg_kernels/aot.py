@@ -214,6 +214,8 @@ def main(arguments: list[str] | None = None) -> int:
                 wrong += violations(table, name, found, architecture, launch)
             if chosen.update:
                 table.kernels.setdefault(name, {})[f"sm_{architecture.capability}"] = found
+    if not seen:
+        parser.error(f"no kernel matches {chosen.kernels!r}")
     if chosen.update:
         replace_file(FILE, msgspec.json.format(msgspec.json.encode(table), indent=1) + b"\n")
     if chosen.check and not chosen.kernels:

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner
 
 from dg_lsp.cli import main
-from dg_lsp.replay import CHARACTERS, LINES, Passage, code_in, passages, replay, table
+from dg_lsp.replay import CHARACTERS, LINES, Passage, Tally, code_in, passages, replay, table
 from dg_lsp.testing_client import RawClient, scripted
 
 EAGER = {"debounceMs": 0}
@@ -72,6 +72,13 @@ def test_in_an_editor_that_closes_brackets_the_closers_stand_behind_what_is_offe
         assert (tally.offers, tally.right) == (1, 1)
         keys.append(tally.keys)
     assert keys == [len("add(") + 1, len("add(") + 1 + len(")")], "what is there already is not offered"
+
+
+def test_times_of_what_did_not_happen_are_none() -> None:
+    shown = [
+        str(cell) for column in table(Tally(by_hand=1, keys=1, milliseconds=[3.0])).columns for cell in column.cells
+    ]
+    assert shown[-2:] == ["p50 3, p95 3", "none"]
 
 
 def test_of_a_folder_the_users_own_code_is_typed_in_every_known_language(tmp_path: Path) -> None:

@@ -16,15 +16,17 @@ import pytest
 from dg_engine.api import Infill, ScoreRequest
 from dg_engine.engine import Engine
 from dg_engine.errors import EngineError
-from dg_engine.evaluation.cases import DRAWN_KINDS, MAX_ANSWER, MIN_PREFIX, Case, draw_cases
+from dg_engine.evaluation.cases import DRAWN_KINDS, MAX_ANSWER, MIN_PREFIX, Case, beside, draw_cases
 from dg_engine.evaluation.copying import copied
 from dg_engine.evaluation.harness import count, run
 from dg_engine.evaluation.humaneval import read_tasks
 from dg_engine.evaluation.metrics import score
 from dg_engine.evaluation.systems import LADDER_STEPS, RANKING_CHARACTERS, SYSTEMS, System, answer, chosen, ordered
+from dg_engine.exclusion import Exclusions
 from dg_engine.settings import InfillConfig
 from dg_engine.testing import tiny_checkpoint
 from dg_engine.training.sources import Document
+from dg_lsp import neighbours
 
 MODULES = ["calendar", "cmd", "copy", "glob", "heapq", "shlex", "textwrap"]
 
@@ -90,6 +92,27 @@ def test_a_case_knows_the_other_files_of_its_project_the_nearest_first(monkeypat
     cut = draw_cases([*others, here], 3)
     assert {case.beside for case in cut} == {("# p/a/near.py\n", "# p/a/")}
     assert [case.name for case in cut] == [case.name for case in before]
+
+
+def test_what_is_beside_a_case_is_what_the_server_would_look_through(tmp_path: Path) -> None:
+    names = ["a/here.py", *(f"a/near_{number}.py" for number in range(45)), "b/here.py", "a/other.go"]
+    here, *others = (Document("p", name, f"# {name}\n") for name in names)
+    for document in (here, *others):
+        (tmp_path / document.path).parent.mkdir(exist_ok=True)
+        (tmp_path / document.path).write_text(document.text, encoding="utf-8")
+    read = {one.text for one in neighbours.read(tmp_path / here.path, [tmp_path], Exclusions((tmp_path,)))}
+    found = set(beside(here, [here, *others]))
+    assert len(found) == len(read) == neighbours.FILES
+    assert all("near" in text for text in found | read)
+
+
+def test_what_was_copied_from_other_files_is_measured_anew_where_those_changed(engine: Engine) -> None:
+    one, other = (msgspec.structs.replace(CASE, beside=(text,)) for text in ("total = 1\n", "total = 2\n"))
+    for name, is_known in (("causal-fit", True), ("causal-fit-project", False)):
+        systems = chosen([name], InfillConfig())
+        (measured,) = run(engine, [one], systems)
+        before = {measured.key: msgspec.structs.replace(measured, steps=-1)}
+        assert [again.steps == -1 for again in run(engine, [one, other], systems, known=before)] == [True, is_known]
 
 
 def test_a_system_may_copy_from_the_files_beside_the_hole() -> None:
@@ -239,6 +262,23 @@ def test_of_several_answers_the_right_one_is_chosen_and_the_first_where_none_is(
     for text in (last.text, *last.others):
         assert answer(engine, system, msgspec.structs.replace(case, answer=text), 9).text == text
     assert answer(engine, system, case, 9).text == last.text != case.answer
+
+
+def test_what_is_told_of_the_first_answer_is_not_told_of_another(engine: Engine, cases: list[Case]) -> None:
+    (system,) = (one for one in SYSTEMS if one.others)
+    case = next(case for case in cases if case.kind == "line")
+    *_, last = engine.infill(system.request(case, 9))
+    assert isinstance(last, Infill)
+    found = answer(engine, system, msgspec.structs.replace(case, answer=last.others[0]), 9)
+    assert (found.tokens, found.log_probability, found.heads) == (9, None, ())
+
+
+def test_a_right_copy_has_no_error_of_length(engine: Engine) -> None:
+    prefix, rest = "call(alpha, beta)\nx = 1\ncall(al", "pha, beta)"
+    case = Case(project="p", path="p.py", kind="line", prefix=prefix, answer=rest, suffix="\n")
+    (measured,) = run(engine, [case], chosen(["copy"], InfillConfig()))
+    assert engine.heal(prefix, "copy").cut == "al"
+    assert (measured.answer, measured.scores.length_error) == (rest, 0)
 
 
 def test_copying_goes_on_as_the_best_match_did() -> None:

@@ -8,13 +8,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from dg_engine.api import Head
+from dg_engine.api import Head, Infill
+from dg_engine.bench import Row, Sample
 from dg_engine.evaluation.bootstrap import Resamples, mean_interval
 from dg_engine.evaluation.calibration import BINS, Evidence, evidence, fit, judge, probabilities, reliability
 from dg_engine.evaluation.cases import CaseKind
 from dg_engine.evaluation.harness import Key, Outcome
 from dg_engine.evaluation.metrics import Scores
 from dg_engine.evaluation.summary import summarise
+from dg_lsp.bench import Figure
 
 
 def test_the_interval_holds_the_mean_and_shrinks_with_the_projects() -> None:
@@ -58,6 +60,25 @@ def test_the_interval_of_a_quantile_holds_it() -> None:
         assert low < np.quantile(times, share) < high
         assert high < times.max()
     assert resamples.quantiles(np.full((200, 1), 7.0), [0.95]) == [(7.0, 7.0)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 7, 20, 40])
+def test_by_a_quantile_both_benches_mean_what_the_evaluation_means(count: int) -> None:
+    times = tuple(float(number) for number in range(count, 0, -1))
+    answer = Infill(
+        text="",
+        tokens=0,
+        steps=0,
+        milliseconds=0.0,
+        score=None,
+        stop_reason="converged",
+        prefix_tokens=0,
+        cached_tokens=0,
+    )
+    row = Row("line", "warm", "diffusion", tuple(Sample(answer, time, (), 0) for time in times))
+    for share in (0.5, 0.95):
+        expected = np.quantile(times, share, method="inverted_cdf")
+        assert row.quantile(share) == Figure("", times).quantile(share) == expected
 
 
 def outcome(

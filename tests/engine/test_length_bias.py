@@ -52,9 +52,10 @@ def test_the_command_says_what_to_put_into_the_configuration(tmp_path: Path, lib
     found = released.sureness_of_lengths(System(name="", about="").request(one, 1), 128)
     assert list(found) == LengthProbe().up_to(released.model.config.canvas_length)
     assert [probe.bias.of(length) for length in found] == pytest.approx(list(found.values()), rel=0.5)
-    too_few = CliRunner().invoke(evaluate, [*command, "--cases", "1"])
-    assert isinstance(too_few.exception, EngineError)
-    assert "places are too few" in str(too_few.exception)
+    for cases in ("0", "1"):
+        too_few = CliRunner().invoke(evaluate, [*command, "--cases", cases])
+        assert isinstance(too_few.exception, EngineError)
+        assert "places are too few" in str(too_few.exception)
 
 
 def test_a_checkpoint_that_learnt_filler_tries_no_lengths(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import tracemalloc
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -34,6 +37,24 @@ def test_an_endless_loop_is_ended_by_its_cpu_time_and_an_idle_one_by_the_clock()
     assert run("import time; time.sleep(60)", Limits(wall_s=0.5)) == "timeout"
 
 
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="only Linux tells when somebody else's child ends")
+def test_an_idle_program_ends_though_whoever_runs_it_was_killed(tmp_path: Path) -> None:
+    program = "import time\nopen('begun', 'w')\ntime.sleep(600)"
+    code = f"from dg_engine.evaluation import sandbox\nsandbox.run({program!r}, sandbox.Limits(wall_s=2))"
+    with subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"TMPDIR": str(tmp_path)}) as runner:
+        children = Path(f"/proc/{runner.pid}/task/{runner.pid}/children")
+        while not (found := children.read_text().split()) or not Path(f"/proc/{found[0]}/cwd/begun").exists():
+            assert runner.poll() is None
+        ended = os.pidfd_open(int(found[0]))
+        runner.kill()
+    try:
+        assert select.select([ended], [], [], 20)[0]
+    finally:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(ended, signal.SIGKILL)
+        os.close(ended)
+
+
 def test_cpu_time_ends_a_program_that_ignores_the_warning() -> None:
     assert run("import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\nwhile True: pass", QUICK) == "failed"
 
@@ -48,6 +69,20 @@ def test_no_limit_can_be_raised_again() -> None:
     for limit in ("CPU", "AS", "FSIZE"):
         raised = f"import resource; resource.setrlimit(resource.RLIMIT_{limit}, (-1, -1)); "
         assert run(f"{raised}x = bytearray(2 << 30)") == "failed"
+
+
+def test_a_lower_limit_of_the_user_is_kept_and_fails_no_sound_program() -> None:
+    resource = pytest.importorskip("resource")
+    drop_from_bounding_set, sys_resource = 24, 24
+
+    def lower() -> None:
+        if sys.platform == "linux":  # where root may raise every limit again by this capability
+            ctypes.CDLL(None).prctl(drop_from_bounding_set, sys_resource)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))
+
+    code = "from dg_engine.evaluation.sandbox import run\nprint(run('assert 1'), run('assert 0'))"
+    told = subprocess.run([sys.executable, "-c", code], preexec_fn=lower, capture_output=True, text=True, check=True)
+    assert told.stdout.split() == ["passed", "failed"]
 
 
 def test_there_is_no_network() -> None:

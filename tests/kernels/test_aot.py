@@ -13,6 +13,7 @@ from dg_kernels.aot import (
     compile_launch,
     launches,
     loop_length,
+    main,
     read_table,
     type_launch,
     violations,
@@ -122,6 +123,13 @@ def test_four_bits_are_bound_by_their_bytes_on_an_rtx_card(name: str, format_: s
 
 def test_four_bits_are_bound_by_instructions_on_an_h200() -> None:
     assert expert_times(DEVICES[0], "nvfp4").excess > 0.15
+
+
+def test_to_check_no_kernel_at_all_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--check", "--kernels", "rms_nrom"])
+    assert ended.value.code == 2
+    assert "no kernel matches 'rms_nrom'" in capsys.readouterr().err
 
 
 def test_a_kernel_that_is_not_in_the_table_is_said() -> None:

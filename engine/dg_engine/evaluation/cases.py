@@ -43,6 +43,8 @@ MAX_ANSWER = 200
 """Characters of an answer; about 64 tokens."""
 BESIDE = 400_000
 """Characters of other files of the project: as many as the language server looks through."""
+BESIDE_FILES = 40
+"""Likewise."""
 MIN_PREFIX = 100
 """Characters before a hole."""
 
@@ -116,16 +118,23 @@ def _of_kind(projects: dict[str, list[Document]], kind: DrawnKind, count: int, s
 
 
 def beside(document: Document, project: Iterable[Document]) -> Iterator[str]:
-    """The other documents of a project, those first that have most of the document's folders in common."""
-    folder = PurePosixPath(document.path).parent
-    left = BESIDE
+    """Those of a project's other documents that the server would look through, the nearest first.
+
+    They have the same suffix and another name. Near are those that have most of the document's folders in common.
+    """
+    here = PurePosixPath(document.path)
+    folder, left = here.parent, BESIDE
+
+    def is_looked_at(other: Document) -> bool:
+        there = PurePosixPath(other.path)
+        return there.suffix == here.suffix and there.name != here.name
 
     def way(other: Document) -> tuple[int, str]:
         there = PurePosixPath(other.path).parent
         shared = next(one for one in (folder, *folder.parents) if there.is_relative_to(one))
         return len(folder.parts) + len(there.parts) - 2 * len(shared.parts), other.path
 
-    for other in sorted((one for one in project if one.path != document.path), key=way):
+    for other in sorted(filter(is_looked_at, project), key=way)[:BESIDE_FILES]:
         if left <= 0:
             return
         yield other.text[:left]

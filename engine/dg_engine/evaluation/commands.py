@@ -10,6 +10,7 @@ from typing import TypeVar
 
 import click
 import msgspec
+from click.core import ParameterSource
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -39,6 +40,14 @@ from dg_engine.training.corpus import documents, write_json
 from dg_engine.training.projects import Split
 from dg_engine.training.sources import Document
 
+_OF_ENGINES = {"model", "adapter", "device", "threads", "dtype"}
+_READ = {
+    "gate": {*_OF_ENGINES, "update"},
+    "copy_trust": {*_OF_ENGINES, "corpus_", "split"},
+    "length_bias": {*_OF_ENGINES, "corpus_", "split", "cases"},
+}
+"""What is measured in place of all else, and the other options that are read for it."""
+
 _EXAMPLES = 12
 _MINUTE = 60.0
 
@@ -49,7 +58,11 @@ _Item = TypeVar("_Item")
 @click.option("--model", default="", help="Checkpoint directory; default: the model that comes with the package.")
 @click.option("--adapter", default="", help="Directory of an adapter for the model, as `dg-engine finetune` makes it.")
 @click.option("--corpus", "corpus_", type=click.Path(path_type=Path), default=Path(".work/corpus"), show_default=True)
-@click.option("--split", type=click.Choice(["validation", "held_out"]), default="held_out", show_default=True)
+@click.option(
+    "--split",
+    type=click.Choice(["validation", "held_out"]),
+    help="Default: held_out, and validation for --copy-trust and --length-bias, which fit to it.",
+)
 @click.option("--cases", type=click.IntRange(0), default=200, show_default=True, help="Of each kind of hole.")
 @click.option(
     "--humaneval",
@@ -84,11 +97,13 @@ _Item = TypeVar("_Item")
     is_flag=True,
     help="Only find how sure a model that tries lengths is of each, whatever stands there, at the cases of the split.",
 )
+@click.pass_context
 def evaluate(
+    context: click.Context,
     model: str,
     adapter: str,
     corpus_: Path,
-    split: Split,
+    split: Split | None,
     cases: int,
     humaneval: tuple[Path, ...],
     humaneval_cases: int,
@@ -114,6 +129,8 @@ def evaluate(
         raise click.UsageError("--update belongs to --gate")
     if update and (model or adapter):
         raise click.UsageError("the gate is of the model that ships: --update takes no other")
+    _refuse_strangers(context)
+    split = split or ("validation" if copy_trust or length_bias else "held_out")
 
     def load() -> Engine:
         return load_engine(model, adapter, device=device, threads=threads, dtype=dtype)
@@ -134,6 +151,7 @@ def evaluate(
     selected = chosen(systems.split(",") if systems else [], config, ladder=ladder)
     wanted = _cases(corpus_, split, cases) if cases else []
     wanted += [case for file in humaneval for case in read_tasks(file, humaneval_cases)]
+    wanted = list({case.name: case for case in wanted}.values())
     if not wanted:
         raise click.UsageError("there is nothing to measure: --cases is 0 and there is no --humaneval")
     engine = load()
@@ -146,9 +164,19 @@ def evaluate(
             f"stopped; what was measured is in {ledger}, the same command continues"
         ) from interrupt
     command = _command(split, cases, selected, seeds, [file.name for file in humaneval], humaneval_cases)
-    command += f" --dtype {dtype}" if dtype else ""
+    told = {"device": device, "threads": threads if threads > 1 else None, "dtype": dtype}
+    command += "".join(f" --{name} {value}" for name, value in told.items() if value)
     found = _findings(engine, outcomes, selected, split, seeds, command)
     click.echo(_write(found, selected, outcomes, output or engine.adapter or engine.directory))
+
+
+def _refuse_strangers(context: click.Context) -> None:
+    """An option that would not be read."""
+    given = {name for name in context.params if context.get_parameter_source(name) is ParameterSource.COMMANDLINE}
+    for alone, read in _READ.items():
+        if alone in given and (strangers := given - read - {alone}):
+            first, last = (name.rstrip("_").replace("_", "-") for name in (min(strangers), alone))
+            raise click.UsageError(f"--{first} is not for --{last}")
 
 
 def _probe(engine: Engine, cases: Sequence[Case]) -> LengthProbe:
@@ -168,7 +196,7 @@ def _documents(corpus: Path, split: Split) -> list[Document]:
 def _cases(corpus: Path, split: Split, per_kind: int) -> list[Case]:
     """Holes in a split of a corpus."""
     drawn = draw_cases(_documents(corpus, split), per_kind)
-    if not drawn:
+    if per_kind and not drawn:
         raise EngineError(f"{corpus}: the split {split} has no files to cut holes in")
     return drawn
 
@@ -206,8 +234,9 @@ def _findings(
     calibrated = systems[0].name
     # What an editor asks for: a cursor's line, or a block of lines.
     scored = evidence([one for one in outcomes if one.key.system == calibrated and one.kind in CALIBRATED])
-    # On the split to which it was fitted, a calibration says nothing.
-    known = None if split == "validation" else engine.config.calibration
+    # It says nothing on the split to which it was fitted, and the engine rates no other decoding by it.
+    is_judged = split != "validation" and systems[0].decoding == engine.config.decoding
+    known = engine.config.calibration if is_judged else None
     return Findings(
         # The directories' names alone: a published report is no place for somebody's paths.
         model=msgspec.structs.replace(

@@ -20,7 +20,8 @@ class Key(msgspec.Struct, frozen=True):
     """`Case.name`."""
     system: str
     settings: str
-    """`System.settings`: a system of the same name that decodes in another way is measured anew."""
+    """`System.settings`: a system of the same name that decodes in another way, or copies from other files, is measured
+    anew."""
     seed: int
 
 
@@ -37,7 +38,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     milliseconds: float
     """Of the whole answer, the prefix being encoded already."""
     log_probability: float | None
-    """Nats per token of the answer, by the causal twin; None where there is no answer, or none by the model."""
+    """Nats per token of the answer, by the causal twin; None where there is no answer, or the engine told none."""
     scores: Scores
     heads: tuple[Head, ...] = ()
     """Of the answer, as the engine gave them."""
@@ -49,7 +50,7 @@ Known = dict[Key, Outcome]
 def keys(case: Case, systems: Sequence[System], seeds: int) -> list[tuple[System, Key]]:
     """What there is to measure of a case. Systems take turns, so that a busy moment hits all of them alike."""
     return [
-        (system, Key(case.name, system.name, system.settings, seed))
+        (system, Key(case.name, system.name, system.settings(case), seed))
         for seed in range(seeds)
         for system in systems
         if system.is_sampled or not seed

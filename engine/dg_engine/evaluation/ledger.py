@@ -13,10 +13,10 @@ from types import TracebackType
 from typing import Self
 
 import msgspec
-import torch
 
 from dg_engine import __version__
 from dg_engine.adapters import CONFIG_FILE, WEIGHTS_FILE
+from dg_engine.bench import machine
 from dg_engine.engine import Engine
 from dg_engine.errors import MALFORMED, EngineError
 from dg_engine.evaluation.harness import Known, Outcome
@@ -35,7 +35,7 @@ class _Line(msgspec.Struct, frozen=True):
 
 
 def run_name(engine: Engine) -> str:
-    """A digest of all that an outcome depends on besides case, system and seed: weights, settings, device, version."""
+    """A digest of all that an outcome depends on besides case, system and seed: weights, settings, machine, version."""
     digest = sha256()
     adapter = [engine.adapter / name for name in (CONFIG_FILE, WEIGHTS_FILE)] if engine.adapter else []
     for path in [*sorted(engine.directory.glob("*.safetensors")), engine.directory / "tokenizer.json", *adapter]:
@@ -44,7 +44,7 @@ def run_name(engine: Engine) -> str:
     config = msgspec.to_builtins(engine.config)
     info = msgspec.structs.replace(engine.info, name="", path="", adapter="")
     decoding = {key: value for key, value in config.items() if key not in _NOT_DECODING}
-    about = decoding, repr(engine.denoising), repr(engine.model.config), info, torch.get_num_threads(), __version__
+    about = decoding, repr(engine.denoising), repr(engine.model.config), info, machine(), __version__
     digest.update(msgspec.json.encode(about))
     return digest.hexdigest()[:16]
 

@@ -14,6 +14,7 @@ import sys
 import tempfile
 from contextlib import suppress
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from typing import Literal
 
@@ -38,7 +39,7 @@ def run(program: str, limits: Limits = Limits()) -> Verdict:
     """
     word = secrets.token_hex(16)
     inner = str(Path(__file__).with_name("sandboxed.py"))
-    bounds = map(str, (limits.cpu_s, limits.memory_bytes, limits.file_bytes))
+    bounds = map(str, (ceil(limits.wall_s) + 1, limits.cpu_s, limits.memory_bytes, limits.file_bytes))
     # Not isolated by -I, which would ignore the hash seed: there is nothing else in the environment to ignore.
     command = [sys.executable, "-s", "-P", "-S", "-B", inner, word, *bounds]
     # The word comes back in a file, as long as any other may be: a pipe would be read to its end.

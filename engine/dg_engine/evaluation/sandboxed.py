@@ -77,24 +77,33 @@ MOST_FILES = 64
 """That a program may make or open for writing: the limit on a file's size alone bounds no disk."""
 
 
-def shut_in(cpu_s: int, memory: int, file_size: int) -> None:
+def shut_in(wall_s: int, cpu_s: int, memory: int, file_size: int) -> None:
     """Give away the network, other processes, other directories, most of the memory and the time."""
+    # Whoever waits for an idle program may be killed before.
+    _signal.alarm(wall_s)
     here = os.path.realpath(".")
     if sys.platform == "linux":
         # A network namespace of its own has no interface but a loopback that is down. Needs a user namespace unless
         # root, and some kernels allow none.
         ctypes.CDLL(None).unshare(CLONE_NEWNET if os.geteuid() == 0 else CLONE_NEWUSER | CLONE_NEWNET)
         confine(here)
-    resource.setrlimit(resource.RLIMIT_CPU, (cpu_s, cpu_s))
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (file_size, file_size))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NPROC, (0, 0))
+    bound(resource.RLIMIT_CPU, cpu_s)
+    bound(resource.RLIMIT_AS, memory)
+    bound(resource.RLIMIT_FSIZE, file_size)
+    bound(resource.RLIMIT_CORE, 0)
+    bound(resource.RLIMIT_NPROC, 0)
     for module in (_posixsubprocess, _signal, os, posix):
         for name in UNHEARD:
             if hasattr(module, name):
                 setattr(module, name, refused)
     sys.addaudithook(guard(here))
+
+
+def bound(kind: int, value: int) -> None:
+    """Set a limit for good, unless a lower one is set: only root may raise that."""
+    hard = resource.getrlimit(kind)[1]
+    value = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(kind, (value, value))
 
 
 def confine(directory: str) -> None:
@@ -160,7 +169,7 @@ def real_path(path: str | bytes | int, folder: int = -1) -> str:
 
 
 def main() -> None:
-    """`sandboxed.py WORD CPU_SECONDS MEMORY_BYTES FILE_BYTES`, the program on standard input."""
+    """`sandboxed.py WORD SECONDS CPU_SECONDS MEMORY_BYTES FILE_BYTES`, the program on standard input."""
     word, *limits = sys.argv[1:]
     out = os.dup(1)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

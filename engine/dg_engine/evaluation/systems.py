@@ -63,11 +63,11 @@ class System:
         """Whether another seed may give another answer."""
         return self.decoding == "diffusion"
 
-    @property
-    def settings(self) -> str:
-        """A digest of all that decides what it answers."""
-        all_of_it = repr((self.decoding, self.length, self.max_denoising_steps, self.copies, self.others, self.tries))
-        return sha256(all_of_it.encode()).hexdigest()[:8]
+    def settings(self, case: Case) -> str:
+        """A digest of all that decides what it answers, besides the hole: also of other files, where it reads them."""
+        own = repr((self.decoding, self.length, self.max_denoising_steps, self.copies, self.others, self.tries))
+        beside = case.beside if self.copies == "project" else ()
+        return sha256("\0".join((own, *beside)).encode()).hexdigest()[:8]
 
     def request(self, case: Case, true_tokens: int, seed: int = 0, one: Try = _ONE_TRY) -> InfillRequest:
         """What the engine is asked for one candidate.
@@ -195,9 +195,9 @@ class Answer(NamedTuple):
     """Passes of the model over a canvas, or over one token where it decodes from left to right; of all candidates."""
     milliseconds: float
     log_probability: float | None
-    """Nats per token that the causal twin gives to the text; None where there is none."""
+    """Nats per token that the causal twin gives to the text; None where the engine tells none."""
     heads: tuple[Head, ...]
-    """As the engine gave them; none where it was not asked."""
+    """As the engine gave them; none where it told none of this text."""
 
 
 def answer(engine: Engine, system: System, case: Case, true_tokens: int, seed: int = 0) -> Answer:
@@ -212,14 +212,18 @@ def answer(engine: Engine, system: System, case: Case, true_tokens: int, seed: i
     """
     started = time.perf_counter()
     if system.decoding == "copy":
-        text, heads = copied(case), tuple[Head, ...]()
-        tokens, steps, likelihood = len(engine.tokenizer.encode(text)), 0, None
+        text, steps, likelihood, heads = copied(case), 0, None, tuple[Head, ...]()
+        # As the truth is counted: with what is cut off the prefix.
+        cut = engine.heal(case.prefix, system.decoding).cut
+        tokens = len(engine.tokenizer.encode(cut + text)) if text else 0
     else:
         candidates = list(_candidates(engine, system, case, true_tokens, seed))
         best = candidates[0] if len(candidates) == 1 else _best(engine, case, candidates)
-        text = case.answer if case.answer in best.others else best.text
-        tokens, likelihood, heads = best.tokens, best.score, best.heads
+        text, tokens, likelihood, heads = best.text, best.tokens, best.score, best.heads
         steps = sum(one.steps for one in candidates)
+        if case.answer in best.others:
+            # Of those the engine tells the text alone.
+            text, tokens, likelihood, heads = case.answer, true_tokens, None, ()
     return Answer(text, tokens, steps, (time.perf_counter() - started) * 1000, likelihood, heads)
 
 
