@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dg_engine import __version__, hub, paths
-from dg_engine.errors import EngineError
+from dg_engine.errors import NO_ROOM, EngineError
 from dg_engine.options import THREADS, Number
 from dg_engine.streams import print_anything
 
@@ -43,7 +43,6 @@ program wants one of them: OpenMP's barriers wait for whichever thread was put a
 
 _FOR_TRAINING = {"datasketch", "matplotlib", "packaging"}
 
-_NO_ROOM = {errno.EDQUOT, errno.EFBIG, errno.ENOSPC}
 _MAKE_ROOM = "make room, and the same command goes on"
 
 
@@ -84,7 +83,7 @@ class _LazyGroup(click.Group):
 
 def _told(error: OSError) -> str:
     said = f"{error.filename}: {error.strerror}" if error.filename else str(error.strerror or error)
-    return f"{said}; {_MAKE_ROOM}" if error.errno in _NO_ROOM else said
+    return f"{said}; {_MAKE_ROOM}" if error.errno in NO_ROOM else said
 
 
 def _is_unwritten(error: Exception) -> bool:

@@ -9,10 +9,14 @@
 Each message is one sentence that says what to do, because it is shown to people as it is.
 """
 
+import errno
+
 import msgspec
 
 MALFORMED = (msgspec.DecodeError, UnicodeDecodeError)
 """What `msgspec.json.decode` raises for bytes that are no JSON of the wanted type, or whose strings are no UTF-8."""
+NO_ROOM = frozenset((errno.EDQUOT, errno.EFBIG, errno.ENOSPC))
+"""The numbers of errors by which a system says that a disk is full, or as full as it may be."""
 
 
 class EngineError(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -31,6 +32,14 @@ def device_here(name: str | None) -> str:
     if known.index is not None and known.type == "cuda":
         torch.cuda.set_device(known)  # on the current one graphs are captured and kernels run, wherever tensors lie
     return name
+
+
+def can_compile(device: str) -> bool:
+    """Whether torch can compile for a device: for a CPU it asks for the compiler in its settings, `CXX` or `g++`."""
+    # Here, since who only serves a model would wait a second for it.
+    from torch._inductor import config as inductor
+
+    return known_device(device).type != "cpu" or shutil.which(inductor.cpp.cxx[-1]) is not None
 
 
 def known_device(name: str) -> torch.device:

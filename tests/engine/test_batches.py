@@ -54,6 +54,16 @@ def model(tokenizer: Tokenizer) -> DiffusionGemma:
     return tiny_model(replace(TINY, vocab_size=tokenizer.vocab_size, use_bidirectional_attention=None))
 
 
+def test_a_path_that_fills_a_short_chunk_is_not_told(tokenizer: Tokenizer) -> None:
+    document = Document("own", "/".join(["a_folder_with_a_rather_long_name_of_many_words"] * 3) + ".py", "x = 1\n" * 99)
+    split = EncodedSplit(encode_split([document], tokenizer))
+    batcher = Batcher(split, Vocabulary.of(tokenizer), replace(TINY, vocab_size=tokenizer.vocab_size), seed=3)
+    shortest = replace(LAYOUT, encoder_tokens=64, slots=32)
+    assert len(split.header(0)) > shortest.encoder_tokens
+    for number in range(8):
+        assert batcher.batch(number, shortest).chunks.real.all()
+
+
 def hidden_of(model: DiffusionGemma, chunks: Chunks, canvases: Canvases, embedded: list[Tensor]) -> Tensor:
     """The decoder's output; collects the embeddings that it was made of: the chunk's, then the canvases'."""
     plain = model.embed

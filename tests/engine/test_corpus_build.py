@@ -423,6 +423,18 @@ def load_prepared_train(directory: Path) -> EncodedSplit:
     return load_prepared(directory).train
 
 
+def test_names_in_brackets_are_shown_as_they_are(tmp_path: Path) -> None:
+    made = folder(tmp_path / "pages", {"app/[slug]/page.py": "x = 1\n", "a.py": module(1)})
+    build(tmp_path / "corpus", recipe([str(made)]))
+    shown = CliRunner().invoke(main, ["corpus", "show", str(tmp_path / "corpus"), "--project", "pages"])
+    assert "app/[slug]/page.py  too short" in shown.output
+    console = Console(file=io.StringIO(), force_terminal=True, width=100)
+    with reporting(console) as report:
+        report(Progress("choosing", 1, 1, "gamma: left out, [Errno 5]"))
+    assert isinstance(console.file, io.StringIO)
+    assert "left out, [Errno 5]" in console.file.getvalue()
+
+
 def test_a_terminal_shows_a_bar_for_each_stage() -> None:
     console = Console(force_terminal=True, file=io.StringIO(), width=100)
     with reporting(console) as report:

@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import os
 import shutil
+import struct
 import subprocess
 import sys
 import tarfile
+import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
+from dg_engine.cli import main
 from dg_engine.errors import EngineError
-from dg_engine.training.downloads import find_wheel
+from dg_engine.training.downloads import fetch_wheels, find_wheel
 from dg_engine.training.licences import LicenceRefused
+from dg_engine.training.metadata import licence_texts, restricted_folders
 from dg_engine.training.projects import HELD_OUT, STANDARD_LIBRARY, VALIDATION
 from dg_engine.training.sources import DEFAULT, Source, Splits, about, open_source, read_sources, stamp
+from dg_engine.training.trees import FolderTree
 
 MIT = "Permission is hereby granted, free of charge, to any person obtaining a copy of this software"
 CODE = "def area(width, height):\n    return width * height\n"
@@ -196,6 +204,101 @@ def test_a_stamp_changes_with_the_source_and_only_then(tmp_path: Path) -> None:
     assert stamp(archive) != before
 
 
+def test_a_file_of_an_archive_is_unpacked_no_further_than_it_says(tmp_path: Path) -> None:
+    told = CODE.encode() * 9
+    plain = zipped(tmp_path / "plain.zip", {"a.py": CODE * 9}).read_bytes()
+    packer = zlib.compressobj(wbits=-15)
+    packed = packer.compress(told + bytes(1 << 28)) + packer.flush()
+    local = plain[:10] + struct.pack("<2H3L", 0, 33, zlib.crc32(told), len(packed), len(told)) + plain[26:34]
+    begun = plain.index(b"PK\x01\x02")
+    central = plain[begun : begun + 12] + local[10:26] + plain[begun + 28 : begun + 50]
+    local, central = local[:8] + b"\x08\0" + local[10:], central[:10] + b"\x08\0" + central[12:]
+    end = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, len(central), len(local) + len(packed), 0)
+    (tmp_path / "lying.zip").write_bytes(local + packed + central + end)
+    with open_source(only(tmp_path / "lying.zip")) as tree:
+        tracemalloc.start()
+        try:
+            assert tree.read("a.py") == told
+            assert tracemalloc.get_traced_memory()[1] < 1 << 24
+        finally:
+            tracemalloc.stop()
+
+
+def test_an_archive_that_unpacks_to_far_more_than_it_is_does_not_fill_the_disk(tmp_path: Path) -> None:
+    with gzip.open(tmp_path / "huge-1.0.tar.gz", "wb") as packed:
+        for _ in range(80):
+            packed.write(bytes(1 << 20))
+    with (
+        pytest.raises(EngineError, match="it unpacks to more than 200 times its size"),
+        open_source(only(tmp_path / "huge-1.0.tar.gz")),
+    ):
+        raise AssertionError("was opened")
+
+
+def test_an_archive_for_which_there_is_no_room_is_not_called_a_bad_one(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    archive = tarred(tmp_path / "demo-1.5.tar.gz", {"demo-1.5/a.py": CODE}, "w:gz")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, before[1]))  # as on a disk that is full
+    try:
+        done = CliRunner().invoke(main, ["corpus", "build", str(archive), "--directory", str(tmp_path / "corpus")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (done.exit_code, done.output) == (1, "Error: File too large; make room, and the same command goes on\n")
+
+
+@pytest.mark.parametrize("suffix", [".zip", ".tar"])
+def test_an_archive_with_a_name_or_a_number_that_is_none_is_told_as_any_broken_one(suffix: str, tmp_path: Path) -> None:
+    broken = tmp_path / f"broken{suffix}"
+    if suffix == ".zip":
+        content = zipped(broken, {"caf\u00e9.py": CODE}).read_bytes().replace("\u00e9".encode(), b"\xe9\xe9")
+    else:
+        with tarfile.open(broken, "w") as archive:
+            entry = tarfile.TarInfo("a.py")
+            entry.size, entry.pax_headers = 9, {"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}
+            archive.addfile(entry, io.BytesIO(b"no number"))
+        content = broken.read_bytes()
+    broken.write_bytes(content)
+    with pytest.raises(EngineError, match=f"broken{suffix}: is no readable archive"), open_source(only(broken)):
+        raise AssertionError("was opened")
+
+
+def test_a_licence_file_that_is_too_large_is_not_read_and_is_nobodys_licence(tmp_path: Path) -> None:
+    made = tmp_path / "demo"
+    for name, text in {"LICENSE": MIT, "own/COPYING": MIT}.items():
+        (made / name).parent.mkdir(parents=True, exist_ok=True)
+        (made / name).write_text(text, encoding="utf-8")
+    for name in ("COPYING", "other/LICENSE"):
+        (made / name).parent.mkdir(parents=True, exist_ok=True)
+        (made / name).touch()
+        os.truncate(made / name, 1 << 40)
+    tree = FolderTree(made)
+    assert [*licence_texts(tree)] == ["", MIT]
+    assert restricted_folders(tree) == {"other"}
+
+
+def test_a_wheel_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    resource = pytest.importorskip("resource")
+    pytest.importorskip("pip")
+    links, wheels = tmp_path / "links", tmp_path / "wheels"
+    links.mkdir()
+    about_it = {"demo-1.5.dist-info/METADATA": METADATA, "demo-1.5.dist-info/WHEEL": "Wheel-Version: 1.0\n"}
+    wheel = zipped(links / "demo-1.5-py3-none-any.whl", about_it | {"demo.py": CODE * 1000})
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(links))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))  # as on a disk that is full
+    try:
+        (failed,) = fetch_wheels(["demo"], wheels)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert (failed.wheel, "File too large" in failed.reason) == (None, True)
+    (fetched,) = fetch_wheels(["demo"], wheels)
+    assert fetched.wheel is not None
+    assert fetched.wheel.read_bytes() == wheel.read_bytes()
+    assert [*wheels.iterdir()] == [fetched.wheel]
+
+
 def test_a_broken_archive_is_named(tmp_path: Path) -> None:
     for name in ("broken.whl", "broken.tar.gz", "broken.tar"):
         (tmp_path / name).write_bytes(b"no archive")
@@ -226,6 +329,8 @@ def test_a_source_that_cannot_be_is_refused_by_name(tmp_path: Path) -> None:
             read_sources([str(wrong)], Splits())
     with pytest.raises(EngineError, match="two sources are called click"):
         read_sources(["click", "installed:click"], Splits())
+    with pytest.raises(EngineError, match="installed:: expected installed:NAME"):
+        read_sources(["installed:"], Splits())
 
 
 @pytest.mark.parametrize("wrong", ["libary", "/path/library", "numpy"])

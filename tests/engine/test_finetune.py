@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import subprocess
 from collections import Counter
 from collections.abc import Callable
@@ -202,6 +203,15 @@ def test_files_that_are_like_others_are_not_counted(root: Path) -> None:
         read_repository(root)
 
 
+def test_a_huge_file_is_left_out_unread(root: Path) -> None:
+    before = names(read_repository(root), root)
+    (root / "dump.js").touch()
+    os.truncate(root / "dump.js", 1 << 40)
+    repository = read_repository(root)
+    assert names(repository, root) == before
+    assert repository.dropped["too long"] == 1
+
+
 def test_where_no_file_is_in_a_known_language_these_are_named(tmp_path: Path) -> None:
     write(tmp_path, {f"{number}.rb": module(number) for number in range(10)})
     with pytest.raises(EngineError, match=r"has 0 files.*Left out: none.*python, typescript.*cpp"):
@@ -348,7 +358,7 @@ def command(root: Path, base: Path, out: Path, *more: str) -> Result:
 def test_the_command_makes_an_adapter_that_the_engine_loads_and_says_what_it_is_worth(
     root: Path, base: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "adapter"
+    out = tmp_path / "[adapter]"
     done = command(root, base, out, "--minutes", "0.04", "--rank", "4")
     assert done.exit_code == 0, done.output
     assert f"engine.adapter = {out}" in done.output
@@ -492,6 +502,8 @@ def test_a_run_that_could_not_begin_leaves_none_of_the_users_text(tmp_path: Path
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert not list(tmp_path.glob("out/*"))
+    begin(long, long)
+    assert stat.S_IMODE((tmp_path / "out" / "run").stat().st_mode) == 0o700, "nor can others read it"
 
 
 def test_a_repository_whose_path_is_no_text_is_refused_with_what_to_do(root: Path, base: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -80,6 +81,14 @@ def test_a_plan_bends_to_every_moment_of_its_schedule() -> None:
     objective = Objective(least_corruption=0.9, filler_weight=0, causal_weight=0)
     schedule = Schedule(objective=objective, last_causal_weight=0, corruption_ramp=0.7, warm_up=0)
     assert {schedule.at(step / 1000).stage for step in range(1001)} == {"causal", "joint", "finish"}
+
+
+@pytest.mark.parametrize("name", [field.name for field in fields(Objective)])
+def test_every_number_of_the_objective_counts_where_holes_are_filled(name: str) -> None:
+    plan = Plan(seconds=60, layouts=Layouts(causal=CAUSAL, usual=USUAL, wide=WIDE))
+    value = {"grid": "[0.4]", "pinned_signal": "false"}.get(name, "0.25")
+    changed = with_settings(plan, [f"schedule.objective.{name}={value}"])
+    assert changed.schedule.at(0.4) != plan.schedule.at(0.4)
 
 
 WORTHLESS = ["", '{"update": 5, "elap', "12", "[]", "null", '{"elapsed": 1}', '{"update": "5"}']

@@ -18,7 +18,7 @@ from dg_engine.cli import main
 from dg_engine.engine import Engine
 from dg_engine.errors import EngineError
 from dg_engine.settings import read_infill_config
-from dg_engine.training.card import keep_measured
+from dg_engine.training.card import keep_measured, keep_recipe
 from dg_engine.training.commands import train
 from dg_engine.training.corpus import read_manifest, write_json
 from dg_engine.training.plan import read_plan
@@ -52,6 +52,31 @@ def test_the_commands_lead_from_documents_to_a_checkpoint_that_the_engine_opens(
     card = (tmp_path / "further" / "model" / "README.md").read_text(encoding="utf-8")
     assert "\n> 0 minutes of training on " in card
     assert "\nIn turn: causal and denoising losses together" in card, "there was no stage from left to right alone"
+
+
+def test_a_run_goes_on_through_its_own_batches_alone(tmp_path: Path, library_corpus: Path) -> None:
+    arguments = ["--corpus", str(library_corpus), "--run", str(tmp_path / "run"), "--mode", "eager", "--shape", "tiny"]
+    begun = CliRunner().invoke(train, [*arguments, "--minutes", "0.001", "--chunks", "1"], catch_exceptions=False)
+    assert begun.exit_code == 0
+    for option, told in (("--seed=1", "--seed 0, not 1"), ("--chunks=2", "--chunks 1, not 2")):
+        with pytest.raises(EngineError, match=f"the run was begun with {told}"):
+            CliRunner().invoke(train, [*arguments, "--chunks", "1", option], catch_exceptions=False)
+
+
+def test_who_has_no_compiler_is_told_how_to_train_without(
+    tmp_path: Path, library_corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    arguments = ["--corpus", str(library_corpus), "--run", str(tmp_path / "run"), "--device", "cpu"]
+    with pytest.raises(EngineError, match="no C\\+\\+ compiler to compile with: install g\\+\\+, or give --mode eager"):
+        CliRunner().invoke(train, arguments, catch_exceptions=False)
+
+
+def test_a_card_in_another_encoding_keeps_no_run_from_beginning(tmp_path: Path) -> None:
+    (tmp_path / "start").mkdir()
+    (tmp_path / "start" / "README.md").write_bytes(b"## Recipe and compute\n\nTrained in Orl\xe9ans.\n")
+    keep_recipe(tmp_path / "start", tmp_path)
+    assert (tmp_path / "earlier.md").read_text(encoding="utf-8") == "Trained in Orl\ufffdans."
 
 
 def with_tokens_exchanged(corpus: Path, target: Path) -> Path:

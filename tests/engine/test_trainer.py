@@ -218,6 +218,15 @@ def test_a_slice_ends_early_and_the_next_one_goes_on(tmp_path: Path, split: Enco
     torch.testing.assert_close(second.model.state_dict(), whole.model.state_dict(), rtol=0, atol=0)
 
 
+def test_a_run_that_is_asked_to_stop_stops_behind_its_update_and_is_saved(
+    tmp_path: Path, split: EncodedSplit, tokenizer: Tokenizer
+) -> None:
+    stopped, saved = make(tmp_path, split, tokenizer), list[int]()
+    stopped.run(lambda _: None, lambda: saved.append(stopped.update), asked_to_stop=lambda: stopped.update == 2)
+    assert saved == [2]
+    assert make(tmp_path, split, tokenizer).update == 2, "nothing is done again"
+
+
 def test_what_is_made_of_the_last_state_is_made_though_the_run_was_killed_before(
     tmp_path: Path, split: EncodedSplit, tokenizer: Tokenizer
 ) -> None:

@@ -18,7 +18,7 @@ from dg_engine.training.bounds import bounded
 from dg_engine.training.encoded import EncodedSplit
 from dg_engine.training.spans import BUCKETS, Hole, SpanSampler, Vocabulary
 
-# Tokens of a chunk, of which a header takes up to 67 where a file's path is long.
+# Tokens of a chunk. A header takes up to 67 where a file's path is long, which only a longer chunk is told.
 _SHORTEST = 64
 
 
@@ -158,7 +158,8 @@ class Batcher:
         document, start = place
         text = self._data.tokens(document)
         header = self._data.header(document)
-        header = header[:1] if rng.random() < _NAMELESS else header
+        if rng.random() < _NAMELESS or 2 * len(header) > layout.encoder_tokens:
+            header = header[:1]
         start = self._line_start(text, start)
         end = min(len(text), start + layout.encoder_tokens - len(header))
         cuts: list[Cut] = []

@@ -85,7 +85,7 @@ def keep_measured(model: Path) -> None:
 def keep_recipe(start: Path, run: Path) -> None:
     """Remember in a run's folder how the checkpoint came about with whose weights it begins, as its card tells."""
     card = start / "README.md"
-    text = card.read_text(encoding="utf-8") if card.exists() else ""
+    text = card.read_text(encoding="utf-8", errors="replace") if card.exists() else ""
     told = text.partition(_RECIPE)[2].partition("The whole plan")[0].strip()
     (run / _EARLIER_FILE).write_text(told or f"It is called {start.name}, and has no card that tells how.", "utf-8")
 

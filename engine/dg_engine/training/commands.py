@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import time
 from dataclasses import replace
 from functools import partial
@@ -13,11 +14,12 @@ import click
 import torch
 
 from dg_engine.errors import EngineError
-from dg_engine.hardware import device_here, fastest_dtype
+from dg_engine.hardware import can_compile, device_here, fastest_dtype
 from dg_engine.options import SEED, THREADS, Number
 from dg_engine.tokenizer import Tokenizer
 from dg_engine.training import trainer
 from dg_engine.training.ahead import Ahead
+from dg_engine.training.alone import alone_in
 from dg_engine.training.batches import Batcher
 from dg_engine.training.card import keep_measured, keep_recipe, write_card
 from dg_engine.training.corpus import write_json
@@ -27,6 +29,7 @@ from dg_engine.training.plots import plot_losses
 from dg_engine.training.prepare import Prepared, load_prepared
 from dg_engine.training.shapes import GENERATION, SHAPES, Shape
 from dg_engine.training.spans import Vocabulary
+from dg_engine.training.stopping import asked_to_stop
 from dg_engine.training.throughput import matrix_rate
 from dg_engine.training.watching import watched
 
@@ -94,7 +97,10 @@ def train(
     settings: tuple[str, ...],
     seed: int,
 ) -> None:
-    """Train a model for so many minutes. Killed at any moment or stopped by --slice, the same command continues it."""
+    """Train a model for so many minutes.
+
+    Killed at any moment, stopped by --slice or behind an update by Ctrl-C, the same command continues it.
+    """
     torch.set_num_threads(threads)
     prepared = _prepared(corpus_)
     chosen = SHAPES[shape]
@@ -103,16 +109,19 @@ def train(
     plan = with_settings(Plan(seconds=minutes * 60, layouts=batches, seed=seed), settings)
     if start is not None:
         _refuse_another_vocabulary(start, prepared.tokenizer, corpus_)
-    run_.mkdir(parents=True, exist_ok=True)
-    if start is not None:
-        keep_recipe(start, run_)
     vocabulary = Vocabulary.of(prepared.tokenizer)
     batcher = Batcher(prepared.train, vocabulary, config, seed)
-    with Ahead(batcher, workers) as ahead:
+    # Locked behind the fork: a killed run's folder must not wait for its workers.
+    with Ahead(batcher, workers) as ahead, alone_in(run_):
+        if start is not None:
+            keep_recipe(start, run_)
         where = device_here(device)
+        if mode == "compiled" and not can_compile(where):
+            raise EngineError("there is no C++ compiler to compile with: install g++, or give --mode eager")
         model = trainer.new_model(config, seed, fastest_dtype(where), start).to(where)
         seconds = time.perf_counter if clock == "wall" else time.process_time
         training = trainer.Trainer(model, ahead, prepared.validation, vocabulary, plan, run_, seconds, prepared.digest)
+        _refuse_another_stream(training)
         rate = matrix_rate(model.device, fastest_dtype(where))
         click.echo(f"{where}: matrix products reach {rate / 1e9:,.0f} GFLOP/s here on all threads together")
         pace = _warm_up(training, run_, compiled=mode == "compiled")
@@ -121,12 +130,15 @@ def train(
         click.echo(pace.forecast(plan, partial(batcher.epochs, layout=plan.layouts.causal)))
         export = partial(_export, training, chosen, corpus_, run_)
         until = min(plan.seconds, training.elapsed + slice_ * 60) if slice_ else plan.seconds
-        watched(lambda report: training.run(report, export, until), plan.seconds, training.elapsed, rate)
+        with asked_to_stop() as asked:
+            watched(lambda report: training.run(report, export, until, asked), plan.seconds, training.elapsed, rate)
     click.echo(f"{training.update} updates, {training.tokens:,} tokens; the model is in {run_ / 'model'}")
     if training.elapsed < plan.seconds:
         click.echo(
             f"{(plan.seconds - training.elapsed) / 60:.1f} of {minutes:g} minutes are left; the same command goes on"
         )
+    if asked():
+        sys.exit(128 + asked())
 
 
 def _prepared(corpus_: Path) -> Prepared:
@@ -150,6 +162,22 @@ def _refuse_another_vocabulary(start: Path, tokenizer: Tokenizer, corpus_: Path)
             f"{corpus_}: has another vocabulary than {start}, which --init begins with; build one with "
             f"`dg-engine corpus build --tokenizer {start}`"
         )
+
+
+def _refuse_another_stream(training: trainer.Trainer) -> None:
+    """A run's place in its data is the number of its next batch, which holds for no other seed or size."""
+    begun = read_plan(training.directory) if training.update else None
+    if begun is None:
+        return
+    for option, found, asked in (
+        ("--seed", begun.seed, training.plan.seed),
+        ("--chunks", begun.layouts.usual.chunks, training.plan.layouts.usual.chunks),
+    ):
+        if found != asked:
+            raise EngineError(
+                f"{training.directory}: the run was begun with {option} {found}, not {asked}: go on with that, or "
+                "choose another --run"
+            )
 
 
 def _warm_up(training: trainer.Trainer, run_: Path, *, compiled: bool) -> Pace:

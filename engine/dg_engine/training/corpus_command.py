@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn
 from rich.progress import Progress as Bar
 
 from dg_engine.tokenizer import Tokenizer
+from dg_engine.training.alone import alone_in
 from dg_engine.training.corpus import project_file, read_manifest
 from dg_engine.training.gathering import Gathered, Progress, Report
 from dg_engine.training.manifest_tables import dropped_table, project_table, refused_table, split_table
@@ -84,7 +85,7 @@ def build(
         max_project_bytes=project_bytes,
     )
     console = _console()
-    with reporting(console) as report:
+    with alone_in(directory), reporting(console) as report:
         manifest = prepare(directory, recipe, report)
     console.print(split_table(manifest))
     found = Tokenizer.load(directory).vocab_size
@@ -115,9 +116,9 @@ def show(directory: Path, project: str | None) -> None:
 
 
 def _console() -> Console:
-    """As wide as the terminal, or wide enough for whatever reads it instead."""
-    console = Console()
-    return console if console.is_terminal else Console(width=_WIDE)
+    """As wide as the terminal, or wide enough for whatever reads it instead; what stands in brackets is text."""
+    console = Console(markup=False)
+    return console if console.is_terminal else Console(width=_WIDE, markup=False)
 
 
 @contextmanager
@@ -126,7 +127,8 @@ def reporting(console: Console) -> Iterator[Report]:
     if not console.is_terminal:
         yield lambda progress: click.echo(f"{progress.stage} {progress.done}/{progress.total} {progress.note}")
         return
-    columns = TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[note]}")
+    note = TextColumn("{task.fields[note]}", markup=False)
+    columns = TextColumn("{task.description:>10}"), BarColumn(), MofNCompleteColumn(), note
     with Bar(*columns, console=console) as bar:
         tasks: dict[str, TaskID] = {}
 

@@ -17,6 +17,11 @@ _SHAPES = {
         **{f"gh{kind}_": rf"\bgh{kind}_[A-Za-z0-9]{{36}}" for kind in "oprsu"},
         "github_pat_": r"\bgithub_pat_\w{60,}",
         "glpat-": r"\bglpat-[\w-]{20}",
+        ":AA": r"\b\d{8,10}:AA[\w-]{33}\b",  # Telegram
+        "AccountKey=": r"AccountKey=[A-Za-z0-9+/]{60,}",  # Azure
+        "Bearer ": r"\bBearer [\w.~+/-]{32,}",
+        "GOCSPX-": r"\bGOCSPX-[\w-]{20,}",  # Google
+        "dop_v1_": r"\bdop_v1_[0-9a-f]{64}\b",  # DigitalOcean
         "xox": r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}",
         "hooks.slack.com": r"hooks\.slack\.com/services/T\w+/B\w+/\w{20,}",
         "AIza": r"\bAIza[\w-]{35}",  # Google
@@ -31,8 +36,13 @@ _SHAPES = {
 }
 _STRING = re.compile(r"""["'`]([A-Za-z0-9+/=_-]{32,200})["'`]""")
 _HEX = re.compile(r"[0-9a-f]+|[0-9A-F]+")
-# What a hexadecimal string must be called to count: most are checksums and test vectors.
-_NAMED = re.compile(r"(?:api_?key|secret|token|passw(?:or)?d|private_?key|credential)\w*[\"']?\s*[:=]\s*$", re.I)
+# What a string of one case must be called to count: most are checksums and test vectors. Between name and string there
+# may be a bracket and a type, as in `os.environ["TOKEN"] = `, `token: str = ` and `const char token[] = `.
+_NAMED = re.compile(
+    r"""(?:api[-_]?key|secret|token|passw(?:or)?d|private[-_]?key|credential)[\w-]*["']?[\s\w\]\[:.&<>|?]*
+    (?:[:=,]|=>)\s*b?$""",
+    re.I | re.X,
+)
 
 ENTROPY = 4.5
 """Bits per character from which a mixed string of 32 and more counts as random; English in camel case has about 4."""
@@ -52,7 +62,8 @@ def holds_secret(text: str) -> bool:
 
 
 def _looks_random(string: str, before: str) -> bool:
-    if _HEX.fullmatch(string):
+    one_case = _HEX.fullmatch(string) or (string.lower() == string and sum(map(str.isdigit, string)) > len(string) / 8)
+    if one_case:
         return _entropy(string) >= HEX_ENTROPY and _NAMED.search(before) is not None
     mixed = all(re.search(kind, string) for kind in ("[a-z]", "[A-Z]", "[0-9]"))
     return mixed and _entropy(string) >= ENTROPY and not _is_ordered(string)

@@ -89,7 +89,7 @@ def _solutions(path: Path) -> list[str]:
     try:
         with opened(path, "rt", encoding="utf-8") as lines:
             return [_solution(json.loads(line)) for line in lines if line.strip()]
-    except (*UNREADABLE, ValueError, KeyError, TypeError) as error:
+    except (*UNREADABLE, KeyError, TypeError) as error:
         raise EngineError(
             f"{path}: is not of HumanEval's, HumanEval-Infilling's, MBPP's or SAFIM's form ({error!r})"
         ) from error

@@ -16,12 +16,13 @@ from rich.console import Console
 from dg_engine import adapters, checkpoint, hub, paths
 from dg_engine.engine import Engine
 from dg_engine.errors import EngineError
-from dg_engine.hardware import device_here, fastest_dtype
+from dg_engine.hardware import can_compile, device_here, fastest_dtype
 from dg_engine.model import DiffusionGemma
 from dg_engine.options import SEED, THREADS, Number
 from dg_engine.settings import read_infill_config
 from dg_engine.tokenizer import Tokenizer
 from dg_engine.training import finetune_run
+from dg_engine.training.alone import alone_in
 from dg_engine.training.corpus import write_json
 from dg_engine.training.finetune import FineTuning, Learner, Plan
 from dg_engine.training.finetune_report import Result, show, summary
@@ -39,7 +40,6 @@ COMPILED_FROM_MINUTES = 10.0
 """With canvases compilation takes two minutes and makes training two to three times as fast; without, half a minute for
 a third more."""
 
-_COMPILERS = ("c++", "g++", "clang++")
 _COPIED = ("tokenizer.json", "tokenizer_config.json", "generation_config.json", "infill_config.json")
 _FOLDER = click.Path(path_type=Path, file_okay=False)
 
@@ -106,23 +106,25 @@ def finetune(
             seed=seed,
         ),
     )
-    material = tuning.material(lambda: read_repository(directory, exclude))
-    train, held_out = material.train, material.held_out
-    click.echo(f"{len(train)} files with {train.total_tokens:,} tokens to learn from, {len(held_out)} held out")
-    before = finetune_run.measured_before(tuning.run_directory, lambda: tuning.measure(material, tuned=False))
-    shapes = layouts(chunks)
-    plan = Plan.of(read_infill_config(base), shapes, seconds=minutes * 60, seed=seed, diffusion=diffusion)
-    loop = tuning.loop(material, plan)
-    if minutes >= COMPILED_FROM_MINUTES and any(map(shutil.which, _COMPILERS)):
-        torch._dynamo.config.recompile_limit = 64
-        loop.loss.compile()
-        click.echo("the first updates take a minute or two: they are compiled")
-    try:
-        watched(loop.run, loop.plan.seconds, loop.elapsed)
-    except KeyboardInterrupt:
-        click.echo(f"stopped after {loop.elapsed / 60:.1f} minutes; the same command continues")
-        sys.exit(130)
-    tuning.finish(Result(loop.checks, loop.best, before, tuning.measure(material, tuned=True) if loop.kept else None))
+    with alone_in(tuning.target):
+        material = tuning.material(lambda: read_repository(directory, exclude))
+        train, held_out = material.train, material.held_out
+        click.echo(f"{len(train)} files with {train.total_tokens:,} tokens to learn from, {len(held_out)} held out")
+        before = finetune_run.measured_before(tuning.run_directory, lambda: tuning.measure(material, tuned=False))
+        shapes = layouts(chunks)
+        plan = Plan.of(read_infill_config(base), shapes, seconds=minutes * 60, seed=seed, diffusion=diffusion)
+        loop = tuning.loop(material, plan)
+        if minutes >= COMPILED_FROM_MINUTES and can_compile(tuning.device):
+            torch._dynamo.config.recompile_limit = 64
+            loop.loss.compile()
+            click.echo("the first updates take a minute or two: they are compiled")
+        try:
+            watched(loop.run, loop.plan.seconds, loop.elapsed)
+        except KeyboardInterrupt:
+            click.echo(f"stopped after {loop.elapsed / 60:.1f} minutes; the same command continues")
+            sys.exit(130)
+        after = tuning.measure(material, tuned=True) if loop.kept else None
+        tuning.finish(Result(loop.checks, loop.best, before, after))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -179,7 +181,7 @@ class _Tuning:
         if result.after is not None:
             write_json(self.target / RESULT_FILE, summary(result))
         shutil.rmtree(self.run_directory)
-        show(result, self.target, Console(), full=self.is_full)
+        show(result, self.target, Console(markup=False), full=self.is_full)
 
     def _low_rank(self, model: DiffusionGemma) -> tuple[Learner, Callable[[], None]]:
         plan = replace(LowRank(), rank=self.options.rank, alpha=self.options.alpha)

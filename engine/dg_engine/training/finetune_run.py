@@ -128,7 +128,8 @@ def _begin(directory: Path, options: Options, repository: Repository, tokenizer:
     partial = directory.with_name(f"{directory.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
     encoded = {name: _encoded(getattr(repository, name), options, tokenizer, header=header) for name in _PARTS}
-    partial.mkdir(parents=True)
+    # The repository may be one that nobody else on this machine can read.
+    partial.mkdir(mode=0o700, parents=True)
     try:
         for name, arrays in encoded.items():
             save_split(arrays, partial / f"{name}.safetensors")

@@ -62,12 +62,13 @@ simplified software style terms the three two txt under unlicense v version www 
 _HARMLESS_WORDS = frozenset(_HARMLESS.split())
 
 # Sentences by which a licence file is known when nothing else says what it is; of several the first counts. Python's
-# own licence names the GPL, and permissive ones stand in the appendices of others.
+# own licence names the GPL without a version, and permissive ones stand in the appendices of others.
 _SENTENCES = (
-    ("python software foundation license version 2", "PSF-2.0"),
     ("gnu affero general public license", "AGPL"),
     ("gnu lesser general public license", "LGPL"),
     ("gnu library general public license", "LGPL"),
+    ("gnu general public license version", "GPL"),
+    ("python software foundation license version 2", "PSF-2.0"),
     ("gnu general public license", "GPL"),
     ("mozilla public license", "MPL-2.0"),
     ("eclipse public license", "EPL"),
@@ -79,6 +80,9 @@ _SENTENCES = (
     ("elastic license", "Elastic-2.0"),
     ("functional source license", "FSL"),
     ("creative commons attribution-", "CC-BY-NC or -SA"),
+    ("non-commercial", "non-commercial"),
+    ("noncommercial", "non-commercial"),
+    ("for good, not evil", "JSON"),
     ("permission is hereby granted, free of charge, to any person obtaining a copy", "MIT"),
     ("neither the name of", "BSD-3-Clause"),
     ("redistribution and use in source and binary forms", "BSD-2-Clause"),
@@ -91,8 +95,10 @@ _SENTENCES = (
     ("this software is provided 'as-is', without any express or implied warranty", "Zlib"),
 )
 
-# A longer `License` field is a licence's text, which may name other licences, not the name of one.
+# A longer `License` field is a licence's text, which may name other licences, not the name of one, unless it is an
+# expression.
 _NAME_LENGTH = 100
+_EXPRESSION = re.compile(r"\(*[\w.+-]+\)*(?: (?:AND|OR|WITH) \(*[\w.+-]+\)*)+")
 
 # What a single file says of itself, at its top, whatever the project's licence is.
 _NOTICE = re.compile(r"SPDX-License-Identifier:[ \t]*([^\r\n]+)")
@@ -102,8 +108,8 @@ _FORBIDDING_NOTICE = re.compile(
     r"""GNU GAP (?:(?:Lesser|Library|Affero) GAP )?General GAP Public
     | (?:Mozilla|Eclipse|Server GAP Side) GAP Public GAP License
     | (?:Business GAP Source|Elastic|Functional GAP Source) GAP License
-    | (?:licen[sc]ed|released|distributed) GAP under GAP (?:the GAP )?(?:terms GAP of GAP (?:the GAP )?)?(?:GNU GAP )?
-      [AL]?GPL
+    | (?:licen[sc]ed|released|distributed|free GAP software|(?:distribute|modify) GAP it) GAP under GAP (?:the GAP )?
+      (?:terms GAP of GAP (?:the GAP )?)?(?:GNU GAP )?[AL]?GPL
     | ^[ \t\#*/;"']*_*licen[sc]e_*["']?[ \t]*[:=][ \t]*["']?(?:GNU[ \t]+)?[AL]?GPL
     | proprietary GAP and GAP confidential | confidential GAP and GAP proprietary
     | \bCC[ -]BY[ -](?:NC|ND|SA)\b""".replace("GAP", r"[\s\#*/]+"),
@@ -153,8 +159,9 @@ def licence_of(texts: Iterable[str]) -> str:
 def notice_forbids(text: str) -> bool:
     """Whether a source file's own notice says that it is under another licence than a permissive one."""
     head = text[:_NOTICE_CHARACTERS]
-    if named := _NOTICE.search(head):
-        return not is_permissive(named[1].removesuffix("*/").removesuffix("-->").strip(" '\""))
+    if named := _NOTICE.findall(head):
+        names = (name.removesuffix("*/").removesuffix("-->").strip(" '\"") for name in named)
+        return not all(map(is_permissive, names))
     return _FORBIDDING_NOTICE.search(head) is not None
 
 
@@ -164,9 +171,13 @@ def _declared(metadata: Message) -> str:
     classifiers = [str(value).split("::")[-1].strip() for value in metadata.get_all("Classifier", [])]
     licences = [name for name, value in zip(classifiers, metadata.get_all("Classifier", []), strict=True)
                 if str(value).startswith("License ::") and name != "OSI Approved"]  # fmt: skip
-    names = [name for name in [*licences, _field(metadata, "License")] if 0 < len(name) <= _NAME_LENGTH]
-    found = list(dict.fromkeys(_identifier(name) for name in names))
-    return " AND ".join(_without_families(found))
+    names = [name for name in [*licences, _field(metadata, "License")] if _is_name(name)]
+    found = _without_families(list(dict.fromkeys(_identifier(name) for name in names)))
+    return " AND ".join(f"({one})" if " OR " in one and len(found) > 1 else one for one in found)
+
+
+def _is_name(text: str) -> bool:
+    return 0 < len(text) <= _NAME_LENGTH or _EXPRESSION.fullmatch(text) is not None
 
 
 def _field(metadata: Message, name: str) -> str:

@@ -33,7 +33,7 @@ def read_metadata(tree: Tree) -> Message:
         try:
             return reader(_text(tree, path))
         # Malformed, or not of the form that its name promises.
-        except (*UNREADABLE, ValueError, TypeError, AttributeError):
+        except (*UNREADABLE, TypeError, AttributeError):
             continue
     return Message()
 
@@ -41,27 +41,27 @@ def read_metadata(tree: Tree) -> Message:
 def licence_texts(tree: Tree) -> Iterator[str]:
     """The contents of a tree's licence files: those at its top, in `LICENSES` and in a wheel's metadata.
 
-    One that cannot be read is an empty text: nobody knows which licence that is.
+    One that cannot be read or is too large is an empty text: nobody knows which licence that is.
     """
     for path, size in sorted(tree.sizes().items()):
-        if size <= MAX_BYTES and _is_licence(PurePosixPath(path)):
-            yield _text_or_nothing(tree, path)
+        if _is_licence(PurePosixPath(path)):
+            yield _text_or_nothing(tree, path, size)
 
 
 def restricted_folders(tree: Tree) -> frozenset[str]:
     """The folders whose own licence files are not all permissive, whatever the project's licence is."""
     return frozenset(
         PurePosixPath(path).parent.as_posix()
-        for path in tree.sizes()
+        for path, size in tree.sizes().items()
         if "/" in path
         and _LICENCE_BELOW.fullmatch(PurePosixPath(path).name)
-        and not is_permissive(licence_of([_text_or_nothing(tree, path)]))
+        and not is_permissive(licence_of([_text_or_nothing(tree, path, size)]))
     )
 
 
-def _text_or_nothing(tree: Tree, path: str) -> str:
+def _text_or_nothing(tree: Tree, path: str, size: int) -> str:
     try:
-        return _text(tree, path)
+        return _text(tree, path) if size <= MAX_BYTES else ""
     except UNREADABLE:
         return ""
 

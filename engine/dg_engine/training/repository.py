@@ -14,7 +14,7 @@ from typing import NamedTuple
 from dg_engine.errors import EngineError
 from dg_engine.exclusion import Exclusions
 from dg_engine.training.duplicates import Duplicates
-from dg_engine.training.hygiene import path_fault, text_fault
+from dg_engine.training.hygiene import MAX_BYTES, path_fault, text_fault
 from dg_engine.training.languages import LANGUAGE_NAMES, language_of
 from dg_engine.training.sources import Document, unit_digest
 from dg_engine.training.trees import FolderTree
@@ -51,8 +51,9 @@ def read_repository(root: Path, globs: Sequence[str] = ()) -> Repository:
     exclusions = Exclusions((root,), globs)
     fit: dict[str, Document] = {}
     files = FolderTree(root)
-    for name in filter(language_of, files.sizes()):
-        document, fault = _read(root, name, files, exclusions)
+    sizes = files.sizes()
+    for name in filter(language_of, sizes):
+        document, fault = (None, "too long") if sizes[name] > MAX_BYTES else _read(root, name, files, exclusions)
         if document is None:
             dropped[fault] += 1
         else:

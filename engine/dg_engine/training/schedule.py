@@ -12,6 +12,8 @@ from typing import Literal, NamedTuple
 from dg_engine.training.bounds import bounded
 from dg_engine.training.objective import Objective
 
+_FIRST_CORRUPTION = 0.3
+
 Stage = Literal["causal", "joint", "finish"]
 
 
@@ -36,7 +38,7 @@ class Schedule:
     warm_down_from: float = 0.35
     """From here the learning rate falls linearly to zero at the end, and the weights are averaged."""
     corruption_ramp: float = 0.1
-    """Of the denoising part: over it the largest corruption rises from 0.3 to 1."""
+    """Of the denoising part: over it the largest corruption rises from 0.3 to the objective's."""
     own_noise_from: float = 0.4
     """Of the denoising part: from here on the model also sees its own mistakes."""
     own_noise_share: float = 0.3
@@ -72,12 +74,13 @@ class Schedule:
         return min(warm, max(0.0, (1 - fraction) / (1 - self.warm_down_from)))
 
     def _joint(self, fraction: float) -> Objective:
+        first, lowest = self.objective, min(_FIRST_CORRUPTION, self.objective.most_corruption)
         done = (fraction - self.causal_until) / (1 - self.causal_until)
         through = (fraction - self.causal_until) / max(1e-9, self.joint_until - self.causal_until)
         ramp = min(1.0, done / self.corruption_ramp) if self.corruption_ramp else 1.0
         return replace(
-            self.objective,
-            causal_weight=1.0 + (self.last_causal_weight - 1.0) * through,
-            most_corruption=0.3 + 0.7 * ramp,
-            own_noise_share=self.own_noise_share if done >= self.own_noise_from else 0.0,
+            first,
+            causal_weight=first.causal_weight + (self.last_causal_weight - first.causal_weight) * through,
+            most_corruption=lowest + (first.most_corruption - lowest) * ramp,
+            own_noise_share=self.own_noise_share if done >= self.own_noise_from else first.own_noise_share,
         )

@@ -94,7 +94,7 @@ class Selection:
         try:
             raw = self._tree.read(path)
             text = raw.decode("utf-8").removeprefix("\ufeff").replace("\r\n", "\n")
-        except (*UNREADABLE, UnicodeDecodeError):
+        except UNREADABLE:
             self.dropped["unreadable"].append(path)
             return None
         language = language_of(path, self._headers)

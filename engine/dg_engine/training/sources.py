@@ -154,6 +154,8 @@ def _read_source(text: str, splits: Splits) -> list[Source]:
         return [library, *(Source(name, "index", splits.of(name)) for name in names)]
     if text.startswith(INSTALLED):
         name = text.removeprefix(INSTALLED)
+        if not _INDEX_NAME.fullmatch(name):
+            raise EngineError(f"{text}: expected {INSTALLED}NAME, the name of an installed package")
         return [Source(name, "installed", splits.of(name))]
     if path.is_dir():
         name = _checked(path.resolve().name)

@@ -153,23 +153,32 @@ class Trainer:
             took = self._clock() - started
         return took
 
-    def run(self, report: Callable[[Progress], None], saved: Saved = lambda: None, until: float | None = None) -> None:
+    def run(
+        self,
+        report: Callable[[Progress], None],
+        saved: Saved = lambda: None,
+        until: float | None = None,
+        asked_to_stop: Callable[[], int] = lambda: 0,
+    ) -> None:
         """Train until the time is spent.
 
         Args:
             report: told of every update.
             saved: called whenever the state was written; the averaged weights may be exported then.
             until: seconds of training after which to stop for now; None is the plan's end.
+            asked_to_stop: whether to stop behind the present update.
         """
         end = self.plan.seconds if until is None else until
-        if self.elapsed >= end:
+        stops = self.elapsed >= end
+        if stops:
             saved()  # killed, or failed, between the last state and what is made from it
-        while self.elapsed < end:
+        while not stops:
             report(self._step())
+            stops = self.elapsed >= end or bool(asked_to_stop())
             if self.elapsed - self._validated >= self.plan.validate_every or self.elapsed >= end:
                 self._validated = self.elapsed
                 self._metrics.add({"update": self.update, "elapsed": self.elapsed, "validation": self.validate()})
-            if self.elapsed - self._saved >= self.plan.save_every or self.elapsed >= end:
+            if self.elapsed - self._saved >= self.plan.save_every or stops:
                 self._saved = self.elapsed
                 self.save()
                 saved()

@@ -6,7 +6,6 @@ import bz2
 import gzip
 import lzma
 import os
-import shutil
 import stat
 import tarfile
 import tempfile
@@ -19,7 +18,7 @@ from io import BufferedIOBase
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from dg_engine.errors import EngineError
+from dg_engine.errors import NO_ROOM, EngineError
 from dg_engine.own_files import own_files_within
 
 _ZIP = (".whl", ".zip", ".jar")
@@ -27,11 +26,19 @@ _TAR = (".tar", ".tar.gz", ".tgz", ".crate", ".tar.bz2", ".tar.xz")
 ARCHIVES = (*_ZIP, *_TAR)
 """How the names of readable archives end."""
 
+MOST_PACKED = 200
+"""An archive that unpacks to more times its size is there to fill a disk; source code packs to a tenth."""
+# Zeros at the end of a small archive, and what a project may hold of them.
+_ANY_BYTES = 1 << 26
+_PART = 1 << 20
+
 UNREADABLE = (
     OSError,
     EOFError,
     RuntimeError,  # zipfile's for an encrypted entry, and Python's for JSON or TOML that is nested too deeply
     NotImplementedError,
+    IndexError,  # zipfile's for an entry without a name
+    ValueError,  # for names and numbers that are none
     lzma.LZMAError,
     tarfile.TarError,
     zipfile.BadZipFile,
@@ -100,7 +107,10 @@ class _ZipTree:
         return {path: entry.file_size for path, entry in self._entries.items()}
 
     def read(self, path: str) -> bytes:
-        return self._archive.read(self._entries[path])
+        entry = self._entries[path]
+        with self._archive.open(entry) as file:
+            # No more than it says it has: asked for everything, zipfile unpacks first and cuts then.
+            return file.read(entry.file_size)
 
 
 class _TarTree:
@@ -125,11 +135,14 @@ def open_archive(path: Path) -> Iterator[Tree]:
 
     Raises:
         EngineError: the file cannot be read as what its name says.
+        OSError: there is no room to unpack it.
     """
     with ExitStack() as opened:
         try:
             tree = _open_zip(path, opened) if path.name.endswith(_ZIP) else _open_tar(path, opened)
         except UNREADABLE as error:
+            if isinstance(error, OSError) and error.errno in NO_ROOM:
+                raise
             raise EngineError(f"{path}: is no readable archive ({error}); delete it or get it anew") from error
         yield tree
 
@@ -141,8 +154,12 @@ def _open_zip(path: Path, opened: ExitStack) -> Tree:
 def _open_tar(path: Path, opened: ExitStack) -> Tree:
     """Spread out first: a compressed archive cannot be read out of order without beginning again each time."""
     spread = opened.enter_context(tempfile.TemporaryFile())  # noqa: SIM115  (closed by `opened`)
+    most = max(_ANY_BYTES, MOST_PACKED * path.stat().st_size)
     with _unpacking(path) as packed:
-        shutil.copyfileobj(packed, spread)
+        while part := packed.read(_PART):
+            spread.write(part)
+            if spread.tell() > most:
+                raise tarfile.ReadError(f"it unpacks to more than {MOST_PACKED} times its size")
     spread.seek(0)
     return _TarTree(opened.enter_context(tarfile.open(fileobj=spread)))
 
