@@ -351,7 +351,7 @@ def test_what_is_a_little_worse_everywhere_does_not_pass_the_gate_and_what_is_as
     assert check(0.0).tolerance == 0
     assert check(-0.1, 0.1).tolerance > 0
     with pytest.raises(EngineError, match="edit similarity fell from"):
-        check(-0.1, 0.0)
+        check(-0.15, -0.05)
 
 
 def test_cases_whose_lines_are_not_there_are_passed_over(
