@@ -164,9 +164,14 @@ def _refuse_another_vocabulary(start: Path, tokenizer: Tokenizer, corpus_: Path)
         )
 
 
+def _begun(training: trainer.Trainer) -> Plan | None:
+    """The plan of the sittings before; None where this is the first."""
+    return read_plan(training.directory) if training.update else None
+
+
 def _refuse_another_stream(training: trainer.Trainer) -> None:
     """A run's place in its data is the number of its next batch, which holds for no other seed or size."""
-    begun = read_plan(training.directory) if training.update else None
+    begun = _begun(training)
     if begun is None:
         return
     for option, found, asked in (
@@ -196,7 +201,7 @@ def _warm_up(training: trainer.Trainer, run_: Path, *, compiled: bool) -> Pace:
 
 def _decided(training: trainer.Trainer, pace: Pace, accumulate: int | None) -> Plan:
     """The plan with what its first sitting found; later ones may find another speed, and go on as that did."""
-    begun = read_plan(training.directory) if training.update else None
+    begun = _begun(training)
     if begun is None:
         return paced(training.plan, pace, accumulate)
     return replace(training.plan, accumulate=accumulate or begun.accumulate, average_decay=begun.average_decay)
