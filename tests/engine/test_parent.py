@@ -62,11 +62,23 @@ def test_what_a_killed_process_started_ends_too(tmp_path: Path, library_corpus: 
     assert "the model is in" not in rest
 
 
-def test_an_interrupted_training_says_so_and_no_more(tmp_path: Path, library_corpus: Path) -> None:
+@pytest.mark.parametrize(
+    ("word", "status", "told"),
+    [
+        ("matrix products", 1, ["Aborted!"]),
+        ("tokens/s", 128 + signal.SIGINT, ["stopping behind", "updates", "goes on"]),
+    ],
+    ids=["before its first update", "while it learns"],
+)
+def test_an_interrupted_training_says_so_and_no_more(
+    tmp_path: Path, library_corpus: Path, word: str, status: int, told: list[str]
+) -> None:
     words = ["train", "--corpus", str(library_corpus), "--run", str(tmp_path / "run"), *WORDS, "--workers", "2"]
     with started("-m", "dg_engine", *words) as process:
-        until(process, "tokens/s")
+        until(process, word)
         os.killpg(process.pid, signal.SIGINT)
         rest, _ = process.communicate(timeout=20)
-    assert process.returncode == 1
-    assert rest.split() == ["Aborted!"]
+    assert process.returncode == status
+    lines = [line for line in rest.splitlines() if line]
+    assert len(lines) == len(told), rest
+    assert all(part in line for part, line in zip(told, lines, strict=True)), rest

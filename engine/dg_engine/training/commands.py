@@ -127,10 +127,10 @@ def train(
         pace = _warm_up(training, run_, compiled=mode == "compiled")
         plan = training.plan = with_settings(_decided(training, pace, accumulate), settings)
         keep_plan(plan, run_)
-        click.echo(pace.forecast(plan, partial(batcher.epochs, layout=plan.layouts.causal)))
         export = partial(_export, training, chosen, corpus_, run_)
         until = min(plan.seconds, training.elapsed + slice_ * 60) if slice_ else plan.seconds
         with asked_to_stop() as asked:
+            click.echo(pace.forecast(plan, partial(batcher.epochs, layout=plan.layouts.causal)))
             watched(lambda report: training.run(report, export, until, asked), plan.seconds, training.elapsed, rate)
     click.echo(f"{training.update} updates, {training.tokens:,} tokens; the model is in {run_ / 'model'}")
     if training.elapsed < plan.seconds:
