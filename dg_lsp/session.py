@@ -130,6 +130,11 @@ class Session:
         return exclusions.reason(self.path, self.snapshot.uri)
 
     @property
+    def is_asked(self) -> bool:
+        """Whether a request waits for its answer, or work for one has begun."""
+        return self._run is not None
+
+    @property
     def running(self) -> int:
         """Tasks that are not over yet, those on their way out included."""
         return len(self._unfinished)

@@ -22,7 +22,7 @@ from dg_lsp.context import normalised
 from dg_lsp.copying import REACH
 from dg_lsp.document import Change, Document, Snapshot
 from dg_lsp.planning import Silence
-from dg_lsp.session import CHANGED, Ask, EngineTrouble, Offer, Outcome, Services, Session, Watch
+from dg_lsp.session import CHANGED, RECONFIGURED, Ask, EngineTrouble, Offer, Outcome, Services, Session, Watch
 from dg_lsp.settings import Settings, SettingsError, parse
 from dg_lsp.status import Monitor, MonitoredBackend, Tell
 
@@ -96,12 +96,20 @@ class Workspace:
         elif (reason := await self._unready(session)) is not None:
             session.last = outcome = reason
         else:
-            outcome = await session.complete(ask, self._services(), watch if self.settings.drafts else None)
+            outcome = await self._answer(session, ask, watch)
         if isinstance(outcome, EngineTrouble):
             self._monitor.failed(outcome.reason)
         if isinstance(outcome, Silence):
             log.debug("Nothing offered in %s: %s", uri, outcome.reason)
         return outcome
+
+    async def _answer(self, session: Session, ask: Ask, watch: Watch | None) -> Outcome:
+        """By the settings that hold when the answer is there, since clients do not ask again for other settings."""
+        snapshot = session.snapshot
+        while True:
+            outcome = await session.complete(ask, self._services(), watch if self.settings.drafts else None)
+            if outcome is not RECONFIGURED or not self._is_current(session, snapshot) or session.is_asked:
+                return outcome
 
     async def _unready(self, session: Session) -> Silence | None:
         """Wait for the settings, lest it goes by others: a file may be excluded, the model another."""
@@ -113,7 +121,11 @@ class Workspace:
                 await self._configured.wait()
         if not self._configured.is_set():
             return UNCONFIGURED
-        return None if self._sessions.get(snapshot.uri) is session and session.snapshot is snapshot else CHANGED
+        return None if self._is_current(session, snapshot) else CHANGED
+
+    def _is_current(self, session: Session, snapshot: Snapshot) -> bool:
+        """Whether a document is still open, and its text still this."""
+        return self._sessions.get(snapshot.uri) is session and session.snapshot is snapshot
 
     def _services(self) -> Services:
         if self._snoozed_until is not None and self._snoozed_until <= datetime.now().astimezone():

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -153,15 +153,20 @@ def present(name: str) -> None:
 
 def launch(name: str, base: Path, server: Sequence[str], **settings: object) -> Editor:
     """Start an editor as a user of its own under `base`; a second one there is that user's second window."""
-    window = Path(tempfile.mkdtemp(prefix="w", dir=base))
+    window = _window(base, name.replace(" ", "-"))
     home, workspace, run = window / "home", window / "work", base / "run"
-    home.mkdir()
+    home.mkdir(parents=True)
     workspace.mkdir()
     run.mkdir(mode=0o700, exist_ok=True)
     environment = {"XDG_RUNTIME_DIR": str(run), "OMP_NUM_THREADS": "1"}
     return EDITORS[name].launch(
         Launch(server=server, home=home, workspace=workspace, environment=environment, settings=settings)
     )
+
+
+def _window(base: Path, name: str) -> Path:
+    """A folder that is not there yet, not named by chance: a model is told it as a part of each file's path."""
+    return next(window for number in count(1) if not (window := base / f"{name}-{number}").exists())
 
 
 class Shared:

@@ -230,8 +230,12 @@ class VSCode(Editor):
         return drawn
 
 
+# The lines that ghost text adds and what it adds to the cursor's own line are drawn one after the other, in a frame each.
 DRAWN = r"""
-() => {
+async () => {
+    const frame = () => new Promise((next) => requestAnimationFrame(next));
+    await frame();
+    await frame();
     const written = (span) => span.textContent.replaceAll("\u00a0", " ").replaceAll(/[\u200b-\u200c]/g, "");
     const attached = (span) => {
         const content = getComputedStyle(span, "::after").content;

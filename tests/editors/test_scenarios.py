@@ -21,6 +21,7 @@ RESULT = "width * height"
 TOTAL = "result = 0\n    for item in items:\n        result += item\n    return result"
 TOTAL_HEAD = f"def add_all(items):\n    {TOTAL}\n\n\ndef total(items):\n    "
 TOTAL_TAIL = "\n\n\nprint(total([1]))\n"
+LINES_HEAD = 'def lines(path):\n    """Read a file, and return its lines without the blanks at their ends."""\n    '
 BEFORE_TOTAL = f"{TOTAL_HEAD[:-1]}|{TOTAL_TAIL}"
 
 
@@ -300,7 +301,8 @@ def test_switching_off_and_on(desk: Desk, restored: Callable[..., None]) -> None
 
 
 def test_watching_it_crystallise(desk: Desk, engine: Engine, restored: Callable[..., None]) -> None:
-    desk.open(HEAD + "|\n")
+    # A body, and none that could be copied: a model has to look for it, and changes its mind at almost each step.
+    desk.open(LINES_HEAD[:-1] + "|\n")
     desk.editor.wait_for_status("ready")
     restored(drafts=True, decoding="diffusion")
     drafts: set[str] = set()
@@ -311,11 +313,11 @@ def test_watching_it_crystallise(desk: Desk, engine: Engine, restored: Callable[
         return desk.editor.ghost()
 
     with engine.slowed():
-        desk.type("draft = ")
+        desk.type(" ")
         until(lambda: drafts - {""} or crystallised(), "neither a draft nor an answer")
         desk.keep()
         until(crystallised, "no answer")
-    desk.offers("[width, height]")
+    desk.offers("return path.read_text().split()")
     until(lambda: not desk.editor.draft(), "the draft stays beside the answer")
     assert len(drafts - {""}) >= 2
 

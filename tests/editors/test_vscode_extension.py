@@ -206,8 +206,13 @@ def test_why_nothing_was_offered(desk: Desk, window: VSCode) -> None:
 
 
 def test_the_doctor_reports_in_a_document(desk: Desk, window: VSCode) -> None:
+    # As settings are once one was set and put back; the doctor is told of no model then.
+    window.configure(engine={"model": None})
     window.palette("Run the Doctor")
-    until(lambda: re.search(r"doctor\n\n.*python", window.text(), re.IGNORECASE | re.DOTALL), "no report is shown")
+    until(
+        lambda: re.search(r"doctor\n\n.*python", window.text(), re.IGNORECASE | re.DOTALL),
+        lambda: f"no report is shown:\n{window.visible_text()}",
+    )
 
 
 def test_the_log_is_shown(desk: Desk, window: VSCode) -> None:

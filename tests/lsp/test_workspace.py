@@ -15,7 +15,7 @@ from dg_lsp import workspace
 from dg_lsp.backends import Backend, BackendClosed, Report
 from dg_lsp.document import Change, Document, Position
 from dg_lsp.planning import Silence
-from dg_lsp.session import CHANGED, Ask, EngineTrouble
+from dg_lsp.session import CHANGED, RECONFIGURED, Ask, EngineTrouble, Offer
 from dg_lsp.settings import Settings
 from dg_lsp.workspace import UNCONFIGURED, UNKNOWN, Workspace
 
@@ -129,6 +129,50 @@ async def test_wrong_settings_leave_settings_and_backend_as_they_were(caplog: py
     assert case.workspace.settings.debounce_ms == 5
     assert len(case.made) == 1
     assert "dg.engine.modle is not a setting" in caplog.text
+
+
+class Held(Recorder):
+    """A backend that answers with its model's name, the one named "held" not before its end."""
+
+    async def close(self) -> None:
+        self.ended.set()
+
+    async def infill(self, request: InfillRequest) -> AsyncGenerator[Draft | Infill, None]:
+        self.started += 1
+        if self.model == "held":
+            await self.ended.wait()
+        yield Infill(
+            text=self.model,
+            tokens=1,
+            steps=1,
+            milliseconds=0.0,
+            score=-1.0,
+            stop_reason="converged",
+            prefix_tokens=1,
+            cached_tokens=0,
+        )
+
+
+@pytest.mark.asyncio
+@pytest.mark.parametrize("edited", [False, True], ids=["the same text", "an edit meanwhile"])
+async def test_a_request_that_other_settings_overtake_is_answered_by_these(edited: bool) -> None:
+    case = Case()
+    case.kind = Held
+    await case.workspace.configure({"engine": {"model": "held"}, "minScore": -9})
+    case.open()
+    asking = asyncio.create_task(case.workspace.complete("file:///a.py", Ask(END, automatic=True)))
+    async with asyncio.timeout(60):
+        while case.made[-1].started < 2:
+            await asyncio.sleep(0)
+    await case.workspace.configure({"engine": {"model": "first"}, "minScore": -9})
+    if edited:
+        case.workspace.change("file:///a.py", [Change(END, END, "s")], 2)
+    outcome = await asking
+    if edited:
+        assert outcome == RECONFIGURED
+    else:
+        assert isinstance(outcome, Offer)
+        assert outcome.suggestion.text == "first"
 
 
 @pytest.mark.asyncio

@@ -60,9 +60,10 @@ export function languageOfEditor(): { name: string; enabled: boolean } | undefin
     return { name, enabled: isEnabled(sectionForServer(section), name) };
 }
 
-/** A setting's value. */
+/** A setting's value. As for the server, one that is null is not set. */
 export function setting<K extends keyof Read>(key: K): Read[K] {
-    return vscode.workspace.getConfiguration(SECTION).get(key) as Read[K];
+    const section = vscode.workspace.getConfiguration(SECTION);
+    return (section.get(key) ?? section.inspect(key)?.defaultValue) as Read[K];
 }
 
 /** Change a setting where it is set now: in the workspace if it is set there, else for the user. */
