@@ -230,7 +230,7 @@ class VSCode(Editor):
         return drawn
 
 
-# The lines that ghost text adds and what it adds to the cursor's own line are drawn one after the other, in a frame each.
+# The lines that ghost text adds and what it adds to the cursor's own line are drawn one after the other, a frame each.
 DRAWN = r"""
 async () => {
     const frame = () => new Promise((next) => requestAnimationFrame(next));
