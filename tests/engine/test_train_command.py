@@ -58,7 +58,12 @@ def test_a_run_goes_on_through_its_own_batches_alone(tmp_path: Path, library_cor
     arguments = ["--corpus", str(library_corpus), "--run", str(tmp_path / "run"), "--mode", "eager", "--shape", "tiny"]
     begun = CliRunner().invoke(train, [*arguments, "--minutes", "0.001", "--chunks", "1"], catch_exceptions=False)
     assert begun.exit_code == 0
-    for option, told in (("--seed=1", "--seed 0, not 1"), ("--chunks=2", "--chunks 1, not 2")):
+    others = {
+        "--seed=1": "--seed 0, not 1",
+        "--chunks=2": "--chunks 1, not 2",
+        "--context=256": "--context 512, not 256",
+    }
+    for option, told in others.items():
         with pytest.raises(EngineError, match=f"the run was begun with {told}"):
             CliRunner().invoke(train, [*arguments, "--chunks", "1", option], catch_exceptions=False)
 
@@ -157,6 +162,21 @@ def test_a_run_in_which_filler_counts_nothing_is_exported(tmp_path: Path, librar
     assert CliRunner().invoke(train, words, catch_exceptions=False).exit_code == 0
     assert read_infill_config(run / "model").filler_bias == 0
     assert all(math.isfinite(line["loss"]) for line in read_metrics(run) if "loss" in line)
+
+
+def test_a_model_is_given_in_use_as_much_before_the_cursor_as_it_was_trained_with(
+    tmp_path: Path, library_corpus: Path
+) -> None:
+    words = ["--corpus", str(library_corpus), "--run", str(tmp_path), "--shape", "tiny", "--mode", "eager"]
+    words += ["--chunks", "1", "--accumulate", "1", "--minutes", "0.001", "--context"]
+    assert CliRunner().invoke(train, [*words, "640"], catch_exceptions=False).exit_code == 0
+    plan = read_plan(tmp_path)
+    assert plan is not None
+    assert plan.layouts.usual.encoder_tokens == 640
+    assert Engine.load(tmp_path / "model").info.max_prefix_tokens == 640
+    for tokens in ("63", "1000"):
+        with pytest.raises(EngineError, match=f"a context of {tokens} tokens: expected 64 to 928 with this shape"):
+            CliRunner().invoke(train, [*words, tokens], catch_exceptions=False)
 
 
 @pytest.mark.parametrize(("lacking", "advice"), [("train", "more sources"), ("validation", "--validation NAME")])

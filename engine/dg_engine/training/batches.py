@@ -18,8 +18,8 @@ from dg_engine.training.bounds import bounded
 from dg_engine.training.encoded import EncodedSplit
 from dg_engine.training.spans import BUCKETS, Hole, SpanSampler, Vocabulary
 
-# Tokens of a chunk. A header takes up to 67 where a file's path is long, which only a longer chunk is told.
-_SHORTEST = 64
+SHORTEST_CHUNK = 64
+"""Tokens. A header takes up to 67 where a file's path is long, which only a longer chunk is told."""
 
 
 class Chunks(NamedTuple):
@@ -83,7 +83,7 @@ class Layout:
     def __post_init__(self) -> None:
         """Refuse shapes that hold nothing, or no hole where there are to be some."""
         bounded("chunks", self.chunks, least=1)
-        bounded("encoder_tokens", self.encoder_tokens, least=_SHORTEST)
+        bounded("encoder_tokens", self.encoder_tokens, least=SHORTEST_CHUNK)
         bounded("canvases", self.canvases, least=0)
         bounded("slots", self.slots, least=BUCKETS[0] if self.canvases else 0)
 

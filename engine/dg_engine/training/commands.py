@@ -48,6 +48,9 @@ _FOLDER = click.Path(path_type=Path, file_okay=False)
 @click.option("--slice", "slice_", type=Number(min=0, min_open=True), help="Minutes after which to stop for now.")
 @click.option("--chunks", type=click.IntRange(1), help="Documents' chunks in a batch; default: the shape's.")
 @click.option(
+    "--context", type=click.IntRange(1), help="Tokens of a chunk, and before the cursor in use; default: the shape's."
+)
+@click.option(
     "--accumulate",
     type=click.IntRange(1),
     help=f"Batches in an update; default: so many that there are {UPDATES:,} updates, by the speed found at the start.",
@@ -88,6 +91,7 @@ def train(
     minutes: float,
     slice_: float | None,
     chunks: int | None,
+    context: int | None,
     accumulate: int | None,
     threads: int,
     workers: int,
@@ -103,7 +107,7 @@ def train(
     """
     torch.set_num_threads(threads)
     prepared = _prepared(corpus_)
-    chosen = SHAPES[shape]
+    chosen = SHAPES[shape].with_context(context)
     config = replace(chosen.config, vocab_size=prepared.tokenizer.vocab_size)
     batches = layouts(chunks or chosen.chunks, chosen.encoder_tokens)
     plan = with_settings(Plan(seconds=minutes * 60, layouts=batches, seed=seed), settings)
@@ -177,6 +181,7 @@ def _refuse_another_stream(training: trainer.Trainer) -> None:
     for option, found, asked in (
         ("--seed", begun.seed, training.plan.seed),
         ("--chunks", begun.layouts.usual.chunks, training.plan.layouts.usual.chunks),
+        ("--context", begun.layouts.usual.encoder_tokens, training.plan.layouts.usual.encoder_tokens),
     ):
         if found != asked:
             raise EngineError(

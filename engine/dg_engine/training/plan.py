@@ -60,6 +60,10 @@ class Layouts:
         return self.wide if number % self.wide_every == self.wide_every - 1 else self.usual
 
 
+LONGEST_CANVAS = 96
+"""Slots: the longest hole and what is pinned behind it."""
+
+
 def layouts(chunks: int, encoder_tokens: int = 512) -> Layouts:
     """Some three fifths as many tokens of holes as of chunks."""
 
@@ -68,7 +72,7 @@ def layouts(chunks: int, encoder_tokens: int = 512) -> Layouts:
             chunks=chunks, encoder_tokens=encoder_tokens, canvases=round(canvases * encoder_tokens / 512), slots=slots
         )
 
-    return Layouts(causal=layout(0, 0), usual=layout(5, 64), wide=layout(3, 96))
+    return Layouts(causal=layout(0, 0), usual=layout(5, 64), wide=layout(3, LONGEST_CANVAS))
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -6,8 +6,11 @@ import math
 from dataclasses import dataclass, replace
 
 from dg_engine.config import LayerType, ModelConfig
+from dg_engine.errors import EngineError
 from dg_engine.settings import InfillConfig
+from dg_engine.training.batches import SHORTEST_CHUNK
 from dg_engine.training.objective import Objective
+from dg_engine.training.plan import LONGEST_CANVAS
 from dg_engine.training.spans import BUCKETS, USUAL_SUFFIX
 
 _SLIDING: LayerType = "sliding_attention"
@@ -24,6 +27,19 @@ class Shape:
     """Of a chunk while training, and of a prefix in use."""
     chunks: int
     """In a batch."""
+
+    def with_context(self, tokens: int | None) -> Shape:
+        """With so many encoder tokens; None leaves what there are.
+
+        Raises:
+            EngineError: the network has no positions for them and the longest canvas behind them.
+        """
+        if tokens is None:
+            return self
+        most = self.config.max_position_embeddings - LONGEST_CANVAS
+        if not SHORTEST_CHUNK <= tokens <= most:
+            raise EngineError(f"a context of {tokens} tokens: expected {SHORTEST_CHUNK} to {most:,} with this shape")
+        return replace(self, encoder_tokens=tokens)
 
     def infill(self, objective: Objective = _AS_TRAINED) -> InfillConfig:
         """What a checkpoint of this shape knows of infill."""
