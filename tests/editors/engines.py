@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import tempfile
-import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -29,8 +29,8 @@ from dg_engine.testing import health_of
 UNSURE = -1000.0
 """A `minScore` with which everything is shown."""
 
-RUN_S, REST_S = 0.03, 0.09
-"""How long a slowed engine runs and is held in turn. Shorter, it would not get to run at all on a loaded machine."""
+RUN_S = 0.02
+"""How long a stepped engine runs at a time: one or two denoising steps of the model that ships."""
 
 
 class Engine(ABC):
@@ -59,8 +59,8 @@ class Engine(ABC):
         """Within this no request is answered, unless the script says so."""
 
     @abstractmethod
-    def slowed(self) -> AbstractContextManager[None]:
-        """Within this a person could watch the steps, if the script does not take care of that."""
+    def stepped(self) -> AbstractContextManager[Callable[[], None]]:
+        """Within this the engine works a moment whenever it is told to, if the script does not take care of that."""
 
     @abstractmethod
     def dying(self, editor: Editor) -> AbstractContextManager[None]:
@@ -90,8 +90,8 @@ class Scripted(Engine):
     def held(self) -> AbstractContextManager[None]:
         return nullcontext()
 
-    def slowed(self) -> AbstractContextManager[None]:
-        return nullcontext()
+    def stepped(self) -> AbstractContextManager[Callable[[], None]]:
+        return nullcontext(lambda: None)
 
     @contextmanager
     def dying(self, editor: Editor) -> Iterator[None]:
@@ -130,9 +130,9 @@ class Shipped(Engine):
         finally:
             os.kill(pid, signal.SIGCONT)
 
-    def slowed(self) -> AbstractContextManager[None]:
+    def stepped(self) -> AbstractContextManager[Callable[[], None]]:
         (pid,) = self.processes()
-        return slowed(pid)
+        return stepped(pid)
 
     @contextmanager
     def dying(self, editor: Editor) -> Iterator[None]:
@@ -181,21 +181,16 @@ def running(name: str) -> Iterator[Engine]:
 
 
 @contextmanager
-def slowed(pid: int, run_s: float = RUN_S, rest_s: float = REST_S) -> Iterator[None]:
-    """Within this, a process runs for `run_s` and is held for `rest_s` in turn."""
-    ends = threading.Event()
+def stepped(pid: int, run_s: float = RUN_S) -> Iterator[Callable[[], None]]:
+    """Within this a process is held, but for `run_s` at each call of what this yields."""
 
-    def hold() -> None:
-        while not ends.wait(run_s):
-            os.kill(pid, signal.SIGSTOP)
-            ends.wait(rest_s)
-            os.kill(pid, signal.SIGCONT)
+    def step() -> None:
+        os.kill(pid, signal.SIGCONT)
+        time.sleep(run_s)
+        os.kill(pid, signal.SIGSTOP)
 
-    thread = threading.Thread(target=hold)
-    thread.start()
+    os.kill(pid, signal.SIGSTOP)
     try:
-        yield
+        yield step
     finally:
-        ends.set()
-        thread.join()
         os.kill(pid, signal.SIGCONT)

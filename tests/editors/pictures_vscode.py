@@ -1,7 +1,7 @@
 """The pictures of VS Code in the documents: `python tests/editors/pictures_vscode.py DIRECTORY`.
 
 Program, server, engine and model are the real ones, and the answer is whatever the model says. For the animated picture
-the engine is slowed down, as its steps are over before a browser could be photographed.
+the engine is held while it is photographed, as its steps are over before a browser could be.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import driver_vscode_host as vscode
 from desk import SERVER
 from driver import Launch
 from driver_vscode import VSCode
-from engines import UNSURE, slowed
+from engines import UNSURE, stepped
 from PIL import Image
 
 from dg_engine import paths
@@ -69,8 +69,8 @@ class JobQueue:
         |
 '''
 TYPED = "return "
-RUN_S, REST_S = 0.008, 0.12
-"""How long the engine runs and is held in turn: a step of 25 ms takes about 0.4 s."""
+RUN_S = 0.008
+"""How long the engine runs between two looks at what is shown: less than a step."""
 
 TYPING_MS, STEP_MS, LAST_MS = 140, 450, 3000
 GIF_TOP, GIF_SIZE = 300, (760, 400)
@@ -116,11 +116,12 @@ def animation(editor: VSCode, path: Path) -> None:
     """A completion from its first draft to the ghost text, cut out of the window."""
     editor.configure(drafts=True, decoding="diffusion")
     frames = [(image, TYPING_MS) for image in prepare(editor)]
-    with slowed(health_of("").pid, RUN_S, REST_S):
+    with stepped(health_of("").pid, RUN_S) as step:
         editor.type(TYPED[-1])
         drafts = [photograph(editor)]
         deadline = time.monotonic() + 60
         while not editor.ghost() and time.monotonic() < deadline:
+            step()
             if editor.draft():
                 drafts.append(photograph(editor))
         frames += [(image, STEP_MS) for image in drafts]
