@@ -1,7 +1,8 @@
 """What the lines of a block say that none of them says twice: the names it declares, imports, branches, attributes.
 
 A small model that is asked for a new definition likes to give the one that stands above. Of 93 wrong offers at places
-in 14 packages 19 were such, and of 168 right ones none.
+in 14 packages 19 were such, and of 168 right ones none. In C, C#, CSS, Java, JSON, PHP and TypeScript 26 of 262
+wrong ones were, and of 795 right ones none.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from dg_lsp.lines import Lines, content
 from dg_lsp.planning import Plan
 
 _REACH = 400
-"""So many lines are looked at in each direction."""
+"""So many lines are looked at in each direction, and so many characters of the one with the answer."""
 
 _ONCE = re.compile(r"(?:(?:#\s*include|from|import|require|use|using)\b.*\w|(?:self|this)\.\w+ = .)")
 _BRANCH = re.compile(r"\}?\s*(?:case|catch|elif|else\s+if|elsif|except|when)\b.*\w")
@@ -25,7 +26,7 @@ _NAMESAKE = re.compile(r"@.*(?:overload|\.)|#\[cfg")
 
 def is_declared(plan: Plan, line: str) -> bool:
     """Whether `line`, the cursor's with an answer in it, says again what another line of its block says already."""
-    declaration = re.match(rf"\s*({plan.language.declaration})", line) if plan.language.declaration else None
+    declaration = _begins(plan.language.declaration, line) or _begins(plan.language.overload, line)
     if declaration is not None:
         is_given = declaration.end() <= len(plan.line_prefix)
         return not is_given and not _NAMESAKE.match(plan.line_before.strip()) and _has(plan, line, declaration[1])
@@ -36,9 +37,17 @@ def is_declared(plan: Plan, line: str) -> bool:
     return _ONCE.match(line.strip()) is not None and any(_same(line, one) for one in _block(plan, line))
 
 
+def _begins(pattern: str, line: str) -> re.Match[str] | None:
+    return re.match(rf"\s*({pattern})", line[:_REACH]) if pattern else None
+
+
 def _has(plan: Plan, line: str, declaration: str) -> bool:
-    """Whether the block of `line` holds such a declaration."""
-    return any(re.match(rf"{re.escape(declaration)}(?!\w)", one) for one in _block(plan, line))
+    """Whether the block of `line` holds such a declaration; of an overload without its first parameter, one of none."""
+    is_bare = _begins(plan.language.declaration, line) is None and re.search(r"\(\s*\w|\)", declaration) is None
+    start = re.escape(declaration.rstrip("(")) + (r"\(\)" if is_bare else r"(?!\w)")
+    prototype = plan.language.prototype
+    found = (one for one in _block(plan, line) if re.match(start, one))
+    return any(not prototype or re.search(prototype, one) is None for one in found)
 
 
 def _same(line: str, other: str) -> bool:
@@ -66,7 +75,12 @@ def _siblings(lines: Lines, row: int, depth: int, step: int) -> Iterator[str]:
         line = content(lines[at])
         if not line.strip():
             continue
-        if width(line) < depth and line.strip()[0] not in CLOSER_OF.values():
+        if width(line) < depth and not _only_closes(line.strip()):
             return
         if width(line) == depth:
             yield line.strip()
+
+
+def _only_closes(line: str) -> bool:
+    """Whether a line ends what was opened, and does not begin anew as `} else {` does."""
+    return line[0] in CLOSER_OF.values() and line[-1] not in CLOSER_OF

@@ -18,6 +18,13 @@ _RUBY_OPENER = (
     r"\b(?:do|then|begin|else|ensure)\s*(?:\|[^|]*\|)?\s*$"
     r"|^\s*(?:def|class|module|if|unless|while|until|case|when|elsif|rescue|for)\b(?!.*\bend\s*$).*$"
 )
+_MODIFIED = (
+    r"(?:(?:abstract|async|const|extern|final|internal|override|private|protected|public|readonly|sealed|static"
+    r"|synchronized|unsafe|virtual)\s+)+"
+)
+_TYPES = rf"(?:{_MODIFIED})?(?:class|enum|interface)\s+\w+"
+_METHOD = rf"{_MODIFIED}(?:<[^()]*>\s+)?[^\s()=;][^()=;]*\s\w+(?:\([^()]*\)?)?"
+_PROPERTY = r"[\w-]+:(?=\s|$)"
 _TAG_OPENER = r"<(?!(?:area|base|br|col|hr|img|input|link|meta|wbr)\b)[A-Za-z][^<>]*(?<!/)>\s*$"
 
 
@@ -45,6 +52,10 @@ class Language:
     """The characters that end a statement and mostly its line."""
     declaration: str = ""
     """What begins a line that declares a name, up to its end, if a block declares a name once; empty if unknown."""
+    overload: str = ""
+    """What begins a line that declares a function, with its parameters so far, if others may have the same name."""
+    prototype: str = ""
+    """What ends a line that declares a function which is defined elsewhere, or may do so."""
 
     def opens_block(self, line: str) -> bool:
         """Whether a block begins where `line` ends, as far as the line alone can say."""
@@ -61,6 +72,10 @@ PROSE = Language(line_comments=(), block_comments=(), quotes="")
 """What stands in comments and strings: brackets, and no apostrophe begins anything."""
 
 _SCRIPT = "\"'`"
+_TYPESCRIPT = (
+    r"(?:export\s+)?(?:default\s+)?(?:declare\s+)?(?:abstract\s+)?"
+    r"(?:class|const(?:\s+enum)?|enum|interface|let|type)\s+\w+"
+)
 
 LANGUAGES: tuple[Language, ...] = (
     Language(
@@ -80,7 +95,7 @@ LANGUAGES: tuple[Language, ...] = (
         suffixes=(".js", ".jsx", ".mjs", ".cjs"),
         module="tree_sitter_javascript",
         quotes=_SCRIPT,
-        declaration=r"(?:export\s+)?(?:default\s+)?(?:async\s+)?(?:class|function)\s+\w+",
+        declaration=r"(?:export\s+)?(?:default\s+)?(?:async\s+)?(?:class|const|function|let)\s+\w+",
     ),
     Language(
         ids=("typescript",),
@@ -88,6 +103,7 @@ LANGUAGES: tuple[Language, ...] = (
         module="tree_sitter_typescript",
         function="language_typescript",
         quotes=_SCRIPT,
+        declaration=_TYPESCRIPT,
     ),
     Language(
         ids=("typescriptreact",),
@@ -95,6 +111,7 @@ LANGUAGES: tuple[Language, ...] = (
         module="tree_sitter_typescript",
         function="language_tsx",
         quotes=_SCRIPT,
+        declaration=_TYPESCRIPT,
     ),
     Language(
         ids=("go",),
@@ -112,8 +129,24 @@ LANGUAGES: tuple[Language, ...] = (
         quotes_characters=True,
         declaration=r"(?:pub(?:\([^)]*\))?\s+)?(?:async\s+)?(?:enum|fn|mod|struct|trait)\s+\w+",
     ),
-    Language(ids=("java",), suffixes=(".java",), module="tree_sitter_java", quotes='"', quotes_characters=True),
-    Language(ids=("c",), suffixes=(".c", ".h"), module="tree_sitter_c", quotes='"', quotes_characters=True),
+    Language(
+        ids=("java",),
+        suffixes=(".java",),
+        module="tree_sitter_java",
+        quotes='"',
+        quotes_characters=True,
+        declaration=_TYPES,
+        overload=_METHOD,
+    ),
+    Language(
+        ids=("c",),
+        suffixes=(".c", ".h"),
+        module="tree_sitter_c",
+        quotes='"',
+        quotes_characters=True,
+        declaration=r"(?!(?:case|do|else|goto|return|typedef)\b)(?:\w+[\s*]+)+(?=\w*[a-z])\w+(?=\()",
+        prototype=r"(?:\)\s*;|,)$",
+    ),
     Language(
         ids=("cpp", "cuda-cpp"),
         suffixes=(".cc", ".cpp", ".cxx", ".hh", ".hpp", ".hxx", ".cu"),
@@ -121,7 +154,15 @@ LANGUAGES: tuple[Language, ...] = (
         quotes='"',
         quotes_characters=True,
     ),
-    Language(ids=("csharp", "cs"), suffixes=(".cs",), module="tree_sitter_c_sharp", quotes='"', quotes_characters=True),
+    Language(
+        ids=("csharp", "cs"),
+        suffixes=(".cs",),
+        module="tree_sitter_c_sharp",
+        quotes='"',
+        quotes_characters=True,
+        declaration=_TYPES,
+        overload=_METHOD,
+    ),
     Language(
         ids=("ruby",),
         suffixes=(".rb", ".rake", ".gemspec"),
@@ -138,6 +179,7 @@ LANGUAGES: tuple[Language, ...] = (
         module="tree_sitter_php",
         function="language_php",
         line_comments=("//", "#"),
+        declaration=rf"(?:{_MODIFIED})?(?:class|function|interface|trait)\s+\w+",
     ),
     Language(
         ids=("shellscript", "sh", "bash", "zsh"),
@@ -149,7 +191,14 @@ LANGUAGES: tuple[Language, ...] = (
         closer=r"^\s*(?:[}\])]|(?:done|fi|esac|else|elif)\b)",
         ends="}",  # `then` and `do` come behind a `;`
     ),
-    Language(ids=("json", "jsonc"), suffixes=(".json",), module="tree_sitter_json", quotes='"', opener=r"[{\[]\s*$"),
+    Language(
+        ids=("json", "jsonc"),
+        suffixes=(".json",),
+        module="tree_sitter_json",
+        quotes='"',
+        opener=r"[{\[]\s*$",
+        declaration=r'"[^"]*"(?=\s*:)',
+    ),
     Language(
         ids=("html",),
         suffixes=(".html", ".htm"),
@@ -160,8 +209,15 @@ LANGUAGES: tuple[Language, ...] = (
         opener=_TAG_OPENER,
         closer=r"^\s*</",
     ),
-    Language(ids=("css",), suffixes=(".css",), module="tree_sitter_css", line_comments=(), opener=r"\{\s*$"),
-    Language(ids=("scss", "less"), suffixes=(".scss", ".less"), opener=r"\{\s*$"),
+    Language(
+        ids=("css",),
+        suffixes=(".css",),
+        module="tree_sitter_css",
+        line_comments=(),
+        opener=r"\{\s*$",
+        declaration=_PROPERTY,
+    ),
+    Language(ids=("scss", "less"), suffixes=(".scss", ".less"), opener=r"\{\s*$", declaration=_PROPERTY),
     Language(ids=("kotlin",), suffixes=(".kt", ".kts"), quotes='"', quotes_characters=True),
     Language(ids=("scala",), suffixes=(".scala",), quotes='"', quotes_characters=True),
     Language(ids=("swift",), suffixes=(".swift",), quotes='"'),

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from typing import NamedTuple
 
 from dg_lsp.brackets import scan
-from dg_lsp.fitting import closing, in_order
+from dg_lsp.fitting import closing
 from dg_lsp.planning import Plan, Silence
 from dg_lsp.postprocess import Suggestion, suggestion
 
@@ -47,7 +47,8 @@ class Memory:
             raise ValueError(f"capacity must be at least 1, not {capacity}")
         self._capacity = capacity
         self._offers: OrderedDict[_Offer, None] = OrderedDict()
-        self._accepted: set[_Offer] = set()
+        self._accepted: dict[_Offer, int] = {}
+        """Those that were taken whole, and how much of them stood there when last asked."""
 
     def __len__(self) -> int:
         return len(self._offers)
@@ -65,7 +66,7 @@ class Memory:
         self._offers.move_to_end(offer)
         while len(self._offers) > self._capacity:
             oldest, _ = self._offers.popitem(last=False)
-            self._accepted.discard(oldest)
+            self._accepted.pop(oldest, None)
 
     def recall(self, plan: Plan) -> Suggestion | None:
         """What is left of the newest offer that goes on at the plan's cursor, if there is one."""
@@ -74,7 +75,7 @@ class Memory:
             if rest is None:
                 continue
             if rest.typed == len(offer.text):
-                self._accepted.add(offer)
+                self._accepted[offer] = rest.typed
                 continue
             found = suggestion(plan, offer.text[rest.typed :], rest.replaced)
             if isinstance(found, Suggestion):
@@ -84,13 +85,26 @@ class Memory:
 
     def goes_on(self, plan: Plan) -> bool:
         """Whether a part of an offer stands before the plan's cursor, and another part does not yet."""
-        rests = ((offer, _rest(offer, plan)) for offer in self._offers)
+        rests = ((offer, _rest(offer, plan)) for offer in self._offers if offer not in self._accepted)
         return any(rest is not None and 0 < rest.typed < len(offer.text) for offer, rest in rests)
 
     def declined(self, plan: Plan) -> Silence | None:
-        """Why an automatic request gets nothing: its offer was taken whole and then undone."""
-        undone = any(plan.suffix == offer.after and _typed(offer, plan) == 0 for offer in self._accepted)
-        return Silence("The user took this completion and undid it.") if undone and plan.automatic else None
+        """Why an automatic request gets nothing: its offer was taken whole and then undone, or deleted as far as here.
+
+        Who types it again wants it.
+        """
+        undone = [self._is_undone(offer, plan) for offer in list(self._accepted)] if plan.automatic else []
+        return Silence("The user took this completion and undid it.") if any(undone) else None
+
+    def _is_undone(self, offer: _Offer, plan: Plan) -> bool:
+        typed = _typed(offer, plan) if plan.suffix == offer.after else None
+        if typed is None:
+            return False
+        if typed > self._accepted[offer]:
+            del self._accepted[offer]
+            return False
+        self._accepted[offer] = typed
+        return typed < len(offer.text)
 
 
 def _rest(offer: _Offer, plan: Plan) -> _Rest | None:
@@ -99,9 +113,8 @@ def _rest(offer: _Offer, plan: Plan) -> _Rest | None:
     if added is None:
         return _Rest(len(offer.text), 0) if _is_taken(offer, plan) else None
     typed = _typed(offer, plan)
-    if typed is None or (added and not _are_closers(added, offer.text, typed, plan)):
-        return None
-    return _Rest(typed, offer.replaced + len(added))
+    written = None if typed is None else _written(added, offer, typed, plan)
+    return None if typed is None or written is None else _Rest(typed, offer.replaced + written)
 
 
 def _added(offer: _Offer, plan: Plan) -> str | None:
@@ -118,10 +131,21 @@ def _same_after(offer: _Offer, plan: Plan, size: int) -> bool:
     return after == offer.after or (plan.suffix_is_cut and len(after) > _KNOWN_AFTER and offer.after.startswith(after))
 
 
-def _are_closers(added: str, text: str, typed: int, plan: Plan) -> bool:
-    """Whether `added` closes what the head typed of `text` leaves open, and its rest closes that too."""
-    head = scan(text[:typed], plan.language)
-    return added == head.quote + closing(head.openers) and in_order(added, text[typed:])
+def _written(added: str, offer: _Offer, typed: int, plan: Plan) -> int | None:
+    """How many of the closers `added`, of what the head typed of the offer leaves open, its rest writes itself.
+
+    None where they are others. Those that it does not write stay behind it, as behind an offer that was cut.
+    """
+    if not added:
+        return 0
+    head, whole = scan(offer.text[:typed], plan.language), scan(offer.text, plan.language)
+    if added != head.quote + closing(head.openers):
+        return None
+    is_open = (whole.quote, whole.string_at) == (head.quote, head.string_at)
+    left = head.quote if is_open else ""
+    left += closing(opener for opener in whole.openers if opener.offset < typed)
+    # What an offer takes the place of lies behind them.
+    return None if left and offer.replaced else len(added) - len(left)
 
 
 def _typed(offer: _Offer, plan: Plan) -> int | None:

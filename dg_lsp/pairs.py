@@ -7,6 +7,7 @@ belong there, as behind `"["`, is deleted when what is further out is closed.
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from dg_lsp.brackets import CLOSER_OF
@@ -66,8 +67,12 @@ class Cursor(NamedTuple):
             return ""
         if key in _QUOTES:
             is_inside = self.closers[:1] in {*_QUOTES} or self.before[-1:] in {*_QUOTES} or self._is_behind_a_word()
-            return "" if is_inside else key
+            return "" if is_inside or self._is_open(key) else key
         return CLOSER_OF.get(key, "")
+
+    def _is_open(self, quote: str) -> bool:
+        """Whether a string is open on the line that an accepted text has begun, and has no end behind the cursor."""
+        return re.sub(r"\\.", "", self.line).count(quote) % 2 == 1
 
     def _is_behind_a_word(self) -> bool:
         """Whether a quote would be an apostrophe; behind a string's prefix, as `f`, it is none."""

@@ -151,7 +151,9 @@ def _repeated(plan: Plan, text: str) -> str | None:
         return "The answer repeats the line above."
     if _begins_below(plan, line, first.strip()):
         return "The answer repeats the line below."
-    if not (plan.in_comment or plan.in_string) and is_declared(plan, plan.line_prefix + first):
+    is_key = plan.line_prefix.lstrip()[:1] in {*plan.language.quotes}
+    is_code = not (plan.in_comment or (plan.in_string and not is_key))
+    if is_code and is_declared(plan, plan.line_prefix + first):
         return "The answer repeats another line of its block."
     return None
 
@@ -169,13 +171,14 @@ def _is_same(line: str, other: str) -> bool:
 
 
 def _before_following_lines(plan: Plan, text: str) -> str:
-    """`text` up to a line that stands after the cursor anyway."""
+    """`text` up to a line that stands after the cursor anyway, if only its beginning is in the text."""
     below = _line_below(plan).rstrip()
     first, *others = text.split("\n")
     for count, line in enumerate(others):
         if line.strip() and line.rstrip() == below:
             return "\n".join([first, *others[:count]])
-    return text
+    begins_below = bool(others) and bool(first.strip()) and below.startswith(others[-1].rstrip())
+    return text.rpartition("\n")[0] if begins_below else text
 
 
 def _line_below(plan: Plan) -> str:

@@ -146,7 +146,7 @@ class Typist:
             if takes:
                 self.tally.milliseconds_behind.append(self.tally.milliseconds[-1])
             taken = cursor.accepted(new, replaced)
-            right = bool(new) and rest.startswith(new) and in_order(taken.closers, rest[len(new) :])
+            right = bool(new) and rest.startswith(new) and _fits(cursor, taken, rest)
             if new and taken.before != offered:
                 self.tally.offers += 1
                 self.tally.right += right
@@ -179,6 +179,17 @@ class Typist:
         start, end = (items[0]["range"][name]["character"] for name in ("start", "end"))
         text = str(items[0]["insertText"])[len(line) - column(line, start, "utf-16") :].rstrip()
         return text, column(cursor.closers + cursor.behind, end - here, "utf-16")
+
+
+def _fits(cursor: Cursor, taken: Cursor, rest: str) -> bool:
+    """Whether what is still to be typed, `rest`, comes to the closers that an offer leaves behind the cursor.
+
+    Where it does not come to those that were there before, as the passage ends before they are due, an offer must leave
+    all of them as they were.
+    """
+    if in_order(cursor.closers, rest):
+        return in_order(taken.closers, rest[len(taken.before) - len(cursor.before) :])
+    return taken.closers == cursor.closers
 
 
 def replay(

@@ -262,10 +262,11 @@ class Session:
         if not ask.automatic or services.snoozed is not None:
             return None
         planned = self._plan(snapshot, ask._replace(automatic=False), services)
-        if isinstance(planned, Silence) or not self._memory.goes_on(planned):
+        if isinstance(planned, Silence):
             return None
-        known = self._memory.recall(planned)
-        return None if known is None else Offer(known, snapshot, None)
+        goes_on = self._memory.goes_on(planned)
+        known = self._memory.recall(planned)  # which tells the memory what was taken whole, too
+        return Offer(known, snapshot, None) if goes_on and known is not None else None
 
     def _plan(self, snapshot: Snapshot, ask: Ask, services: Services) -> Plan | Silence:
         settings = services.settings

@@ -74,6 +74,14 @@ def test_in_an_editor_that_closes_brackets_the_closers_stand_behind_what_is_offe
     assert keys == [len("add(") + 1, len("add(") + 1 + len(")")], "what is there already is not offered"
 
 
+def test_what_closes_behind_the_passage_alone_makes_no_offer_wrong(tmp_path: Path) -> None:
+    passage = Passage(tmp_path / "sums.js", "let a;\n", "if (a) {\n  value = first", ";\n}\n")
+    with RawClient(scripted(tmp_path, {"after": "value = ", "text": "first"})) as client:
+        tally = replay([passage], client, EAGER, pairs=True)
+    assert (tally.offers, tally.right) == (1, 1)
+    assert tally.keys == len("if (a) {") + 1 + len("value = ") + 1 + len("}"), "what is there twice is deleted"
+
+
 def test_times_of_what_did_not_happen_are_none() -> None:
     shown = [
         str(cell) for column in table(Tally(by_hand=1, keys=1, milliseconds=[3.0])).columns for cell in column.cells

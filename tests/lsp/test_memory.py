@@ -98,6 +98,7 @@ PAIRED = [
     ('open(file, encoding="', '")', 'open(file, encoding="utf-8") as fp:', 'utf-8") as fp:'),
     ('open(file, encoding="utf', '")', 'open(file, encoding="utf-8") as fp:', '-8") as fp:'),
     ("f(a[", "])", "f(a[0], b)", "0], b)"),
+    ('"', '"', '"""The first', '""The first'),
 ]
 
 
@@ -122,8 +123,27 @@ def test_closers_that_the_typed_text_did_not_open_are_other_text(typed: str, clo
     assert offered("def f() -> ", "Iterator[str]:", TAIL).recall(planned(f"def f() -> {typed}", closers + TAIL)) is None
 
 
-def test_a_closer_that_the_rest_of_the_offer_does_not_write_is_other_text() -> None:
-    assert offered("x = ", "f(a", TAIL).recall(planned("x = f(", ")" + TAIL)) is None
+CUT = [
+    ("f(", ")", "f(a", "a", 0),
+    ('f("', '")', 'f("/orgs/:', "/orgs/:", 0),
+    ("f(", ")", "f(g(a), b", "g(a), b", 0),
+    ("f(a[", "])", "f(a[0], b", "0], b", 1),
+    ('f("', '")', 'f("a", b', 'a", b', 1),
+]
+
+
+@pytest.mark.parametrize(("typed", "closers", "offer", "rest", "replaced"), CUT)
+def test_a_closer_that_the_rest_of_the_offer_does_not_write_stays_behind_it(
+    typed: str, closers: str, offer: str, rest: str, replaced: int
+) -> None:
+    asked = planned(f"x = {typed}", closers + TAIL)
+    end = asked.point._replace(column=asked.point.column + replaced)
+    assert offered("x = ", offer, TAIL).recall(asked) == Suggestion(rest, asked.point, end)
+
+
+def test_what_lies_behind_closers_that_stay_is_not_replaced() -> None:
+    memory = offered("g(", "f(a)[0]) + f(b", ")" + TAIL, replaced=1)
+    assert memory.recall(planned("g(f(a)[0]) + f(", "))" + TAIL)) is None
 
 
 def test_carriage_returns_do_not_hide_an_offer() -> None:
@@ -173,6 +193,21 @@ def test_what_was_taken_whole_and_undone_is_declined_until_the_user_asks() -> No
     assert isinstance(memory.declined(planned(HEAD, TAIL, automatic=True)), Silence)
     assert memory.declined(planned(HEAD, TAIL, automatic=False)) is None
     assert memory.declined(planned(HEAD + "b", TAIL, automatic=True)) is None
+
+
+def test_what_was_taken_whole_and_deleted_in_part_is_declined_until_it_is_typed_again() -> None:
+    memory = offered(HEAD, OFFER, TAIL)
+    assert memory.recall(planned(HEAD + OFFER, TAIL)) is None
+    for typed in (len(OFFER) - 1, 5, 4, 4):
+        assert isinstance(memory.declined(planned(HEAD + OFFER[:typed], TAIL, automatic=True)), Silence)
+        assert not memory.goes_on(planned(HEAD + OFFER[:typed], TAIL))
+    assert memory.declined(planned(HEAD + OFFER[:4], TAIL, automatic=False)) is None
+    assert memory.declined(planned(HEAD + OFFER[:4] + "x", TAIL, automatic=True)) is None
+    again = planned(HEAD + OFFER[:5], TAIL, automatic=True)
+    assert memory.declined(again) is None
+    found = memory.recall(again)
+    assert found is not None
+    assert found.text == OFFER[5:]
 
 
 @pytest.mark.parametrize("tail", [")\n", ")\n" + "y = 2\n" * 1000])

@@ -63,3 +63,9 @@ def test_a_completion_takes_the_place_of_closers_first() -> None:
     assert cursor.closers == "])"
     assert cursor.accepted("0]", 1) == Cursor("f(a[0]", ")", "; g()", closes=True)
     assert cursor.accepted("0]);", 3) == Cursor("f(a[0]);", "", " g()", closes=True)
+
+
+def test_a_quote_that_ends_what_a_completion_began_is_closed_by_nothing() -> None:
+    assert Cursor("f(", ")", "", closes=True).accepted('"a', 0).typed('"') == Cursor('f("a"', ")", "", closes=True)
+    assert Cursor("f(", ")", "", closes=True).accepted('"a", ', 0).typed('"').closers == '")'
+    assert Cursor('f("\\" ', ")", "", closes=True).typed('"').closers == ")"

@@ -440,6 +440,22 @@ DECLARED = [
     ("javascript", "function add(a, b) {\n  return a + b;\n}\n\nfunction |\n", "add(a, b) {"),
     ("c", '#include <a.h>\n#include "b.h"\n#include |\nint x;\n', "<a.h>"),
     ("java", "import a.B;\n|\nimport a.C;\n\nclass D {}\n", "import a.C;"),
+    ("c", "int add(int a, int b) {\n    return a + b;\n}\n\nint |\n", "add(int a"),
+    ("java", "class A {\n  public void testNull() {\n  }\n\n  public void test|\n}\n", "Null() {"),
+    ("java", "class A {\n  static class B {}\n\n  |\n}\n", "static class B"),
+    ("csharp", "class A\n{\n    public char ToChar(I provider)\n    {\n    }\n\n    |\n}\n", "public char ToChar(I"),
+    ("csharp", "class A\n{\n    |\n\n    public void Read()\n    {\n    }\n}\n", "public void Read"),
+    ("php", "<?php\nclass A\n{\n    public function a($b)\n    {\n    }\n\n    public |\n}\n", "function a"),
+    ("json", '{\n  "a": {\n    "gray": "1",\n    "g|"\n  },\n  "b": {}\n}\n', 'ray": "'),
+    ("json", '{\n  "a": 1,\n  |\n  "b": [\n    2\n  ],\n  "c": 3\n}\n', '"c": 4'),
+    ("css", ".a {\n  |\n  height: 16px;\n  display: flex;\n}\n", "display: flex"),
+    ("scss", ".a {\n  border-radius: 4px;\n  |\n  .b {\n    height: 1px;\n  }\n}\n", "border-radius:"),
+    (
+        "typescriptreact",
+        "it(() => {\n  const angle = f();\n  |\n  const element = g();\n});\n",
+        'const angle = UI.queryStatsProperty("',
+    ),
+    ("typescript", "export type Key = string;\n\nexport |\n", "type Key = number"),
 ]
 
 
@@ -461,6 +477,19 @@ def test_what_a_block_says_already_it_does_not_say_again(language: str, source: 
         ("python", "if TYPING:\n    from a import b\nelse:\n    |\n", "from a import b"),
         ("rust", "#[cfg(unix)]\nfn home() {}\n\n#[cfg(windows)]\nfn |\n", "home() {}"),
         ("java", "class A {\n    int f(int x) { return x; }\n\n    int |\n}\n", "f(long x) { return 0; }"),
+        ("java", "class A {\n  public int f(int x) { return x; }\n\n  public int |\n}\n", "f(long x) {"),
+        ("java", "class A {\n  public int f(int x) { return x; }\n\n  public |\n}\n", "int f("),
+        ("java", "class A {\n  public int f(int x) { return x; }\n\n  public |\n}\n", "int f"),
+        ("json", '[{\n  "a": 1\n}, {\n  "|"\n}]\n', 'a": 2'),
+        ("json", '{\n  "a": {\n    "x": 1\n  },\n  "b": {\n    "|"\n  }\n}\n', 'x": 2'),
+        ("json", '{\n  "a": [\n    "x",\n    "|"\n  ]\n}\n', "x"),
+        ("scss", ".a {\n  height: 1px;\n  .b {\n    |\n  }\n}\n", "height: 2px;"),
+        ("javascript", "if (a) {\n  const b = 1;\n} else {\n  |\n}\n", "const b = 2;"),
+        ("css", "a:hover {\n  color: red;\n}\n\n|\n", "a:focus {"),
+        ("c", "int add(int a, int b);\n\nint |\n", "add(int a, int b) {"),
+        ("c", "int add(int a,\n        int b);\n\nint |\n", "add(int a,"),
+        ("c", "void f(void) {\n    if (a)\n        return add(1);\n    b();\n    |\n}\n", "return add(1);"),
+        ("c", "int f(int a) {\ncase A:\n    return add(1);\ncase B:\n    |\n}\n", "return add(1);"),
         ("sql", "select a\nfrom users\nwhere a;\n\nselect b\nfrom |\n", "users"),
         ("python", '"""See:\n\nimport os\nf()\n|\n"""\n', "import os"),
     ],
@@ -478,6 +507,32 @@ def test_what_may_stand_twice_is_shown(language: str, source: str, raw: str) -> 
 )
 def test_an_end_that_the_next_line_goes_on_with_is_not_shown(source: str, raw: str) -> None:
     check_silent(source, raw, "repeats the line below", "java")
+
+
+FOLLOWED = [
+    (
+        "rust",
+        "fn run() -> State {\n    for state in all() {\n        |\n            return state;\n        }\n    }\n}\n",
+        "if state.is_quit() {\n            return state",
+        "if state.is_quit() {",
+    ),
+    (
+        "c",
+        "int add(int a) {\n    int mode;\n    |\n    double score, newscore;\n    return a;\n}\n",
+        "size_t len;\n    double score",
+        "size_t len;",
+    ),
+    ("json", '{\n  "a": {\n    |\n    "b": ""\n  }\n}\n', '"c": "",\n    "', '"c": "",'),
+]
+
+
+@pytest.mark.parametrize(("language", "source", "raw", "shown"), FOLLOWED)
+def test_the_beginning_of_the_line_that_follows_anyway_is_not_shown(
+    language: str, source: str, raw: str, shown: str
+) -> None:
+    found = suggested(source, raw, language)
+    assert isinstance(found, Suggestion)
+    assert found.text == shown
 
 
 def test_calls_that_begin_alike_may_follow_each_other() -> None:

@@ -243,6 +243,31 @@ async def test_an_offer_that_was_begun_goes_on_where_nothing_new_would_be_offere
 
 
 @pytest.mark.asyncio
+@pytest.mark.parametrize(
+    ("language", "source", "offered"),
+    [("python", SOURCE, "first + second"), ("javascript", "function add(a, b) {\n  return |\n}\n", "first + second;")],
+)
+async def test_what_the_user_took_and_then_deleted_in_part_is_not_offered_again(
+    language: str, source: str, offered: str
+) -> None:
+    case = Case(source, language)
+    case.gate.text = offered
+    at = case.ask.position
+    asks = [Ask(at._replace(character=at.character + typed), automatic=True) for typed in range(len(offered) + 1)]
+    assert text(await case.complete(ask=asks[0])) == offered
+    case.session.change([Change(at, at, offered)], 2)
+    await case.complete(ask=asks[-1])
+    asked = len(case.gate.requests)
+    for typed in range(len(offered) - 1, len("first"), -1):
+        case.session.change([Change(asks[typed].position, asks[typed + 1].position, "")], 3)
+        outcome = await case.complete(ask=asks[typed])
+        assert isinstance(outcome, Silence), (typed, outcome)
+    assert len(case.gate.requests) == asked
+    case.session.change([Change(asks[typed].position, asks[typed].position, offered[typed])], 4)
+    assert text(await case.complete(ask=asks[typed + 1])) == offered[typed + 1 :]
+
+
+@pytest.mark.asyncio
 async def test_of_keys_that_come_fast_the_last_waits_before_it_reaches_the_engine_and_a_request_by_hand_does_not() -> (
     None
 ):
