@@ -182,9 +182,11 @@ def _known(kind: Any, values: Mapping[str, Any], path: str, problems: list[str])
     fields = {field.encode_name: field.name for field in msgspec.structs.fields(kind)}
     known: dict[str, Any] = {}
     for key, value in values.items():
+        if value is None:
+            continue  # is not set: so clients put back what they had set
         if key not in fields:
             problems.append(f"{path}.{key} is not a setting; {path} has {', '.join(sorted(fields))}.")
-        elif value is not None:
+        else:
             known[fields[key]] = _value(hints[fields[key]], value, f"{path}.{key}", problems)
     return known
 

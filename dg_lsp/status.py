@@ -18,6 +18,7 @@ WORKING_AFTER_S = 0.2
 """Work that is over sooner is not told: most is, and at each key two redraws of a status bar would flicker."""
 
 REMEDY = "Run `dg-lsp doctor` to see what is missing, then restart the engine (dg.restartEngine)."
+SETTINGS_REMEDY = "Put it right in the settings; until then those from before hold."
 
 
 class Status(NamedTuple):
@@ -42,13 +43,18 @@ class Monitor:
         self._enabled = True
         self._snoozed_until: datetime | None = None
         self._loading: Loading | None = None
-        self._failure = ""
+        self._refused = self._failure = ""
         self._is_ready = False
         self._lasting: set[object] = set()
 
     def renewed(self) -> None:
         """Another engine takes the place of the one before."""
         self._loading, self._failure, self._is_ready = None, "", False
+        self.tell()
+
+    def refused(self, problem: str) -> None:
+        """The client's settings are not taken for this reason; empty where they are."""
+        self._refused = problem
         self.tell()
 
     def enabled(self, enabled: bool) -> None:  # noqa: FBT001  (the one thing it says)
@@ -120,11 +126,13 @@ class Monitor:
             self._tell(status)
 
     def status(self) -> Status:
-        """The state as it is now."""
-        if not self._enabled:
+        """The state as it is now; where settings are not taken, others hold than a user believes, off or not."""
+        if not self._enabled and not self._refused:
             return Status("off", "Completions are switched off.")
         if self._loading is not None:
             return Status("loading", self._loading.message or "Loading the model.", self._loading.fraction)
+        if self._refused:
+            return Status("error", f"The settings are not taken. {self._refused}", remedy=SETTINGS_REMEDY)
         if self._failure:
             return Status("error", self._failure, remedy=REMEDY)
         if self._snoozed_until is not None:

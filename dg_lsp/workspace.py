@@ -55,6 +55,7 @@ class Workspace:
         self._monitor = Monitor(tell)
         self._sessions: dict[str, Session] = {}
         self._initial: Mapping[str, Any] = {}
+        self._refused_at_first = ""
         self._configured = asyncio.Event()
         self._warming: asyncio.Task[str] | None = None
         self._snooze: asyncio.TimerHandle | None = None
@@ -191,12 +192,14 @@ class Workspace:
 
     def initialize(self, options: Mapping[str, Any]) -> None:
         """Take the client's `initializationOptions`, over which later settings are laid."""
-        if (settings := _taken(options)) is not None:
+        settings, self._refused_at_first = _taken(options)
+        self._monitor.refused(self._refused_at_first)
+        if settings is not None:
             self._initial = options
             self._adopt(settings)
 
     async def configure(self, values: Mapping[str, Any] | None) -> None:
-        """Take the client's settings; wrong ones are named in the log, and what was in force stays.
+        """Take the client's settings; wrong ones are named in log and status, and what was in force stays.
 
         A backend whose settings changed is replaced.
 
@@ -206,7 +209,9 @@ class Workspace:
         if values is None and self._configured.is_set():
             return
         self._configured.set()
-        if (settings := _taken(self._initial, values)) is not None:
+        settings, refused = _taken(self._initial, values)
+        self._monitor.refused(refused or self._refused_at_first)
+        if settings is not None:
             old = self._adopt(settings)
             if old is not self.backend:
                 await old.close()
@@ -262,10 +267,11 @@ class Workspace:
         await self.backend.close()
 
 
-def _taken(*layers: Mapping[str, Any] | None) -> Settings | None:
+def _taken(*layers: Mapping[str, Any] | None) -> tuple[Settings | None, str]:
+    """The settings, or why there are none."""
     try:
-        return parse(*layers)
+        return parse(*layers), ""
     except SettingsError as error:
         for problem in error.problems:
             log.warning("Settings not taken: %s", problem)
-        return None
+        return None, error.problems[0]

@@ -255,8 +255,10 @@ def test_toggling_is_the_server_s_own_switch(desk: Desk, neovim: Neovim) -> None
 
 def test_the_log_names_a_refused_setting(desk: Desk, neovim: Neovim) -> None:
     desk.editor.configure(nonsense=True)
+    desk.editor.wait_for_status("error")
     until(lambda: "nonsense" in neovim.lua("return table.concat(require('dg_lsp.client').log())"), "no word of it")
     desk.editor.configure(nonsense=None)
+    desk.editor.wait_for_status("ready")
     neovim.normal()
     neovim.command("DgLsp log")
     desk.shows("nonsense is not a setting")

@@ -6,9 +6,11 @@ import json
 import os
 import re
 import signal
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import driver_vscode_host as vscode
 import pytest
@@ -89,6 +91,13 @@ def test_switching_off_and_on(desk: Desk, window: VSCode) -> None:
     window.wait_for_status("ready")
 
 
+def test_settings_that_the_server_does_not_take_are_shown(desk: Desk, window: VSCode) -> None:
+    window.configure(debounceMs="soon")
+    assert "dg.debounceMs must be a number" in window.wait_for_status("error")
+    window.configure(debounceMs=None)
+    window.wait_for_status("ready")
+
+
 def test_switching_off_for_one_language(desk: Desk, window: VSCode) -> None:
     window.palette("Switch On or Off for This Language")
     window.wait_for_status("off for python")
@@ -111,6 +120,17 @@ def test_snoozing_by_the_picker(desk: Desk, window: VSCode) -> None:
     window.wait_for_status("snoozed")
     window.palette("Snooze")
     window.pick("End the snooze")
+    window.wait_for_status("ready")
+
+
+def test_a_snooze_can_be_ended_while_completions_are_off(desk: Desk, window: VSCode) -> None:
+    window.snooze(15)
+    window.wait_for_status("snoozed")
+    window.configure(enabled=False)
+    window.wait_for_status("off")
+    window.palette("Snooze")
+    window.pick("End the snooze")
+    window.configure(enabled=None)
     window.wait_for_status("ready")
 
 
@@ -221,6 +241,19 @@ def test_the_log_is_shown(desk: Desk, window: VSCode) -> None:
     window.execute("workbench.action.closePanel")
 
 
+def test_what_is_no_file_is_not_taken_for_one(desk: Desk, window: VSCode) -> None:
+    window.palette("Show the Log")
+    until(lambda: window.active().endswith("dg-lsp.log"), "no log is shown")
+    window.palette("Why Was Nothing Offered")
+    until(lambda: "Open a file first" in window.visible_text(), "the log is taken for a file")
+    window.click_status()
+    until(lambda: "Switch off" in window.visible_text(), "no menu is shown")
+    assert "Switch off for" not in window.visible_text()
+    window.dismiss()
+    window.execute("notifications.clearAll")
+    window.execute("workbench.action.closePanel")
+
+
 def test_restarting_the_server(desk: Desk, window: VSCode) -> None:
     pid = window.server_pid()
     window.palette("Restart the Server")
@@ -246,6 +279,62 @@ def test_a_server_that_cannot_run_is_shown_and_no_popup(window: VSCode, path: st
     good = window.setting("dg.server.path")
     window.configure(server={"path": path})
     assert reason in window.wait_for_status("has stopped")
+    assert window.popups() == ""
+    window.configure(server={"path": good})
+    window.restart_server()
+
+
+def _program(path: Path, text: str) -> str:
+    path.write_text(text, encoding="utf-8")
+    path.chmod(0o755)
+    return str(path)
+
+
+REFUSING = f"""#!{sys.executable}
+import json, sys
+length = int(sys.stdin.buffer.readline().split(b":")[1])
+while sys.stdin.buffer.readline().strip():
+    pass
+request = json.loads(sys.stdin.buffer.read(length))
+error = {{"code": -32603, "message": "This server is too old."}}
+answer = json.dumps({{"jsonrpc": "2.0", "id": request["id"], "error": error}}).encode()
+sys.stdout.buffer.write(b"Content-Length: %d\\r\\n\\r\\n" % len(answer) + answer)
+sys.stdout.flush()
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"), [("#!/nowhere/python\n", "ENOENT"), (REFUSING, "This server is too old.")], ids=["gone", "old"]
+)
+def test_a_program_that_is_no_server_is_shown_and_no_popup(window: VSCode, base: Path, text: str, reason: str) -> None:
+    good = window.setting("dg.server.path")
+    window.configure(server={"path": _program(base / "broken", text)})
+    assert reason in window.wait_for_status("has stopped")
+    assert window.popups() == ""
+    window.configure(server={"path": good})
+    window.restart_server()
+
+
+@pytest.mark.parametrize("wrong", [{"path": 5}, {"arguments": "--version"}], ids=["path", "arguments"])
+def test_a_setting_of_the_wrong_type_is_shown_by_its_name(window: VSCode, wrong: dict[str, Any]) -> None:
+    ((name, _),) = wrong.items()
+    good = window.setting(f"dg.server.{name}")
+    window.configure(server=wrong)
+    assert f"dg.server.{name} must be" in window.wait_for_status("has stopped")
+    assert window.popups() == ""
+    window.configure(server={name: good})
+    window.restart_server()
+
+
+def test_a_server_whose_program_is_gone_when_it_crashes(window: VSCode, base: Path) -> None:
+    good = window.setting("dg.server.path")
+    path = base / "changing"
+    window.configure(server={"path": _program(path, '#!/bin/sh\nexec /usr/bin/env "$@"\n')})
+    window.restart_server()
+    path.write_text("#!/nowhere/python\n", encoding="utf-8")
+    os.kill(window.server_pid(), signal.SIGKILL)
+    assert "ENOENT" in window.wait_for_status("has stopped")
     assert window.popups() == ""
     window.configure(server={"path": good})
     window.restart_server()
@@ -302,6 +391,17 @@ def test_an_installation_that_fails_says_what_to_do(window: VSCode, base: Path) 
     assert "could not be installed" in shown
     assert "dg.server.package" in shown
     window.wait_for_status(before)
+
+
+def test_one_installation_at_a_time(window: VSCode, base: Path) -> None:
+    window.configure(server={"package": str(base / "no-such-checkout")})
+    window.palette("Install or Update the Server")
+    window.wait_for_status("installing")
+    window.palette("Install or Update the Server")
+    until(lambda: "is being installed already" in window.visible_text(), "a second one was begun")
+    until(lambda: "could not be installed" in window.popups(), "no error is shown")
+    window.forget_popups()
+    window.configure(server={"package": None})
 
 
 def test_every_command_of_the_palette_is_tried() -> None:

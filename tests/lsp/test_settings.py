@@ -32,6 +32,10 @@ def test_null_means_the_default() -> None:
     assert parse({"debounceMs": None, "engine": None, "entropyBound": None}) == Settings()
 
 
+def test_a_key_that_was_wrong_and_is_put_back_is_no_problem() -> None:
+    assert parse({"colour": None, "engine": {"adress": None}}) == Settings()
+
+
 @pytest.mark.parametrize(
     ("values", "problem"),
     [

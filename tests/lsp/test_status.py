@@ -123,6 +123,16 @@ def test_off_hides_every_other_state_and_an_error_hides_snoozing() -> None:
     assert monitor.status().state == "off"
 
 
+def test_settings_that_are_not_taken_hide_even_that() -> None:
+    monitor = Monitor(lambda status: None)
+    monitor.enabled(False)
+    monitor.refused("dg.debounce is not a setting.")
+    assert monitor.status().state == "error"
+    assert "dg.debounce" in monitor.status().message
+    monitor.refused("")
+    assert monitor.status().state == "off"
+
+
 def test_another_engine_starts_without_the_failure_of_the_one_before() -> None:
     monitor = Monitor(lambda status: None)
     monitor.failed("gone")

@@ -129,6 +129,17 @@ async def test_wrong_settings_leave_settings_and_backend_as_they_were(caplog: py
     assert case.workspace.settings.debounce_ms == 5
     assert len(case.made) == 1
     assert "dg.engine.modle is not a setting" in caplog.text
+    assert case.states[-1] == "error"
+    await case.workspace.configure({"debounceMs": 7})
+    assert case.states[-1] != "error"
+
+
+@pytest.mark.asyncio
+async def test_wrong_options_at_the_start_stay_an_error() -> None:
+    case = Case()
+    case.workspace.initialize({"debounce": 7})
+    await case.workspace.configure(None)
+    assert case.states[-1] == "error"
 
 
 class Held(Recorder):

@@ -69,8 +69,8 @@ async function restartEngine({ connection }: Services): Promise<void> {
 
 /** What a click on the status bar item offers: what helps in this state first, then the switches. */
 async function menu({ status }: Services): Promise<void> {
-    const picked = await vscode.window.showQuickPick(entries(status.status.state), {
-        placeHolder: status.status.message,
+    const picked = await vscode.window.showQuickPick(entries(status.shown.state), {
+        placeHolder: status.shown.message,
     });
     if (picked !== undefined) {
         await vscode.commands.executeCommand(picked.command);

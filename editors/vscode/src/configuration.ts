@@ -1,6 +1,9 @@
 import * as vscode from "vscode";
 import { forServer, isEnabled, SECTION, type Values } from "./settings";
 
+/** Of what documents are completed. */
+export const SCHEMES: readonly string[] = ["file", "untitled"];
+
 interface Manifest {
     contributes: { configuration: { properties: Record<string, { scope?: string }> }[] };
 }
@@ -50,9 +53,15 @@ function inLanguageBlock(key: string, languageId: string): unknown {
     return values?.workspaceFolderLanguageValue ?? values?.workspaceLanguageValue ?? values?.globalLanguageValue;
 }
 
+/** The document of the active editor, if it is one to complete: the log, for one, is not. */
+export function documentOfEditor(): vscode.TextDocument | undefined {
+    const document = vscode.window.activeTextEditor?.document;
+    return document !== undefined && SCHEMES.includes(document.uri.scheme) ? document : undefined;
+}
+
 /** The language of the active editor, and whether completions are on for it. */
 export function languageOfEditor(): { name: string; enabled: boolean } | undefined {
-    const name = vscode.window.activeTextEditor?.document.languageId;
+    const name = documentOfEditor()?.languageId;
     if (name === undefined) {
         return undefined;
     }

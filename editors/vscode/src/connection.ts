@@ -1,8 +1,15 @@
 import * as vscode from "vscode";
-import { CloseAction, type CloseHandlerResult, type ErrorHandler, State } from "vscode-languageclient";
+import {
+    CloseAction,
+    type CloseHandlerResult,
+    ErrorCodes,
+    type ErrorHandler,
+    ResponseError,
+    State,
+} from "vscode-languageclient";
 import type { Middleware } from "vscode-languageclient";
 import { ExecuteCommandRequest } from "vscode-languageclient";
-import { sectionForServer, setting } from "./configuration";
+import { SCHEMES, sectionForServer, setting } from "./configuration";
 import type { DraftPreview } from "./draftPreview";
 import { type Found, locate } from "./locate";
 import { DRAFT, type DraftNote, SERVER_COMMANDS, type ServerStatus, type Snooze, STATUS } from "./protocol";
@@ -22,6 +29,23 @@ export class NotRunning extends Error {}
 export interface Command {
     program: string;
     arguments: string[];
+}
+
+function areStrings(value: unknown): value is string[] {
+    return Array.isArray(value) && value.every((one) => typeof one === "string");
+}
+
+/** What the client's own side answers in a server's place where the connection ends. */
+const DISCONNECTED: readonly number[] = [
+    ErrorCodes.MessageWriteError,
+    ErrorCodes.MessageReadError,
+    ErrorCodes.PendingResponseRejected,
+    ErrorCodes.ConnectionInactive,
+];
+
+/** Whether an error is a server's own answer. */
+function isOfServer(error: unknown): error is ResponseError<unknown> {
+    return error instanceof ResponseError && !DISCONNECTED.includes(error.code);
 }
 
 /** The one server of this window: started, restarted and ended in turn, whoever asks. */
@@ -61,7 +85,11 @@ export class Connection implements vscode.Disposable {
         if ("wrong" in found) {
             throw new NotRunning(found.wrong);
         }
-        return { program: found.program, arguments: setting("server.arguments") };
+        const args: unknown = setting("server.arguments");
+        if (!areStrings(args)) {
+            throw new NotRunning("The setting dg.server.arguments must be a list of strings.");
+        }
+        return { program: found.program, arguments: args };
     }
 
     /** Start the server that the settings name now, in place of the one that may run. */
@@ -92,6 +120,11 @@ export class Connection implements vscode.Disposable {
     async snooze(minutes: number): Promise<void> {
         await this.execute<Snooze>(SERVER_COMMANDS.snooze, minutes);
         this.#pausedUntil = Date.now() + 60_000 * minutes;
+    }
+
+    /** Whether such a pause lasts, whatever else the server's state is. */
+    get isSnoozed(): boolean {
+        return this.#pausedUntil > Date.now();
     }
 
     async stop(): Promise<void> {
@@ -141,9 +174,17 @@ export class Connection implements vscode.Disposable {
         try {
             await this.#client.start();
         } catch {
-            // The error handler has shown and logged it.
+            // It has been shown and logged.
         } finally {
             clearTimeout(patience);
+        }
+    }
+
+    /** The error handler hears nothing of a program that could not even be run. */
+    #couldNotRun(client: QuietClient, error: unknown): void {
+        if (client === this.#client) {
+            const message = error instanceof Error ? error.message : String(error);
+            this.#status.show({ state: "stopped", message, remedy: "Click to restart it, or open the settings." });
         }
     }
 
@@ -180,13 +221,19 @@ export class Connection implements vscode.Disposable {
         const client: QuietClient = new QuietClient(
             { command: command.program, args: command.arguments },
             {
-                documentSelector: [{ scheme: "file" }, { scheme: "untitled" }],
+                documentSelector: SCHEMES.map((scheme) => ({ scheme })),
                 outputChannel: this.#log,
                 traceOutputChannel: this.#log,
                 stdioOptions: { stdout: () => undefined, stderr: tail.follow },
-                initializationFailedHandler: () => false,
+                initializationFailedHandler: (error) => {
+                    tail.refusal = isOfServer(error) ? error.message : "";
+                    return false;
+                },
                 errorHandler: this.#errorHandler(() => client, tail),
                 middleware: this.#middleware(),
+            },
+            (error) => {
+                this.#couldNotRun(client, error);
             },
         );
         client.onDidChangeState(({ newState }) => {

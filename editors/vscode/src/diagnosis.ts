@@ -1,12 +1,12 @@
 import { spawn } from "node:child_process";
 import * as vscode from "vscode";
-import { setting } from "./configuration";
+import { documentOfEditor, setting } from "./configuration";
 import { type Explanation, SERVER_COMMANDS } from "./protocol";
 import type { Services } from "./services";
 
 /** Say why nothing was offered in the active editor. */
 export async function explain({ connection, log }: Services): Promise<void> {
-    const document = vscode.window.activeTextEditor?.document;
+    const document = documentOfEditor();
     if (document === undefined) {
         void vscode.window.showInformationMessage("Open a file first: the answer is about its last completion.");
         return;

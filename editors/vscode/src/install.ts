@@ -36,7 +36,7 @@ export interface Installation {
 /**
  * Make the environment and install the server; returns its program.
  *
- * @throws {InstallError} With what to do. What had been made is removed, unless a server was there before.
+ * @throws {InstallError} With what to do. What had been made is removed, unless a server that runs was there before.
  */
 export async function install(installation: Installation): Promise<string> {
     const { environment, report, signal } = installation;
@@ -44,11 +44,13 @@ export async function install(installation: Installation): Promise<string> {
         throw new InstallError("dg.server.package does not say what to install.", WHERE);
     }
     const program = inEnvironment(environment, PROGRAM);
-    const wasThere = onPath(PROGRAM, inEnvironment(environment, "")) !== undefined;
+    const wasThere = await runs(program);
     try {
         const python = await findPython(installation.searchPath);
         report(`Making a virtual environment with ${python}`);
-        await run(python, ["-m", "venv", environment], installation, venvFailed);
+        // What is left of one whose Python has gone would be kept, and would not run.
+        const anew = wasThere ? [] : ["--clear"];
+        await run(python, ["-m", "venv", environment, ...anew], installation, venvFailed);
         const pip = ["-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off", "--upgrade"];
         await run(inEnvironment(environment, "python"), [...pip, installation.package], installation, pipFailed);
         await run(program, ["--version"], installation, (details) => doesNotRun(program, details));
@@ -84,6 +86,15 @@ async function isNewEnough(python: string): Promise<boolean> {
         const { stdout } = await promisify(execFile)(python, ["-c", VERSION]);
         const [major = 0, minor = 0] = stdout.trim().split(" ").map(Number);
         return major > 3 || (major === 3 && minor >= OLDEST_PYTHON);
+    } catch {
+        return false;
+    }
+}
+
+async function runs(program: string): Promise<boolean> {
+    try {
+        await promisify(execFile)(program, ["--version"]);
+        return true;
     } catch {
         return false;
     }

@@ -13,6 +13,10 @@ export async function installServer(services: Services): Promise<void> {
         return;
     }
     const { log, status, connection } = services;
+    if (status.shown.state === "installing") {
+        void vscode.window.showInformationMessage("dg-lsp is being installed already.");
+        return;
+    }
     const installing: Status = { state: "installing", message: "The server is being installed." };
     try {
         const program = await status.during(installing, () => installWithProgress(services));

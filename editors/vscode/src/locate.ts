@@ -6,8 +6,8 @@ import { delimiter, isAbsolute, join } from "node:path";
 export const PROGRAM = "dg-lsp";
 
 export interface Place {
-    /** The setting `dg.server.path`; empty for none. */
-    path: string;
+    /** The setting `dg.server.path`, whatever it is; empty for none. */
+    path: unknown;
     /** The variable PATH. */
     searchPath: string;
     /** The virtual environment that this extension makes on request. */
@@ -19,6 +19,9 @@ export type Found = { program: string } | { wrong: string } | "missing";
 
 /** The chosen program, else the one on the PATH, else the private one. */
 export function locate(place: Place): Found {
+    if (typeof place.path !== "string") {
+        return { wrong: "The setting dg.server.path must be a string." };
+    }
     if (place.path !== "") {
         return chosen(place.path, place.searchPath);
     }

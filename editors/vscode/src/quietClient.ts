@@ -10,10 +10,13 @@ const TAIL_LINES = 20;
 /** The last lines that the server wrote on standard error: they say why it ended. */
 export class Tail {
     #lines: string[] = [];
+    /** Why it would not be introduced, if it said so. */
+    refusal = "";
 
     /** Follow a stream. Its lines are not copied to the log: the server sends its log over the protocol too. */
     readonly follow = (stream: Readable): void => {
         this.#lines = [];
+        this.refusal = "";
         createInterface(stream).on("line", (line) => {
             this.#lines = [...this.#lines, line].slice(-TAIL_LINES);
         });
@@ -23,18 +26,22 @@ export class Tail {
         return this.#lines.join("\n");
     }
 
-    /** The last line that says something. */
+    /** What it said for itself, else the last line that says something. */
     get reason(): string {
-        return this.#lines.findLast((line) => line.trim() !== "") ?? "It left no message.";
+        const line = this.#lines.findLast((text) => text.trim() !== "");
+        return this.refusal || (line ?? "It left no message.");
     }
 }
 
 /** A language client that writes to its log what it would show in a popup: the status bar has the state. */
 export class QuietClient extends LanguageClient {
+    readonly #couldNotRun: (error: unknown) => void;
     #isAbandoned = false;
 
-    constructor(server: ServerOptions, options: LanguageClientOptions) {
+    /** `couldNotRun` is told why the program did not, at the first start or at one after a crash. */
+    constructor(server: ServerOptions, options: LanguageClientOptions, couldNotRun: (error: unknown) => void) {
         super("dg", "dg-lsp", server, options);
+        this.#couldNotRun = couldNotRun;
         this.registerFeature(EXTENSIONS);
     }
 
@@ -47,7 +54,10 @@ export class QuietClient extends LanguageClient {
     }
 
     protected override async createMessageTransports(encoding: string): Promise<MessageTransports> {
-        const transports = await super.createMessageTransports(encoding);
+        const transports = await super.createMessageTransports(encoding).catch((error: unknown) => {
+            this.#couldNotRun(error);
+            throw error;
+        });
         if (this.#isAbandoned) {
             this.abandon();
             throw new Error("The server was given up before it ran.");

@@ -32,8 +32,14 @@ export class StatusBar implements vscode.Disposable {
         this.#item.show();
     }
 
+    /** What the server's state is. */
     get status(): Status {
         return this.#status;
+    }
+
+    /** What is shown, which may lie over that. */
+    get shown(): Status {
+        return this.#overlay ?? this.#status;
     }
 
     show(status: Status): void {
@@ -58,7 +64,7 @@ export class StatusBar implements vscode.Disposable {
     }
 
     #draw(): void {
-        const shown = appearance(this.#overlay ?? this.#status, languageOfEditor());
+        const shown = appearance(this.shown, languageOfEditor());
         this.#item.text = shown.text;
         this.#item.backgroundColor = BACKGROUNDS[shown.tone];
         this.#item.tooltip = tooltip(shown);

@@ -29,8 +29,8 @@ export async function toggleDrafts(): Promise<void> {
 }
 
 /** Pause automatic completions for some minutes: those given, or those picked. */
-export async function snooze({ connection, status }: Services, minutes?: unknown): Promise<void> {
-    const wanted = typeof minutes === "number" ? minutes : await pickMinutes(status.status.state === "snoozed");
+export async function snooze({ connection }: Services, minutes?: unknown): Promise<void> {
+    const wanted = typeof minutes === "number" ? minutes : await pickMinutes(connection.isSnoozed);
     if (wanted !== undefined) {
         await connection.snooze(wanted);
     }

@@ -1,5 +1,5 @@
 import assert from "node:assert/strict";
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, writeFileSync } from "node:fs";
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, symlinkSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { test } from "node:test";
@@ -12,7 +12,8 @@ function pythons(version: string, inside = ""): string {
         join(path, "python3"),
         `case "$*" in
             *version_info*) echo ${version} ;;
-            *venv*) mkdir -p "$3/bin"
+            *venv*) [ "$4" != --clear ] || rm -rf "$3"
+                mkdir -p "$3/bin"
                 cat > "$3/bin/python" << 'END'
 #!/bin/sh
 ${inside}
@@ -84,6 +85,27 @@ test("a failed update leaves the server that was there", async () => {
     program(join(asked.environment, "bin", "dg-lsp"), "echo 0");
     await assert.rejects(install(asked), InstallError);
     assert.ok(existsSync(join(asked.environment, "bin", "dg-lsp")));
+});
+
+/** What is left where the Python has gone with which an environment was made. */
+function leaveBroken(environment: string): void {
+    const directory = join(environment, "bin");
+    mkdirSync(directory, { recursive: true });
+    symlinkSync("/nowhere/python", join(directory, "python"));
+    writeFileSync(join(directory, "dg-lsp"), `#!${directory}/python\n`, { mode: 0o755 });
+}
+
+test("an environment whose Python is gone is made anew", async () => {
+    const asked = installation(pythons("3 12", GOOD_PIP));
+    leaveBroken(asked.environment);
+    assert.equal(await install(asked), join(asked.environment, "bin", "dg-lsp"));
+});
+
+test("what is left of one does not outlive a failure", async () => {
+    const asked = installation(pythons("3 12", "exit 1"));
+    leaveBroken(asked.environment);
+    await assert.rejects(install(asked), InstallError);
+    assert.equal(existsSync(asked.environment), false);
 });
 
 test("a program that was installed but does not run is no success", async () => {

@@ -36,6 +36,11 @@ test("the setting comes first, then the PATH, then the private environment", () 
     assert.equal(locate({ path: "", searchPath: nowhere, environment: nowhere }), "missing");
 });
 
+test("a setting that is no string is wrong, whatever else there is", () => {
+    const found = locate({ path: 5, searchPath: directory(PROGRAM), environment: nowhere });
+    assert.deepEqual(found, { wrong: "The setting dg.server.path must be a string." });
+});
+
 test("a chosen program that is not there is wrong, whatever else there is", () => {
     const found = locate({ path: "/nowhere/dg-lsp", searchPath: directory(PROGRAM), environment: nowhere });
     assert.deepEqual(found, { wrong: "The setting dg.server.path names no program: /nowhere/dg-lsp" });
