@@ -113,8 +113,10 @@ def _rest(offer: _Offer, plan: Plan) -> _Rest | None:
     if added is None:
         return _Rest(len(offer.text), 0) if _is_taken(offer, plan) else None
     typed = _typed(offer, plan)
-    written = None if typed is None else _written(added, offer, typed, plan)
-    return None if typed is None or written is None else _Rest(typed, offer.replaced + written)
+    if typed is None:
+        return None
+    written = _written(added, offer, typed, plan)
+    return None if written is None else _Rest(typed, offer.replaced + written)
 
 
 def _added(offer: _Offer, plan: Plan) -> str | None:
